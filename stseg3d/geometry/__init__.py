@@ -1,0 +1,7 @@
+"""Where: boxes, grids and tilings. Pure arithmetic on numpy; no torch, no files."""
+
+from stseg3d.geometry.box import Box
+from stseg3d.geometry.grid import Grid
+from stseg3d.geometry.tiling import cover_axis, tiles
+
+__all__ = ["Box", "Grid", "cover_axis", "tiles"]
