@@ -1,0 +1,231 @@
+"""The box policy: from a rough mask to the boxes that the fine network looks into.
+
+One function, :func:`propose_boxes`, makes the boxes of inference (from what the rough network says) and of training (from ground
+truth on the rough grid), so that the fine network is trained on what it will be given.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from math import ceil
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stseg3d.geometry import Box, Grid, tiles
+from stseg3d.ops.components import Component, find_components
+
+
+@dataclass(frozen=True)
+class BoxPolicy:
+    """How components become boxes. Every number has a unit; a box never grows along an axis of one voxel.
+
+    Args:
+        threshold: Least foreground probability of a voxel of the rough mask.
+        connectivity: 6, 18 or 26 neighbours.
+        min_volume_mm3: Smaller components are dropped, and counted.
+        max_components: At most so many, the heaviest (by summed probability) first; no limit by default.
+        margin_mm: Context on each side; the largest of the three margins counts.
+        margin_fraction: Context on each side, as a fraction of the component's extent.
+        margin_rough_voxels: Context on each side, in voxels of the rough grid: its edge is no more certain than that.
+        keep_aspect: Grow the box (in mm) to the aspect of the fine input, the paper's square; otherwise crops are stretched.
+        max_downscale: A box longer than so many times the fine input on some axis is split into tiles; no limit by default.
+        max_spacing_mm: The same limit in mm: no crop is sampled coarser than this.
+        min_spacing_mm: A box grows until its crop is not sampled finer than this.
+        tile_overlap: Fraction of a tile that neighbours of a split share.
+        merge: Merge overlapping boxes where their union costs no more voxels than the two.
+
+    Raises:
+        ValueError: If a value is out of range.
+    """
+
+    threshold: float = 0.5
+    connectivity: int = 26
+    min_volume_mm3: float = 0.0
+    max_components: int | None = None
+    margin_mm: float = 0.0
+    margin_fraction: float = 0.1
+    margin_rough_voxels: float = 1.0
+    keep_aspect: bool = False
+    max_downscale: float | None = None
+    max_spacing_mm: float | None = None
+    min_spacing_mm: float | None = None
+    tile_overlap: float = 0.25
+    merge: bool = True
+
+    def __post_init__(self) -> None:
+        ranges = {"threshold": (0, 1), "tile_overlap": (0, 0.9), "max_downscale": (0.1, np.inf), "max_components": (1, np.inf)}
+        not_negative = ("min_volume_mm3", "margin_mm", "margin_fraction", "margin_rough_voxels", "max_spacing_mm", "min_spacing_mm")
+        ranges |= dict.fromkeys(not_negative, (0, np.inf))
+        for name, (low, high) in ranges.items():
+            value = getattr(self, name)
+            if value is not None and not low <= value <= high:
+                msg = f"{name} must be in [{low}, {high}], got {value}"
+                raise ValueError(msg)
+
+    def longest_box(self, image: Grid, fine_size: Sequence[int]) -> tuple[int, ...]:
+        """Longest box, in image voxels on each axis, before it is split; the image's own shape where there is no limit."""
+        limits = []
+        for n, fine, spacing in zip(image.shape, fine_size, image.spacing_mm, strict=True):
+            by_factor = fine * self.max_downscale if self.max_downscale else n
+            by_spacing = fine * self.max_spacing_mm / spacing if self.max_spacing_mm else n
+            limits.append(max(int(min(n, by_factor, by_spacing)), 1))
+        return tuple(limits)
+
+
+@dataclass(frozen=True)
+class ProposedBox:
+    """A box for the fine network, and where it came from.
+
+    Attributes:
+        box: Voxels of the image, inside it.
+        components: Ids of the rough components it was made from; empty for boxes that were given.
+        clipped: Whether it reached over the image's edge and was cut there.
+        tile: Whether it is one tile of a split box.
+    """
+
+    box: Box
+    components: frozenset[int] = frozenset()
+    clipped: bool = False
+    tile: bool = False
+
+
+@dataclass
+class Proposal:
+    """What a proposer found.
+
+    Attributes:
+        boxes: Boxes on the image's grid.
+        ids: Component ids on the rough grid (0 outside), or None where boxes were given.
+        probability: Foreground probability on the rough grid, shape ``S``, or None.
+        counts: What happened: ``found, dropped_small, dropped_rank, split, merged, clipped``.
+    """
+
+    boxes: list[ProposedBox]
+    ids: NDArray[np.int32] | None = None
+    probability: NDArray[np.float32] | None = None
+    counts: Counter[str] = field(default_factory=Counter)
+
+
+def propose_boxes(probability: NDArray[Any], rough: Grid, image: Grid, fine_size: Sequence[int], policy: BoxPolicy) -> Proposal:
+    """Boxes on the image for what the rough stage found.
+
+    Args:
+        probability: Foreground probability (or a mask) on the rough grid, of shape ``rough.shape``.
+        rough: Rough grid; covers the same extent as ``image``.
+        image: The image's grid.
+        fine_size: Input size of the fine network, one entry an axis.
+        policy: How.
+
+    Returns:
+        Proposal; nothing above the threshold gives one without boxes.
+    """
+    counts: Counter[str] = Counter()
+    ids, components = find_components(probability >= policy.threshold, policy.connectivity, probability)
+    counts["found"] = len(components)
+    kept = _select(components, rough, policy, counts)
+    ids = np.where(np.isin(ids, [c.id for c in kept]), ids, 0).astype(np.int32)
+    boxes: list[ProposedBox] = []
+    for component in kept:
+        boxes += _boxes_of(component, ids, rough, image, fine_size, policy, counts)
+    if policy.merge:
+        boxes = _merge(boxes, policy.longest_box(image, fine_size), counts)
+    counts["clipped"] = sum(b.clipped for b in boxes)
+    return Proposal(boxes, ids, np.asarray(probability, dtype=np.float32), counts)
+
+
+def _select(components: list[Component], rough: Grid, policy: BoxPolicy, counts: Counter[str]) -> list[Component]:
+    large = [c for c in components if c.voxels * rough.voxel_mm3 >= policy.min_volume_mm3]
+    kept = large[: policy.max_components]
+    counts["dropped_small"] = len(components) - len(large)
+    counts["dropped_rank"] = len(large) - len(kept)
+    return kept
+
+
+def margin_voxels(box: Box, rough: Grid, image: Grid, policy: BoxPolicy) -> tuple[int, ...]:
+    """Context on each side of a tight ``box``, in image voxels: the largest margin of the policy, 0 on axes of one voxel."""
+    axes = zip(box.shape, rough.shape, image.shape, image.spacing_mm, strict=True)
+    return tuple(
+        0 if n == 1 else ceil(max(policy.margin_mm / mm, policy.margin_fraction * extent, policy.margin_rough_voxels * n / r) - 1e-6)
+        for extent, r, n, mm in axes
+    )
+
+
+def fit_box(box: Box, image: Grid, fine_size: Sequence[int], policy: BoxPolicy) -> Box:
+    """The box grown to the fine input's aspect and least spacing, where the policy asks for it; not clipped."""
+    extent_mm = np.array(box.shape) * image.spacing_mm
+    fine = np.array(fine_size)
+    wanted_mm = extent_mm.copy()
+    if policy.min_spacing_mm:
+        wanted_mm = np.maximum(wanted_mm, fine * policy.min_spacing_mm)
+    if policy.keep_aspect:
+        long_axes = np.array(image.shape) > 1
+        wanted_mm = np.maximum(wanted_mm, fine * (wanted_mm / fine)[long_axes].max(initial=0))
+    shape = np.round(wanted_mm / image.spacing_mm).astype(int)
+    return box.grow_to(tuple(1 if n == 1 else int(w) for w, n in zip(shape, image.shape, strict=True)))
+
+
+def _boxes_of(
+    component: Component,
+    ids: NDArray[np.int32],
+    rough: Grid,
+    image: Grid,
+    fine_size: Sequence[int],
+    policy: BoxPolicy,
+    counts: Counter[str],
+) -> list[ProposedBox]:
+    whole = rough.map(component.box, image)
+    longest = policy.longest_box(image, fine_size)
+    tight, margin = [whole], margin_voxels(whole, rough, image, policy)
+    if any(n + 2 * m > limit for n, m, limit in zip(whole.shape, margin, longest, strict=True)):
+        margin = margin_voxels(Box.of(min(n, m) for n, m in zip(whole.shape, longest, strict=True)), rough, image, policy)
+        # Tiles must leave room for their margin, but not vanish under it.
+        room = tuple(max(limit - 2 * m, limit // 2, 1) for limit, m in zip(longest, margin, strict=True))
+        tight = _tighten(tiles(whole, room, policy.tile_overlap), component.id, ids, rough, image)
+        counts["split"] += len(tight) > 1
+    grown = [fit_box(b.grow(margin), image, fine_size, policy) for b in tight]
+    return [
+        ProposedBox(b.clip(image.shape), frozenset([component.id]), b.clip(image.shape) != b, len(tight) > 1)
+        for b in grown
+        if not b.clip(image.shape).is_empty()
+    ]
+
+
+def _tighten(boxes: list[Box], component: int, ids: NDArray[np.int32], rough: Grid, image: Grid) -> list[Box]:
+    """Each tile cut down to the component's voxels in it; tiles without voxels vanish."""
+    out = []
+    for tile in boxes:
+        cells = image.map(tile, rough).clip(rough.shape)
+        inside = np.argwhere(ids[cells.slices] == component)
+        if len(inside):
+            found = Box(tuple(inside.min(0)), tuple(inside.max(0) + 1)).shift(cells.start)
+            out.append(rough.map(found, image).intersect(tile))
+    return list(dict.fromkeys(b for b in out if not b.is_empty()))
+
+
+def _merge(boxes: list[ProposedBox], longest: Sequence[int], counts: Counter[str]) -> list[ProposedBox]:
+    """Overlapping boxes merged while a union has no more voxels than its parts and stays below the split limit."""
+    done: list[ProposedBox] = []
+    todo = list(reversed(boxes))
+    while todo:
+        current = todo.pop()
+        partner = next((b for b in done if _pays(current.box, b.box, longest)), None)
+        if partner is None:
+            done.append(current)
+            continue
+        counts["merged"] += 1
+        done.remove(partner)
+        together = partner.components | current.components
+        todo.append(ProposedBox(partner.box.union(current.box), together, partner.clipped or current.clipped, partner.tile or current.tile))
+    return done
+
+
+def _pays(one: Box, other: Box, longest: Sequence[int]) -> bool:
+    if not one.overlaps(other):
+        return False
+    union = one.union(other)
+    fits = union in (one, other) or all(n <= limit for n, limit in zip(union.shape, longest, strict=True))
+    return fits and union.voxels <= one.voxels + other.voxels

@@ -1,0 +1,153 @@
+"""Fusion: the crops' probabilities become labels on the image's grid, block by block.
+
+No full-resolution float array ever exists: crops keep the fine network's size until their cluster is complete; then the cluster's
+region is painted in small blocks, each from the crops that reach into it, and becomes integers at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stseg3d.geometry import Box
+from stseg3d.ops.resample import Float, resample_region
+
+# Voxels on an axis of one painted block: 128^3 floats are 8 MB a class.
+BLOCK = 128
+FUSIONS = ("mean", "max", "or")
+BINARY = 2  # background and one foreground class
+
+
+@dataclass(frozen=True)
+class FineCrop:
+    """What the fine network said about one box.
+
+    Attributes:
+        box: Box on the image.
+        probabilities: Class probabilities at the network's size, of shape ``(K, *S)``, class 0 the background.
+    """
+
+    box: Box
+    probabilities: NDArray[Any]
+
+
+def clusters(boxes: Sequence[Box]) -> list[list[int]]:
+    """Indices of boxes that overlap, directly or through others; clusters and their members in order of first appearance."""
+    group = list(range(len(boxes)))
+
+    def root(i: int) -> int:
+        while group[i] != i:
+            group[i] = group[group[i]]
+            i = group[i]
+        return i
+
+    # Sorted along the first axis, a box meets only those that start before it ends.
+    order = sorted(range(len(boxes)), key=lambda i: boxes[i].start[0])
+    for n, i in enumerate(order):
+        for j in order[n + 1 :]:
+            if boxes[j].start[0] >= boxes[i].stop[0]:
+                break
+            if boxes[i].overlaps(boxes[j]):
+                low, high = sorted((root(i), root(j)))
+                group[high] = low
+    members: dict[int, list[int]] = {}
+    for i in range(len(boxes)):
+        members.setdefault(root(i), []).append(i)
+    return list(members.values())
+
+
+def box_weight(box: Box, region: Box, sigma: float = 0.25) -> Float:
+    """Gaussian weight of the voxels of ``region`` in ``box``: 1 in the box's centre, falling to its faces; ``sigma`` in extents."""
+    weight = np.ones((1,) * box.ndim, dtype=np.float32)
+    for axis, (n, span) in enumerate(zip(box.shape, region.relative_to(box).slices, strict=True)):
+        centred = (np.arange(n)[span] + 0.5) / n - 0.5
+        profile = np.exp(-0.5 * (centred / sigma) ** 2).astype(np.float32)
+        weight = weight * profile.reshape([-1 if a == axis else 1 for a in range(box.ndim)])
+    return weight
+
+
+class Canvas:
+    """Labels of an image, painted from fine crops.
+
+    Args:
+        shape: The image's space shape.
+        classes: Number of classes ``K`` including background; labels are ``0 .. K - 1``.
+        fusion: Where crops overlap: ``"mean"`` (weighted, a crop's centre counts most), ``"max"`` (the largest foreground
+            probability of each class) or ``"or"`` (a voxel is foreground if any crop says so).
+        keep_probabilities: Also keep the foreground probabilities, as float16 of shape ``(K - 1, *shape)``. This one is large.
+
+    Raises:
+        ValueError: If ``fusion`` is unknown.
+    """
+
+    def __init__(self, shape: Sequence[int], classes: int = 2, fusion: str = "mean", *, keep_probabilities: bool = False) -> None:
+        if fusion not in FUSIONS:
+            msg = f"fusion must be one of {FUSIONS}, got {fusion!r}"
+            raise ValueError(msg)
+        self.fusion = fusion
+        self.classes = classes
+        self.labels = np.zeros(tuple(shape), dtype=np.min_scalar_type(classes - 1))
+        self.probabilities = np.zeros((classes - 1, *shape), dtype=np.float16) if keep_probabilities else None
+
+    def paint(self, crops: Sequence[FineCrop]) -> None:
+        """Write the labels of one cluster: crops that overlap no crop of another call."""
+        for block in _blocks([c.box for c in crops]):
+            reaching = [c for c in crops if c.box.overlaps(block)]
+            if reaching:
+                self._paint_block(block, reaching)
+
+    def _paint_block(self, block: Box, crops: list[FineCrop]) -> None:
+        fused = self._fuse(block, crops)
+        # Blocks are disjoint and a cluster is painted once, but its outer box may hold voxels of another cluster: leave those alone.
+        labels = _labels_of(fused)
+        np.copyto(self.labels[block.slices], labels, where=labels > 0, casting="same_kind")
+        if self.probabilities is not None:
+            kept = self.probabilities[(slice(None), *block.slices)]
+            np.maximum(kept, fused[1:], out=kept, casting="same_kind")
+
+    def _fuse(self, block: Box, crops: list[FineCrop]) -> Float:
+        """Class probabilities of the voxels of a block, of shape ``(K, *block.shape)``; background where no crop reaches."""
+        fused = np.zeros((self.classes, *block.shape), dtype=np.float32)
+        total = np.zeros((1, *block.shape), dtype=np.float32)
+        for crop in crops:
+            region = crop.box.intersect(block)
+            inside = (slice(None), *region.relative_to(block).slices)
+            part = resample_region(crop.probabilities, crop.box, region)
+            if self.fusion == "mean":
+                weight = box_weight(crop.box, region)
+                fused[inside] += weight * part
+                total[inside] += weight
+            else:
+                part = _one_hot(part) if self.fusion == "or" else part
+                fused[inside] = np.maximum(fused[inside], part)
+        if self.fusion == "mean":
+            fused /= np.where(total > 0, total, 1)
+        else:
+            fused[0] = 1 - fused[1:].max(axis=0)
+        return fused
+
+
+def _one_hot(probabilities: Float) -> Float:
+    classes = np.arange(len(probabilities)).reshape(-1, *(1,) * (probabilities.ndim - 1))
+    return (_labels_of(probabilities) == classes).astype(np.float32)
+
+
+def _blocks(boxes: Sequence[Box]) -> Iterator[Box]:
+    """Disjoint blocks that cover a cluster."""
+    whole = boxes[0]
+    for box in boxes[1:]:
+        whole = whole.union(box)
+    chains = [range(a, b, BLOCK) for a, b in zip(whole.start, whole.stop, strict=True)]
+    for start in product(*chains):
+        yield Box(start, tuple(a + BLOCK for a in start)).intersect(whole)
+
+
+def _labels_of(fused: Float) -> NDArray[Any]:
+    if len(fused) == BINARY:  # a comparison is several times faster than argmax
+        return (fused[1] > fused[0]).astype(np.uint8)
+    return np.argmax(fused, axis=0).astype(np.min_scalar_type(len(fused) - 1))

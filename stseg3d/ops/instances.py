@@ -1,0 +1,108 @@
+"""Instances: one id an object, in a stated order."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from stseg3d.geometry import Box
+from stseg3d.ops.components import structure
+
+
+def split_instances(
+    mask: NDArray[np.bool_], seeds: NDArray[Any] | None, *, connectivity: int = 26, min_voxels: int = 1
+) -> tuple[NDArray[np.int32], int]:
+    """Objects of a mask: its connected components, those that hold several seeds divided among them.
+
+    Fine masks of neighbours often touch although the rough stage told them apart; a seed is what it told apart. Components smaller
+    than ``min_voxels`` belong to the nearest object, if there is one.
+
+    Args:
+        mask: Mask of shape ``S``.
+        seeds: Ids of shape ``S`` (0 = none), or None: then components are the objects.
+        connectivity: 6, 18 or 26.
+        min_voxels: Least size of an object of its own.
+
+    Returns:
+        Ids of shape ``S``, ``1 .. n`` inside the mask, and ``n``; an empty mask gives zeros and 0.
+    """
+    element = structure(mask.ndim, connectivity)
+    ids, count = ndimage.label(mask, element)
+    if not count:
+        return ids, 0
+    sizes = np.bincount(ids.ravel(), minlength=count + 1)
+    out = np.zeros_like(ids)
+    objects = 0
+    for i, where in enumerate(ndimage.find_objects(ids), start=1):
+        if sizes[i] < min_voxels:
+            continue
+        own = ids[where] == i
+        parts, n = _divide(own, seeds[where], min_voxels) if seeds is not None else (own.astype(np.int32), 1)
+        out[where][own] = parts[own] + objects
+        objects += n
+    if not objects:
+        return ids, count
+    return _adopt(out, mask), objects
+
+
+def _divide(mask: NDArray[np.bool_], seeds: NDArray[Any], min_voxels: int) -> tuple[NDArray[np.int32], int]:
+    """One component divided by its nearest seed; seeds whose share would be too small give it up."""
+    inside = np.where(mask, seeds, 0)
+    names = np.unique(inside[inside > 0])
+    while len(names) > 1:
+        nearest = ndimage.distance_transform_edt(~np.isin(inside, names), return_distances=False, return_indices=True)
+        shares = np.searchsorted(names, inside[tuple(nearest)]) + 1
+        sizes = np.bincount(shares[mask], minlength=len(names) + 1)[1:]
+        if sizes.min() >= min_voxels:
+            return np.where(mask, shares, 0).astype(np.int32), len(names)
+        names = np.delete(names, int(sizes.argmin()))
+    return mask.astype(np.int32), 1
+
+
+def _adopt(ids: NDArray[np.int32], mask: NDArray[np.bool_]) -> NDArray[np.int32]:
+    """Give voxels of the mask without an id that of the nearest voxel with one."""
+    orphans = mask & (ids == 0)
+    if orphans.any():
+        nearest = ndimage.distance_transform_edt(ids == 0, return_distances=False, return_indices=True)
+        ids[orphans] = ids[tuple(index[orphans] for index in nearest)]
+    return ids
+
+
+def order_instances(ids: NDArray[np.int32], count: int, axis: int, *, descending: bool = False) -> NDArray[np.int32]:
+    """The same objects numbered ``1 .. count`` by where their centre lies along an axis.
+
+    Args:
+        ids: Ids ``1 .. count`` of shape ``S``.
+        count: Number of objects.
+        axis: Axis of ``S``.
+        descending: Whether the highest coordinate comes first.
+    """
+    if not count:
+        return ids
+    centres = np.array(ndimage.center_of_mass(np.ones(ids.shape, dtype=np.uint8), ids, range(1, count + 1)))[:, axis]
+    rank = np.empty(count + 1, dtype=np.int32)
+    rank[0] = 0
+    rank[1 + np.argsort(-centres if descending else centres, kind="stable")] = np.arange(1, count + 1)
+    return rank[ids]
+
+
+def seeds_on(box: Box, ids: NDArray[np.int32], shape: tuple[int, ...], size: tuple[int, ...] | None = None) -> NDArray[np.int32]:
+    """Rough component ids under the voxels of a box of the image.
+
+    Args:
+        box: Box of the image, inside it.
+        ids: Component ids on the rough grid, of the same extent as the image.
+        shape: The image's shape.
+        size: Sample the box on so many voxels; by default on its own.
+
+    Returns:
+        Ids of shape ``size``: of the rough voxel in which each sample's centre lies.
+    """
+    index = []
+    for a, n, whole, rough, samples in zip(box.start, box.shape, shape, ids.shape, size or box.shape, strict=True):
+        centres = a + (np.arange(samples) + 0.5) * n / samples
+        index.append(np.minimum((centres * rough / whole).astype(int), rough - 1))
+    return ids[np.ix_(*index)]
