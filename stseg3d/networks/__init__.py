@@ -1,0 +1,7 @@
+"""Models: the composite of a rough and a fine network, adapters, and what their shapes must obey."""
+
+from stseg3d.networks.composite import RoughFineNet
+from stseg3d.networks.depth import SqueezeDepth
+from stseg3d.networks.strides import axis_plan, check_same_size
+
+__all__ = ["RoughFineNet", "SqueezeDepth", "axis_plan", "check_same_size"]

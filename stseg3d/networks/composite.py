@@ -1,0 +1,63 @@
+"""One module that holds both networks, so that a bundle has one ``network_def`` and one ``model.pt``."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+STAGES = ("rough", "fine")
+
+
+class RoughFineNet(nn.Module):
+    """The rough and the fine network side by side.
+
+    Everything that loads a MONAI bundle loads one state dict into one module; this is that module. Its state dict holds ``rough.*``
+    and ``fine.*``. ``forward`` runs one of the two, so that trainers and checks see an ordinary network.
+
+    Args:
+        rough: Network of the small resampled volume, ``(B, C, *rough_size) -> (B, K, *rough_size)`` logits.
+        fine: Network of the crops, ``(B, C, *fine_size) -> (B, K, *fine_size)`` logits.
+        active: Which of the two ``forward`` runs and :meth:`active_parameters` gives: ``"rough"`` or ``"fine"``.
+
+    Raises:
+        ValueError: If ``active`` is neither.
+    """
+
+    def __init__(self, rough: nn.Module, fine: nn.Module, active: str = "fine") -> None:
+        super().__init__()
+        if active not in STAGES:
+            msg = f"active must be one of {STAGES}, got {active!r}"
+            raise ValueError(msg)
+        self.rough = rough
+        self.fine = fine
+        self.active = active
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits of the active network."""
+        # Written out, since TorchScript cannot look a submodule up by name.
+        return cast(Tensor, self.rough(x) if self.active == "rough" else self.fine(x))
+
+    def active_parameters(self) -> list[nn.Parameter]:
+        """Parameters of the active network, for an optimizer that must leave the other one alone."""
+        return list(getattr(self, self.active).parameters())
+
+    def load_stage(self, stage: str, state: dict[str, Tensor]) -> None:
+        """Load one network's weights out of a composite state dict, strictly.
+
+        Args:
+            stage: ``"rough"`` or ``"fine"``.
+            state: State dict of a composite (its keys begin with ``rough.`` and ``fine.``).
+
+        Raises:
+            RuntimeError: If keys are missing, unexpected, or of another shape.
+        """
+        own = {k.removeprefix(f"{stage}."): v for k, v in state.items() if k.startswith(f"{stage}.")}
+        getattr(self, stage).load_state_dict(own, strict=True)
+
+
+@torch.no_grad()
+def parameter_count(network: nn.Module) -> int:
+    """Number of parameters."""
+    return sum(p.numel() for p in network.parameters())
