@@ -1,0 +1,3 @@
+"""Segment-then-Segment in 3-D on MONAI: a rough look at the whole volume, a close look at each object."""
+
+__version__ = "0.1.0"
