@@ -110,7 +110,9 @@ class Grid:
 
     def world_mm(self, points: ArrayLike) -> NDArray[np.float64]:
         """World coordinates, in mm, of voxel edges (``(N, ndim)``; edge 0 is the outer face of voxel 0, as in a :class:`Box`)."""
-        return np.asarray(points, dtype=float) @ self.affine[:-1, :-1].T + self.affine[:-1, -1] - 0.5 * self.affine[:-1, :-1].sum(axis=1)
+        centred = np.asarray(points, dtype=np.float64) - 0.5
+        moved: NDArray[np.float64] = centred @ self.affine[:-1, :-1].T + self.affine[:-1, -1]
+        return moved
 
     def edges(self, points_mm: ArrayLike) -> NDArray[np.float64]:
         """Voxel edges, of shape ``(N, ndim)``, of world coordinates in mm: the inverse of :meth:`world_mm`."""
@@ -148,9 +150,12 @@ class Grid:
             >>> Grid((8, 8, 1)).map(Box((1, 1, 0), (3, 4, 1)), Grid((8, 8, 1)).resized((16, 16, 1)))
             Box(start=(2, 2, 0), stop=(6, 8, 1))
         """
+        if to.ndim != self.ndim:
+            msg = f"grids must have as many axes, got {self.shape} and {to.shape}"
+            raise ValueError(msg)
         ends = np.array([[0.0] * self.ndim, self.shape])
         apart = np.abs(to.edges(self.world_mm(ends)) - np.array([[0.0] * self.ndim, to.shape]))
-        if to.ndim != self.ndim or apart.max() > 0.5:
+        if apart.max() > 0.5:
             msg = f"grids must cover the same extent, got {self.shape} and {to.shape}, {apart.max():.2f} voxels apart"
             raise ValueError(msg)
         scale = [n / m for n, m in zip(to.shape, self.shape, strict=True)]

@@ -1,0 +1,29 @@
+"""Bytes: images of every kind behind one protocol, the writer onto their exact grid, cases and data sets.
+
+Importing it imports neither torch nor MONAI nor an image library; those of MONAI's transforms are in :mod:`stseg3d.volumes.monai_io`.
+"""
+
+from stseg3d.volumes.cases import Case, Dataset, case_id, find_cases, load_dataset, output_name
+from stseg3d.volumes.file import FileVolume
+from stseg3d.volumes.open import as_volume, is_volume_file, open_volume
+from stseg3d.volumes.volume import ArrayVolume, CanonicalVolume, Volume
+from stseg3d.volumes.write import ensure_writable, write_labels, write_probabilities
+
+__all__ = [
+    "ArrayVolume",
+    "CanonicalVolume",
+    "Case",
+    "Dataset",
+    "FileVolume",
+    "Volume",
+    "as_volume",
+    "case_id",
+    "ensure_writable",
+    "find_cases",
+    "is_volume_file",
+    "load_dataset",
+    "open_volume",
+    "output_name",
+    "write_labels",
+    "write_probabilities",
+]

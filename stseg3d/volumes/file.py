@@ -1,0 +1,141 @@
+"""An image in a file: its header read on opening, its voxels when they are first asked for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stseg3d.geometry import Box, Grid
+from stseg3d.volumes.volume import Array, box_inside, voxel_dtype
+
+
+class FileVolume:
+    """An image in a file.
+
+    Args:
+        path: The file, or the folder of a series.
+        grid: Where its voxels lie.
+        stored: Type of the voxels in the file.
+        channels: Number of channels.
+        load: Gives all voxels as stored, of shape ``(C, *grid.shape)``; a memory map makes every read touch only its own region.
+        slope_inter: What turns a stored value into the true one: ``value * slope + inter``.
+        header: The NIfTI header, for what :func:`stseg3d.volumes.write_labels` keeps of it.
+
+    Raises:
+        ValueError: If the voxels are not numbers.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        grid: Grid,
+        *,
+        stored: np.dtype[Any],
+        channels: int,
+        load: Callable[[], Array],
+        slope_inter: tuple[float, float] = (1.0, 0.0),
+        header: Any = None,
+    ) -> None:
+        self.path = path
+        self.name = str(path)
+        self.grid = grid
+        self.channels = channels
+        self.header = header
+        self.dtype = scaled_dtype(voxel_dtype(stored, self.name), slope_inter)
+        self._slope_inter = slope_inter
+        self._load = load
+        self._array: Array | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Another process opens the file itself: neither voxels nor a memory map are sent.
+        return self.__dict__ | {"_array": None}
+
+    def read(self, box: Box | None = None) -> Array:
+        """Voxels in ``box``, as a new array.
+
+        The voxels of a compressed file are kept from the first box on; one read of everything is handed over and not kept.
+        """
+        box = box_inside(self.grid, box, self.name)
+        array = self._load() if self._array is None else self._array
+        if box == self.grid.box and self._array is None and array.flags.writeable:
+            return self._true_values(array, copy=False)
+        self._array = array
+        return self._true_values(array[(slice(None), *box.slices)], copy=True)
+
+    def _true_values(self, stored: Array, *, copy: bool) -> Array:
+        slope, inter = self._slope_inter
+        if (slope, inter) == (1.0, 0.0):
+            return np.asarray(stored).astype(self.dtype, copy=copy)
+        exact: type[np.generic] = np.int64 if self.dtype.kind in "iu" else np.float64
+        true: Array = np.empty_like(stored, dtype=self.dtype, subok=False)
+        for k in range(stored.shape[-1]):  # slice by slice: the exact type is up to eight times as large
+            true[..., k] = stored[..., k].astype(exact) * exact(slope) + exact(inter)
+        return true
+
+
+def scaled_dtype(dtype: np.dtype[Any], slope_inter: tuple[float, float]) -> np.dtype[Any]:
+    """Smallest type for all values that ``dtype`` can hold, once scaled: an integer type if slope and inter are integers, else float32."""
+    slope, inter = slope_inter
+    if (slope, inter) == (1.0, 0.0):
+        return dtype
+    if dtype.kind == "f" or slope != round(slope) or inter != round(inter):
+        return np.dtype(np.float32)
+    ends = [end * int(slope) + int(inter) for end in (int(np.iinfo(dtype).min), int(np.iinfo(dtype).max))]
+    types = (np.uint8, np.int8, np.uint16, np.int16, np.uint32, np.int32, np.int64)
+    fitting = (t for t in types if np.iinfo(t).min <= min(ends) and max(ends) <= np.iinfo(t).max)
+    return np.dtype(next(fitting, np.float32))
+
+
+def grid_of_file(shape: tuple[int, ...], affine: NDArray[np.float64], path: Path) -> Grid:
+    """Grid of 3 axes, of a file of 1 to 3; along an axis of one voxel that has no direction it is the normal, 1 mm thick.
+
+    Raises:
+        ValueError: If the grid makes no sense: no voxels, a singular affine, one that is not finite.
+    """
+    shape = (*shape, 1, 1)[:3]
+    affine = np.array(affine, dtype=np.float64)
+    flat = [axis for axis in range(3) if shape[axis] == 1 and not affine[:3, axis].any()]
+    if len(flat) == 1 and np.isfinite(affine).all():
+        a, b = (affine[:3, axis] for axis in range(3) if axis != flat[0])
+        normal = np.cross(a, b)
+        affine[:3, flat[0]] = normal / (np.linalg.norm(normal) or 1.0)
+    try:
+        return Grid(shape, affine)
+    except ValueError as error:
+        msg = f"{path}: {error}"
+        raise ValueError(msg) from error
+
+
+def check_memory(path: Path, n_bytes: int) -> None:
+    """Refuse a file whose voxels do not fit into the memory that is free.
+
+    Raises:
+        ValueError: If they do not.
+    """
+    free = available_bytes()
+    if free is not None and n_bytes > free:
+        msg = f"{path}: voxels must fit into the free memory of {free / 2**30:.1f} GiB, got {n_bytes / 2**30:.1f} GiB"
+        raise ValueError(msg)
+
+
+def available_bytes() -> int | None:
+    """Memory that can be had without swapping, in this machine or container; None where the system does not say."""
+    found = []
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        found += [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
+    except OSError:
+        if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+            found.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    try:
+        limit = Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii")
+        used = Path("/sys/fs/cgroup/memory.current").read_text(encoding="ascii")
+        found.append(int(limit) - int(used))
+    except (OSError, ValueError):  # no control group, or "max"
+        pass
+    return min(found, default=None)

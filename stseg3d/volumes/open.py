@@ -1,0 +1,140 @@
+"""Opening whatever the user has: a path of any known kind, an array, a tensor, another library's image."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stseg3d.geometry import Grid
+from stseg3d.volumes.dicom import open_series
+from stseg3d.volumes.nifti import open_nifti
+from stseg3d.volumes.picture import open_picture
+from stseg3d.volumes.sitk import open_sitk, volume_of_sitk
+from stseg3d.volumes.volume import LPS_RAS, Array, ArrayVolume, Volume
+
+NIFTI_SUFFIXES = (".nii", ".nii.gz")
+SITK_SUFFIXES = (".nrrd", ".nhdr", ".mha", ".mhd")
+DICOM_SUFFIXES = (".dcm", ".ima")
+PICTURE_SUFFIXES = (".png", ".tif", ".tiff", ".jpg", ".jpeg")
+SUFFIXES = NIFTI_SUFFIXES + SITK_SUFFIXES + DICOM_SUFFIXES + PICTURE_SUFFIXES
+
+
+def volume_suffix(path: Path) -> str:
+    """The known suffix of a volume's file name, as it stands there; empty if there is none."""
+    name = path.name
+    found = max((s for s in SUFFIXES if name.lower().endswith(s) and len(name) > len(s)), key=len, default="")
+    return name[len(name) - len(found) :] if found else ""
+
+
+def is_volume_file(path: Path | str) -> bool:
+    """Whether the file exists and its name is that of a volume, such as ``ct.nii.gz``."""
+    return bool(volume_suffix(Path(path))) and Path(path).is_file()
+
+
+def open_volume(source: object, *, channels_last: bool = False, series: str | None = None) -> Volume:
+    """Image at a path, or of anything :func:`as_volume` takes; of a file only the header is read.
+
+    Args:
+        source: A NIfTI, NRRD, MetaImage, DICOM or picture file, the folder of a DICOM series, or an object.
+        channels_last: Whether the fourth dimension of a file counts channels; without it such a file is refused.
+        series: Which DICOM series of a folder that holds several: its UID.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is not one of a volume, or broken.
+    """
+    if not isinstance(source, (str, Path)):
+        return as_volume(source)
+    path = Path(source)
+    if path.is_dir():
+        return open_series(path, series=series)
+    if not path.exists():
+        msg = f"{path}: file must exist, got none"
+        raise FileNotFoundError(msg)
+    suffix = volume_suffix(path).lower()
+    if suffix in NIFTI_SUFFIXES:
+        return open_nifti(path, channels_last=channels_last)
+    if suffix in PICTURE_SUFFIXES:
+        return open_picture(path)
+    if suffix:
+        return open_sitk(path, channels_last=channels_last)
+    msg = f"{path}: file type must be one of {', '.join(SUFFIXES)}, got {path.suffix or 'none'!r}"
+    raise ValueError(msg)
+
+
+def as_volume(image: Any, *, channel_first: bool | None = None) -> Volume:
+    """Image of an object in memory, not copied where the library allows.
+
+    Args:
+        image: A ``Volume`` (returned as it is), numpy array, torch tensor or ``MetaTensor``, ``SimpleITK.Image``, ``itk.Image`` or
+            nibabel image. Two space axes become three, the last of one voxel.
+        channel_first: Whether the first axis of an array or tensor counts channels; by default it does in a tensor and not in an array.
+
+    Raises:
+        ValueError: If it is something else, or has not two or three space axes.
+    """
+    if isinstance(image, Volume):
+        return image
+    if isinstance(image, np.ndarray):
+        return _array_volume(image if channel_first else image[None], None)
+    if hasattr(image, "detach"):  # a torch tensor; torch is not imported to find out
+        return _tensor_volume(image, channel_first=channel_first is not False)
+    if hasattr(image, "GetPixelIDTypeAsString"):
+        return volume_of_sitk(image)
+    if hasattr(image, "GetLargestPossibleRegion"):
+        return _itk_volume(image)
+    if hasattr(image, "dataobj"):
+        return _array_volume(np.asarray(image.dataobj)[None], image.affine)
+    msg = f"image must be a path, a Volume, an array, a tensor, or an image of SimpleITK, ITK or nibabel, got {type(image).__name__}"
+    raise ValueError(msg)
+
+
+def _array_volume(array: Array, affine: Any) -> ArrayVolume:
+    """Volume of ``(C, *S)`` with two or three space axes."""
+    if array.ndim not in (3, 4):
+        msg = f"image must have two or three space axes, got {array.ndim - 1} in shape {array.shape}"
+        raise ValueError(msg)
+    if array.ndim == 3:
+        array = array[..., None]
+    shape = array.shape[1:]
+    return ArrayVolume(array, Grid(shape) if affine is None else Grid(shape, lifted_affine(affine)))
+
+
+def lifted_affine(affine: Any) -> NDArray[np.float64]:
+    """Affine of three axes; one of two gets a third axis of 1 mm."""
+    matrix: NDArray[np.float64] = np.asarray(affine, dtype=np.float64)
+    if matrix.shape != (3, 3):
+        return matrix
+    lifted = np.eye(4)
+    lifted[np.ix_([0, 1, 3], [0, 1, 3])] = matrix
+    return lifted
+
+
+def _tensor_volume(tensor: Any, *, channel_first: bool) -> ArrayVolume:
+    affine = getattr(tensor, "affine", None)
+    if affine is not None:
+        affine = lifted_affine(affine.detach().cpu().numpy())
+        if str(getattr(tensor, "meta", {}).get("space", "RAS")).upper().endswith("LPS"):
+            affine = LPS_RAS @ affine
+    plain = tensor.as_tensor() if hasattr(tensor, "as_tensor") else tensor
+    plain = plain.detach().cpu()
+    array: Array = (plain.float() if str(plain.dtype) == "torch.bfloat16" else plain).numpy()
+    return _array_volume(array if channel_first else array[None], affine)
+
+
+def _itk_volume(image: Any) -> ArrayVolume:
+    import itk
+
+    n = image.GetImageDimension()
+    if n not in (2, 3):
+        msg = f"image must have two or three space axes, got {n}"
+        raise ValueError(msg)
+    affine = np.eye(n + 1)
+    affine[:n, :n] = itk.array_from_matrix(image.GetDirection()) * np.asarray(image.GetSpacing())
+    affine[:n, n] = np.asarray(image.GetOrigin())
+    array: Array = itk.array_view_from_image(image)
+    space = array.T if image.GetNumberOfComponentsPerPixel() == 1 else np.moveaxis(array, -1, 0).transpose(0, *range(n, 0, -1))
+    return _array_volume(space[None] if space.ndim == n else space, LPS_RAS @ lifted_affine(affine))

@@ -1,0 +1,123 @@
+"""What SimpleITK reads: NRRD, MetaImage, single DICOM files, and its images in memory."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stseg3d.geometry import Grid
+from stseg3d.volumes.file import FileVolume, check_memory, grid_of_file
+from stseg3d.volumes.volume import LPS_RAS, Array, ArrayVolume
+
+
+def open_sitk(path: Path, *, channels_last: bool = False) -> FileVolume:
+    """Image in a file that SimpleITK reads.
+
+    Args:
+        path: The file.
+        channels_last: Whether the fourth dimension counts channels.
+
+    Raises:
+        ValueError: If the file is broken, or has more than three dimensions.
+    """
+    reader = image_reader(path)
+    size = reader.GetSize()
+    extra = int(np.prod(size[3:], dtype=object))
+    if extra > 1 and not channels_last:
+        msg = f"{path}: image must be 3-D, got {len(size)}-D {tuple(size)}"
+        raise ValueError(msg)
+    grid = grid_of_file(tuple(size[:3]), itk_affine(reader, len(size)), path)
+    components = reader.GetNumberOfComponents()
+    stored = stored_dtype(reader.GetPixelID(), path)
+    check_memory(path, grid.box.voxels * components * extra * stored.itemsize)
+    load = partial(_load, path, (components * extra, *grid.shape))
+    return FileVolume(path, grid, stored=stored, channels=components * extra, load=load)
+
+
+def volume_of_sitk(image: Any) -> ArrayVolume:
+    """Image in memory; its buffer is not copied."""
+    import SimpleITK
+
+    n = image.GetDimension()
+    if n not in (2, 3):
+        msg = f"image must have two or three space axes, got {n}"
+        raise ValueError(msg)
+    shape = (*image.GetSize(), 1)[:3]
+    array = channels_first(SimpleITK.GetArrayViewFromImage(image), image.GetNumberOfComponentsPerPixel())
+    return ArrayVolume(array.reshape(-1, *shape, order="A"), Grid(shape, itk_affine(image, n)), owner=image)
+
+
+def image_reader(path: Path) -> Any:
+    """SimpleITK's reader of the file, its header read.
+
+    Raises:
+        ValueError: If it cannot be read.
+    """
+    import SimpleITK
+
+    reader = SimpleITK.ImageFileReader()
+    reader.SetFileName(str(path))
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError as error:
+        raise ValueError(unsound(path, error)) from error
+    return reader
+
+
+def unsound(path: Path, error: RuntimeError) -> str:
+    """One sentence on what SimpleITK found wrong."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    # The system's reason is a guess of ITK's: for a truncated MetaImage it says that there is no such file.
+    telling = [line for line in lines if line and not line.startswith("Reason:")]
+    return f"{path}: file must be a sound image, got: {telling[-1] if telling else 'no reason'}"
+
+
+def itk_affine(image: Any, n: int) -> Array:
+    """Affine, RAS+ and of three axes, of an image or reader of SimpleITK with ``n`` axes."""
+    direction = np.array(image.GetDirection()).reshape(n, n)
+    affine = np.eye(max(n, 3) + 1)
+    affine[:n, :n] = direction * np.array(image.GetSpacing())
+    affine[:n, -1] = image.GetOrigin()
+    keep = [0, 1, 2, max(n, 3)]
+    lifted: Array = LPS_RAS @ affine[np.ix_(keep, keep)]
+    return lifted
+
+
+def stored_dtype(pixel_id: int, path: Path) -> np.dtype[Any]:
+    """Numpy's name of SimpleITK's pixel type.
+
+    Raises:
+        ValueError: If the voxels are complex or labels in run lengths.
+    """
+    import SimpleITK
+
+    kinds = ("UInt8", "Int8", "UInt16", "Int16", "UInt32", "Int32", "UInt64", "Int64", "Float32", "Float64")
+    names = {getattr(SimpleITK, f"sitk{vector}{kind}"): kind.lower() for kind in kinds for vector in ("", "Vector")}
+    if pixel_id not in names:
+        msg = f"{path}: voxels must be integers or real numbers, got {SimpleITK.GetPixelIDValueAsString(pixel_id)}"
+        raise ValueError(msg)
+    return np.dtype(names[pixel_id])
+
+
+def channels_first(array: Array, components: int) -> Array:
+    """``(C, i, j, k)`` of SimpleITK's ``(k, j, i)`` or ``(k, j, i, C)``; a fourth space axis joins the channels."""
+    if components == 1:
+        array = array[..., None]
+    turned = array.transpose(*range(array.ndim - 2, -1, -1), array.ndim - 1)
+    return np.moveaxis(turned, -1, 0)
+
+
+def _load(path: Path, shape: tuple[int, ...]) -> Array:
+    import SimpleITK
+
+    try:
+        image = SimpleITK.ReadImage(str(path))
+    except RuntimeError as error:
+        raise ValueError(unsound(path, error)) from error
+    array = channels_first(SimpleITK.GetArrayFromImage(image), image.GetNumberOfComponentsPerPixel())
+    if array.ndim > len(shape):
+        array = np.moveaxis(array, 4, 1)
+    return array.reshape(shape, order="A")
