@@ -1,0 +1,18 @@
+"""Use: from a volume to boxes to labels on the volume's own grid."""
+
+from stseg3d.inference.fine import FinePolicy, FineStage
+from stseg3d.inference.inferer import Segmentation, SegmentThenSegmentInferer
+from stseg3d.inference.propose import BoxProposer, MaskProposer, NetworkProposer, Proposer
+from stseg3d.inference.stages import Stage
+
+__all__ = [
+    "BoxProposer",
+    "FinePolicy",
+    "FineStage",
+    "MaskProposer",
+    "NetworkProposer",
+    "Proposer",
+    "SegmentThenSegmentInferer",
+    "Segmentation",
+    "Stage",
+]

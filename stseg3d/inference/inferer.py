@@ -1,0 +1,263 @@
+"""`SegmentThenSegmentInferer`: the whole pipeline behind MONAI's ``Inferer`` contract.
+
+Benčević et al. 2023, Sensors 23:633: a rough network segments a small copy of the image, each connected component becomes a box, the
+full-resolution voxels in each box go to a fine network, and the crops are fused on the image's own grid.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from math import prod
+from typing import Any
+
+import numpy as np
+import torch
+from monai.data.meta_tensor import MetaTensor
+from monai.inferers.inferer import Inferer
+from monai.utils.type_conversion import convert_to_dst_type
+from numpy.typing import NDArray
+from torch import Tensor
+
+from stseg3d.geometry import Box
+from stseg3d.inference.fine import FinePolicy, FineStage
+from stseg3d.inference.propose import NetworkProposer, Proposer, whole_volume
+from stseg3d.inference.stages import Stage
+from stseg3d.networks import RoughFineNet
+from stseg3d.ops.boxes import BoxPolicy, Proposal, ProposedBox
+from stseg3d.ops.fuse import Canvas
+from stseg3d.ops.instances import order_instances, seeds_on, split_instances
+from stseg3d.ops.resample import resample_region
+from stseg3d.volumes import CanonicalVolume, Volume, as_volume
+
+logger = logging.getLogger(__name__)
+
+OUTPUTS = ("labels", "instances", "probabilities")
+EMPTY = ("empty", "tile")
+WORTH_IT = 2.0  # below this downscaling the paper's own tables are neutral or worse (Benčević et al. 2023, tables 1-3)
+
+
+@dataclass
+class Segmentation:
+    """What came of one volume, in the axis order of its file.
+
+    Attributes:
+        labels: Labels, or instance ids, of the volume's shape; the smallest unsigned type.
+        probabilities: Foreground probabilities ``(K - 1, *S)``, float16, where asked for.
+        boxes: Boxes as they were used, on the volume's own grid.
+        counts: Components and boxes: found, dropped, split, merged, clipped, grown, crops run.
+        seconds: Wall time of each stage.
+        warnings: Sentences a user should read.
+    """
+
+    labels: NDArray[Any]
+    probabilities: NDArray[np.float16] | None = None
+    boxes: list[ProposedBox] = field(default_factory=list)
+    counts: dict[str, int] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+
+class SegmentThenSegmentInferer(Inferer):  # type: ignore[misc]  # MONAI carries no types
+    """Rough network, boxes, fine network, fusion.
+
+    Args:
+        rough: Input of the rough network: :class:`Stage`.
+        fine: Input of the fine network: :class:`Stage`.
+        policy: How components become boxes.
+        fine_policy: Batches, fusion, growth at borders.
+        output: ``"labels"``, ``"instances"`` (one id an object) or ``"probabilities"`` (of the foreground classes).
+        in_channels: Channels that the networks take.
+        out_channels: Classes including background.
+        when_empty: Where nothing is found: ``"empty"`` gives an empty mask, ``"tile"`` runs the fine network on the whole volume.
+        axcodes: Axis order in which the networks see a volume; None keeps the file's own. Stages and policies count axes so.
+        number_from: World direction whose end gets instance 1, such as ``"S"`` for the top; by default the file order of ``axcodes``.
+        precision: ``"float32"``, ``"bfloat16"`` or ``"float16"``, whatever autocast surrounds the call.
+        proposer: Other source of boxes than the rough network.
+
+    Raises:
+        ValueError: If an option is unknown.
+
+    Example:
+        Five lines of Python::
+
+            network = RoughFineNet(rough, fine)
+            inferer = SegmentThenSegmentInferer(rough=Stage((64, 64, 64)), fine=Stage((96, 96, 96)))
+            labels = inferer(image, network)  # MetaTensor (B, C, *S) -> uint8 MetaTensor (B, 1, *S)
+    """
+
+    def __init__(  # noqa: PLR0913  # each is an entry of a bundle's config
+        self,
+        rough: Stage,
+        fine: Stage,
+        policy: BoxPolicy | None = None,
+        fine_policy: FinePolicy | None = None,
+        *,
+        output: str = "labels",
+        in_channels: int = 1,
+        out_channels: int = 2,
+        when_empty: str = "empty",
+        axcodes: str | None = "RAS",
+        number_from: str | None = None,
+        precision: str = "float32",
+        proposer: Proposer | None = None,
+    ) -> None:
+        super().__init__()
+        if output not in OUTPUTS or when_empty not in EMPTY:
+            msg = f"output must be one of {OUTPUTS} and when_empty one of {EMPTY}, got {output!r} and {when_empty!r}"
+            raise ValueError(msg)
+        if number_from is not None and (axcodes is None or number_from not in "RLAPSI"):
+            msg = f"number_from must be one letter of R L A P S I and needs axcodes, got {number_from!r} with axcodes={axcodes}"
+            raise ValueError(msg)
+        self.rough, self.fine = rough, fine
+        self.policy = policy or BoxPolicy()
+        self.fine_policy = fine_policy or FinePolicy()
+        self.output, self.when_empty = output, when_empty
+        self.in_channels, self.out_channels = in_channels, out_channels
+        self.axcodes, self.number_from = axcodes, number_from
+        self.precision = precision
+        self.proposer = proposer
+
+    def __call__(self, inputs: Tensor, network: RoughFineNet, *args: Any, **kwargs: Any) -> Tensor:
+        """Segment a batch of images.
+
+        Args:
+            inputs: ``(B, C, *S)`` with two or three space axes; a MetaTensor's affine is used, a plain tensor counts as 1 mm RAS.
+            network: Composite with ``.rough`` and ``.fine``.
+            args: Not used; part of MONAI's contract.
+            kwargs: Not used.
+
+        Returns:
+            Labels or instances ``(B, 1, *S)``, unsigned, or probabilities ``(B, K - 1, *S)``; a MetaTensor if ``inputs`` is one.
+        """
+        del args, kwargs
+        found = [self.segment(as_volume(image), network) for image in inputs]
+        arrays = [s.labels[None] if s.probabilities is None else s.probabilities.astype(np.float32) for s in found]
+        out = torch.stack([torch.from_numpy(a).reshape(-1, *inputs.shape[2:]) for a in _alike(arrays)])
+        if not isinstance(inputs, MetaTensor):
+            return out.to(inputs.device)
+        # A plain tensor would make MONAI's Invertd leave the result as it is, with no more than a warning.
+        return convert_to_dst_type(out, inputs, dtype=out.dtype)[0]  # type: ignore[no-any-return]
+
+    def segment(self, volume: Volume, network: RoughFineNet) -> Segmentation:
+        """Segment one volume, reading it as needed.
+
+        Args:
+            volume: Volume of ``in_channels`` channels.
+            network: Composite with ``.rough`` and ``.fine``.
+
+        Returns:
+            Labels in the volume's own axis order, with what is to be known about them.
+
+        Raises:
+            ValueError: If the channels do not fit, or voxels are NaN or infinite.
+        """
+        if volume.channels != self.in_channels:
+            msg = f"{volume.name}: must have {self.in_channels} channel(s) for these networks, got {volume.channels}"
+            raise ValueError(msg)
+        view = self.view(volume)
+        clock = Stopwatch()
+        with clock("rough"):
+            proposer = self.proposer or NetworkProposer(network.rough, self.rough, self.policy, self.fine.size, self.precision)
+            proposal = proposer.propose(view)
+        warnings = self._warnings(view, proposal)
+        if not proposal.boxes and self.when_empty == "tile":
+            proposal = whole_volume(view, self.policy, self.fine.size)
+        canvas = Canvas(view.grid.shape, self.out_channels, self.fine_policy.fusion, keep_probabilities=self.output == "probabilities")
+        stage = FineStage(network.fine, self.fine, self.fine_policy, self.precision)
+        with clock("fine"):
+            boxes = stage.paint(view, proposal, canvas)
+        labels = canvas.labels
+        if self.output == "instances":
+            with clock("instances"):
+                labels = self._instances(view, labels, proposal, boxes)
+        if not labels.any() and proposal.boxes:
+            warnings.append("the rough stage proposed boxes, but the fine stage found nothing in them")
+        for sentence in warnings:
+            logger.warning("%s: %s", volume.name, sentence)
+        return Segmentation(
+            labels=view.restore(labels),
+            probabilities=None if canvas.probabilities is None else np.stack([view.restore(p) for p in canvas.probabilities]),
+            boxes=[ProposedBox(view.source_box(b.box), b.components, b.clipped, b.tile) for b in boxes],
+            counts={**proposal.counts, **stage.counts},
+            seconds=clock.seconds,
+            warnings=warnings,
+        )
+
+    def rough_only(self, volume: Volume, network: RoughFineNet) -> NDArray[np.uint8]:
+        """The rough network alone, its foreground upsampled to the volume's grid: the baseline that two stages must beat.
+
+        Returns:
+            Mask of the volume's shape, in its own axis order, painted in slabs: no full-resolution float array exists.
+        """
+        view = self.view(volume)
+        foreground = NetworkProposer(network.rough, self.rough, self.policy, self.fine.size, self.precision).foreground(view)
+        mask = np.zeros(view.grid.shape, dtype=np.uint8)
+        for start in range(0, mask.shape[-1], 64):
+            slab = Box((*(0,) * (mask.ndim - 1), start), (*mask.shape[:-1], min(start + 64, mask.shape[-1])))
+            mask[slab.slices] = resample_region(foreground[None], view.grid.box, slab)[0] > self.policy.threshold
+        return view.restore(mask)
+
+    def view(self, volume: Volume) -> CanonicalVolume:
+        """The volume as stages and policies see it."""
+        return CanonicalVolume(volume, self.axcodes or volume.grid.orientation)
+
+    def _instances(self, view: CanonicalVolume, labels: NDArray[Any], proposal: Proposal, boxes: Sequence[ProposedBox]) -> NDArray[Any]:
+        if not boxes:
+            return labels
+        where = boxes[0].box
+        for box in boxes[1:]:
+            where = where.union(box.box)
+        seeds = None if proposal.ids is None else seeds_on(where, proposal.ids, view.grid.shape)
+        least = max(int(self.policy.min_volume_mm3 / view.grid.voxel_mm3), 1)
+        ids, count = split_instances(labels[where.slices] > 0, seeds, connectivity=self.policy.connectivity, min_voxels=least)
+        if self.number_from and self.axcodes:
+            axis = next(i for i, code in enumerate(self.axcodes) if code in _same_axis(self.number_from))
+            ids = order_instances(ids, count, axis, descending=self.axcodes[axis] == self.number_from)
+        out = np.zeros(labels.shape, dtype=np.min_scalar_type(count))
+        out[where.slices] = ids
+        return out
+
+    def _warnings(self, view: CanonicalVolume, proposal: Proposal) -> list[str]:
+        said = []
+        if not proposal.boxes:
+            said.append("nothing found by the rough stage" + (": the whole volume is tiled" if self.when_empty == "tile" else ""))
+        factors = [n / r for n, r in zip(view.grid.shape, self.rough.size, strict=True) if n > 1]
+        if self.proposer is None and max(factors, default=1.0) < WORTH_IT:
+            said.append(f"downscaling below {WORTH_IT:g}x ({max(factors, default=1.0):.2f}x): two stages may not help")
+        if any(b.box.voxels > prod(view.grid.shape) / 2 for b in proposal.boxes):
+            said.append("an object fills more than half of the volume: two stages may not help")
+        if proposal.counts["clipped"]:
+            said.append(f"{proposal.counts['clipped']} box(es) reach over the edge of the volume and were clipped")
+        return said
+
+
+def _same_axis(code: str) -> str:
+    return next(pair for pair in ("RL", "AP", "SI") if code in pair)
+
+
+def _alike(arrays: list[NDArray[Any]]) -> list[NDArray[Any]]:
+    """The arrays of a batch in one type: instances of one image may need a wider one than those of another."""
+    dtype = np.result_type(*arrays)
+    # torch has no arithmetic on uint16 and uint32.
+    dtype = np.dtype({"uint16": np.int32, "uint32": np.int64}.get(dtype.name, dtype))
+    return [np.ascontiguousarray(a, dtype=dtype) for a in arrays]
+
+
+class Stopwatch:
+    """Wall seconds of named stages; a stage that runs twice adds up."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        """Time the block under ``name``."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] = round(self.seconds.get(name, 0.0) + time.perf_counter() - start, 4)

@@ -1,0 +1,135 @@
+"""Proposers: everything that can say where to look, behind one joint, ``propose(volume) -> Proposal``.
+
+A rough network, a given mask, boxes from a file: the fine stage never knows which it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from torch import nn
+
+from stseg3d.geometry import Box, tiles
+from stseg3d.inference.stages import Stage, evaluating, probabilities
+from stseg3d.ops.boxes import BoxPolicy, Proposal, ProposedBox, propose_boxes
+from stseg3d.ops.resample import resample_volume
+from stseg3d.volumes import Volume
+
+
+class Proposer(Protocol):
+    """Where to look in a volume."""
+
+    def propose(self, volume: Volume) -> Proposal:
+        """Boxes on ``volume.grid``; a proposal without boxes where there is nothing."""
+        ...
+
+
+@dataclass(frozen=True)
+class NetworkProposer:
+    """Boxes from a rough network on a small resampled copy of the volume.
+
+    Args:
+        network: Rough network, ``(B, C, *S) -> (B, K, *S)`` logits, class 0 the background.
+        stage: Its input.
+        policy: How components become boxes.
+        fine_size: Input size of the fine network.
+        precision: ``"float32"``, ``"bfloat16"`` or ``"float16"``.
+    """
+
+    network: nn.Module
+    stage: Stage
+    policy: BoxPolicy
+    fine_size: Sequence[int]
+    precision: str = "float32"
+
+    def propose(self, volume: Volume) -> Proposal:
+        """See :class:`Proposer`.
+
+        Raises:
+            ValueError: If voxels are NaN or infinite.
+        """
+        foreground = self.foreground(volume)
+        return propose_boxes(foreground, volume.grid.resized(self.stage.size), volume.grid, self.fine_size, self.policy)
+
+    def foreground(self, volume: Volume) -> np.ndarray:
+        """Foreground probability on the rough grid, of shape ``stage.size``.
+
+        Raises:
+            ValueError: If voxels are NaN or infinite.
+        """
+        image, bad = resample_volume(volume, self.stage.size)
+        if bad:
+            msg = f"{volume.name}: voxels must be finite, got {bad} NaN or infinite"
+            raise ValueError(msg)
+        with evaluating(self.network, self.precision) as device:
+            batch = self.stage.prepare(image)[None].to(device)
+            background = probabilities(self.network, batch, self.stage.mirror_axes)[0, 0]
+        return (1 - background).numpy()
+
+
+@dataclass(frozen=True)
+class MaskProposer:
+    """Boxes from a mask that is already there: another tool's, or one drawn by hand.
+
+    Args:
+        mask: Volume of one channel over the same extent as the image, at any resolution; every value above 0 is foreground.
+        policy: How components become boxes.
+        fine_size: Input size of the fine network.
+    """
+
+    mask: Volume
+    policy: BoxPolicy
+    fine_size: Sequence[int]
+
+    def propose(self, volume: Volume) -> Proposal:
+        """See :class:`Proposer`.
+
+        Raises:
+            ValueError: If the mask covers another extent than the volume, or has several channels.
+        """
+        if self.mask.channels != 1:
+            msg = f"{self.mask.name}: a mask must have one channel, got {self.mask.channels}"
+            raise ValueError(msg)
+        same = self.mask.grid.resized(volume.grid.shape)
+        if not same.is_close(volume.grid, tolerance_voxels=0.5):
+            msg = f"{self.mask.name}: the mask must cover the extent of {volume.name}, got another grid"
+            raise ValueError(msg)
+        mask = self.mask.read()[0] > 0
+        return propose_boxes(mask, self.mask.grid, volume.grid, self.fine_size, self.policy)
+
+
+@dataclass(frozen=True)
+class BoxProposer:
+    """Boxes that are given, on the grid of the volume; clipped to it, and split where the policy limits their length.
+
+    Args:
+        boxes: Boxes in voxels of the volume that is proposed for.
+        policy: Only its limits count: no margin is added to what somebody drew.
+        fine_size: Input size of the fine network.
+    """
+
+    boxes: Sequence[Box]
+    policy: BoxPolicy
+    fine_size: Sequence[int]
+
+    def propose(self, volume: Volume) -> Proposal:
+        """See :class:`Proposer`."""
+        proposal = Proposal([])
+        proposal.counts["found"] = len(self.boxes)
+        longest = self.policy.longest_box(volume.grid, self.fine_size)
+        for box in self.boxes:
+            inside = box.clip(volume.grid.shape)
+            parts = tiles(inside, longest, self.policy.tile_overlap)
+            proposal.counts["split"] += len(parts) > 1
+            proposal.counts["clipped"] += inside != box
+            proposal.counts["outside"] += inside.is_empty()
+            proposal.boxes += [ProposedBox(p, clipped=inside != box, tile=len(parts) > 1) for p in parts if not p.is_empty()]
+        return proposal
+
+
+def whole_volume(volume: Volume, policy: BoxPolicy, fine_size: Sequence[int]) -> Proposal:
+    """The whole volume, tiled: what to look at when nothing was found and the bundle wants to be sure."""
+    return BoxProposer([volume.grid.box], policy, fine_size).propose(volume)

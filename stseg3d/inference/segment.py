@@ -1,0 +1,211 @@
+"""File to file: one case in, labels on its exact grid and a JSON that says how they came about."""
+
+from __future__ import annotations
+
+import json
+import platform
+import resource
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stseg3d.bundle import find_bundle, load_network, read_metadata, weights_sha256
+from stseg3d.geometry import Box
+from stseg3d.inference.boxfile import describe_box, read_boxes
+from stseg3d.inference.inferer import OUTPUTS, Segmentation, SegmentThenSegmentInferer, Stopwatch
+from stseg3d.inference.propose import BoxProposer, MaskProposer, Proposer
+from stseg3d.ops.boxes import ProposedBox
+from stseg3d.volumes import (
+    Case,
+    Volume,
+    case_id,
+    ensure_writable,
+    open_volume,
+    output_name,
+    write_labels,
+    write_probabilities,
+)
+from stseg3d.volumes.write import renamed
+
+PACKAGES = ("stseg3d", "torch", "monai", "numpy", "scipy", "nibabel", "SimpleITK")
+KIB = 1024
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one case.
+
+    Attributes:
+        case_id: Name of the case.
+        output: The file that was written.
+        provenance: Content of the JSON beside it.
+        boxes: Boxes as they were used, in voxels of the file.
+    """
+
+    case_id: str
+    output: Path
+    provenance: dict[str, Any]
+    boxes: list[Box]
+
+
+class Segmenter:
+    """A bundle, loaded once, ready for many cases.
+
+    **Loading a bundle executes what its configs name: load bundles you trust.**
+
+    Args:
+        bundle: Folder, or the name of an embedded bundle.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        output: ``labels``, ``instances`` or ``probabilities``; by default what the bundle says.
+        overrides: Config entries to set first, by id, such as ``{"displayable_configs#batch_size": 2}``.
+        rough_only: Run the rough network alone and upsample: the baseline that two stages must beat.
+
+    Raises:
+        FileNotFoundError: If there is no such bundle, or it has no weights.
+        ValueError: If the weights do not fit, an option is unknown, or the bundle's inferer is not a two-stage one.
+    """
+
+    def __init__(
+        self,
+        bundle: str | Path,
+        *,
+        device: str = "auto",
+        output: str | None = None,
+        overrides: Mapping[str, Any] | None = None,
+        rough_only: bool = False,
+    ) -> None:
+        self.bundle = find_bundle(bundle)
+        self.network, parser = load_network(self.bundle, device, overrides=overrides)
+        inferer = parser.get_parsed_content("inferer")
+        if not isinstance(inferer, SegmentThenSegmentInferer):
+            msg = f"bundle {self.bundle}: inferer must be a SegmentThenSegmentInferer, got {type(inferer).__name__}"
+            raise ValueError(msg)
+        if output is not None and output not in OUTPUTS:
+            msg = f"output must be one of {OUTPUTS}, got {output!r}"
+            raise ValueError(msg)
+        self.inferer = inferer
+        self.inferer.output = output or inferer.output
+        self.rough_only = rough_only
+        self.about = {
+            "name": self.bundle.name,
+            "path": str(self.bundle),
+            "version": str(read_metadata(self.bundle).get("version", "")),
+            "weights_sha256": weights_sha256(self.bundle),
+            "overrides": dict(overrides or {}),
+        }
+
+    def segment(self, source: Case | Path | str, output_dir: Path, *, mask: Path | None = None, boxes: Path | None = None) -> Outcome:
+        """Segment one case and write ``<case>_seg.nii.gz`` and ``<case>_seg.json``.
+
+        Args:
+            source: The image.
+            output_dir: Folder for both files; made if need be.
+            mask: Look where this mask is, instead of where the rough network says.
+            boxes: Look into the boxes of this file (see :func:`stseg3d.inference.boxfile.read_boxes`).
+
+        Returns:
+            What was done; the files are whole, or an error is raised and neither is there.
+
+        Raises:
+            OSError: If a file cannot be read or written.
+            ValueError: If the image, the mask or the boxes break a rule.
+        """
+        case = source if isinstance(source, Case) else Case(case_id(source), Path(source))
+        ensure_writable(output_dir)
+        clock = Stopwatch()
+        with clock("open"):
+            volume = open_volume(case.image, channels_last=True)
+        found, how = self._found(volume, mask, boxes)
+        output = output_dir / output_name(case.id)
+        with clock("write"):
+            if found.probabilities is None:
+                write_labels(found.labels, output, volume)
+            else:
+                write_probabilities(found.probabilities, output, volume)
+        seconds = clock.seconds | found.seconds
+        provenance = self._provenance(case, volume, found, output, how) | {"seconds": seconds | {"total": round(sum(seconds.values()), 4)}}
+        with renamed(output_dir / f"{case.id}_seg.json") as temporary:
+            temporary.write_text(json.dumps(provenance, indent=2) + "\n", encoding="utf-8")
+        return Outcome(case.id, output, provenance, [b.box for b in found.boxes])
+
+    def _found(self, volume: Volume, mask: Path | None, boxes: Path | None) -> tuple[Segmentation, str]:
+        if mask and boxes:
+            msg = f"mask and boxes cannot both say where to look, got {mask} and {boxes}"
+            raise ValueError(msg)
+        if self.rough_only:
+            clock = Stopwatch()
+            with clock("rough"):
+                labels = self.inferer.rough_only(volume, self.network)
+            return Segmentation(labels, seconds=clock.seconds), "rough network alone"
+        how = f"mask {mask}" if mask else f"boxes {boxes}" if boxes else "rough network"
+        inferer = self.inferer
+        inferer.proposer = self._proposer(volume, mask, boxes)
+        try:
+            return inferer.segment(volume, self.network), how
+        finally:
+            inferer.proposer = None
+
+    def _proposer(self, volume: Volume, mask: Path | None, boxes: Path | None) -> Proposer | None:
+        """A proposer speaks of the canonical view, files speak of the image as it is stored."""
+        view = self.inferer.view(volume)
+        if mask:
+            return MaskProposer(self.inferer.view(open_volume(mask)), self.inferer.policy, self.inferer.fine.size)
+        if boxes:
+            given_boxes = [view.view_box(b) for b in read_boxes(boxes, volume.grid)]
+            return BoxProposer(given_boxes, self.inferer.policy, self.inferer.fine.size)
+        return None
+
+    def _provenance(self, case: Case, volume: Volume, found: Segmentation, output: Path, how: str) -> dict[str, Any]:
+        return {
+            "case": case.id,
+            "input": str(case.image),
+            "output": str(output),
+            "kind": self.inferer.output,
+            "boxes_from": how,
+            "grid": {
+                "shape": list(volume.grid.shape),
+                "spacing_mm": [round(s, 6) for s in volume.grid.spacing_mm],
+                "orientation": volume.grid.orientation,
+                "dtype": str(volume.dtype),
+            },
+            "volume_ml": _volume_ml(found, volume),
+            "boxes": [_describe(b, volume) for b in found.boxes],
+            "counts": {k: int(v) for k, v in found.counts.items()},
+            "warnings": found.warnings,
+            "peak_memory_bytes": peak_memory_bytes(),
+            "bundle": self.about,
+            "device": str(next(self.network.parameters()).device),
+            "versions": {"python": platform.python_version()} | {p: _version(p) for p in PACKAGES},
+        }
+
+
+def peak_memory_bytes() -> int:
+    """Largest resident memory of this process so far."""
+    status = Path("/proc/self/status")
+    if status.is_file():  # Linux: getrusage there begins with what the parent process had
+        line = next(row for row in status.read_text().splitlines() if row.startswith("VmHWM"))
+        return int(line.split()[1]) * KIB
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(peak) if sys.platform == "darwin" else int(peak) * KIB
+
+
+def _describe(box: ProposedBox, volume: Volume) -> dict[str, Any]:
+    return describe_box(box.box, volume.grid) | {"components": sorted(box.components), "clipped": box.clipped, "tile": box.tile}
+
+
+def _volume_ml(found: Segmentation, volume: Volume) -> dict[str, float]:
+    """Volume of each label or instance, in ml."""
+    counts = np.bincount(found.labels.ravel())
+    return {str(k): round(float(n) * volume.grid.voxel_mm3 / 1000, 3) for k, n in enumerate(counts) if k and n}
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "unknown"

@@ -1,0 +1,100 @@
+"""The two stages: which size a network sees, how its input is made, and how it is run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """How one of the two networks is fed.
+
+    Args:
+        size: Input size in voxels, one entry an axis of the canonical view.
+        transform: MONAI array transform (or any callable) on the resampled image, ``(C, *size)`` to ``(C, *size)``: intensities only.
+            Build it from transforms without randomness; it runs on the small volume and on crops, never on the whole volume.
+        mirror_axes: Axes along which the input is mirrored too, the probabilities averaged (test-time augmentation): every
+            combination is one more run of the network.
+
+    Raises:
+        ValueError: If ``size`` is not positive, or a mirrored axis does not exist or has one voxel.
+    """
+
+    size: Sequence[int]
+    transform: Callable[[Tensor], Tensor] | None = None
+    mirror_axes: Sequence[int] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "size", tuple(int(n) for n in self.size))
+        if not self.size or min(self.size) < 1:
+            msg = f"size must be positive on each axis, got {self.size}"
+            raise ValueError(msg)
+        if any(not 0 <= axis < len(self.size) or self.size[axis] == 1 for axis in self.mirror_axes):
+            msg = f"mirror_axes must be axes longer than 1 of size {self.size}, got {tuple(self.mirror_axes)}"
+            raise ValueError(msg)
+
+    def prepare(self, image: NDArray[np.float32]) -> Tensor:
+        """Network input ``(C, *size)``, float32, of an image already resampled to ``size``."""
+        tensor = torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32))
+        if self.transform is None:
+            return tensor
+        out = torch.as_tensor(self.transform(tensor))
+        # A MetaTensor would drag its metadata through every operation of the network.
+        return out.as_subclass(Tensor).to(torch.float32)
+
+
+@contextmanager
+def evaluating(network: nn.Module, precision: str = "float32") -> Iterator[torch.device]:
+    """Run a network for inference: evaluation mode, no gradients, in the precision asked for whatever autocast surrounds it.
+
+    Yields:
+        The network's device.
+
+    Raises:
+        ValueError: If ``precision`` is unknown.
+    """
+    if precision not in PRECISIONS:
+        msg = f"precision must be one of {tuple(PRECISIONS)}, got {precision!r}"
+        raise ValueError(msg)
+    device = next((p.device for p in network.parameters()), torch.device("cpu"))
+    dtype = PRECISIONS[precision]
+    training = network.training
+    network.eval()
+    try:
+        with torch.inference_mode(), torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
+            yield device
+    finally:
+        network.train(training)
+
+
+def probabilities(network: nn.Module, batch: Tensor, mirror_axes: Sequence[int] = ()) -> Tensor:
+    """Class probabilities ``(B, K, *S)``, float32, on the CPU; a network of one channel is read as a sigmoid of the foreground."""
+    total: Tensor | None = None
+    flips = [axes for n in range(len(mirror_axes) + 1) for axes in combinations(mirror_axes, n)]
+    for axes in flips:
+        dims = [axis + 2 for axis in axes]
+        logits: Any = network(batch.flip(dims) if dims else batch)
+        logits = logits[0] if isinstance(logits, (list, tuple)) else logits
+        part = _activate(logits.as_subclass(Tensor).float())
+        part = part.flip(dims) if dims else part
+        total = part if total is None else total + part
+    assert total is not None
+    return (total / len(flips)).cpu()
+
+
+def _activate(logits: Tensor) -> Tensor:
+    if logits.shape[1] == 1:
+        foreground = logits.sigmoid()
+        return torch.cat([1 - foreground, foreground], dim=1)
+    return logits.softmax(dim=1)
