@@ -1,0 +1,226 @@
+"""A standard body in mm (x to the right, y to the front, z to the top; z = 0 near the last thoracic vertebra), varied at random.
+
+All numbers are drawn by eye after anatomy atlases and CT; none is measured on a patient. HU ranges follow radiology textbooks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.interpolate import PchipInterpolator, make_interp_spline
+
+Points = NDArray[np.float64]
+
+# Height of each vertebra's centre, from the fifth lumbar to the first thoracic.
+VERTEBRAE_MM = (-205, -170, -135, -101, -68, -38, -10, 17, 43, 68, 92, 115, 137, 158, 179, 199, 218)
+# (z, y) of the vertebral bodies' centres: lumbar lordosis and thoracic kyphosis.
+SPINE_MM = ((-300, -60), (-230, -42), (-170, -22), (-100, -22), (-30, -38), (50, -56), (120, -62), (200, -50), (260, -30))
+# z, half width, half depth and y of the centre of the inside of the rib cage and belly.
+CAGE_MM = (
+    (-420, -300, -200, -100, 0, 80, 150, 200, 235, 265),
+    (128, 130, 122, 122, 134, 134, 120, 92, 58, 48),
+    (78, 80, 80, 86, 96, 98, 88, 68, 48, 42),
+    (0, 5, 14, 14, 8, 4, -2, -8, -12, -14),
+)
+# Aorta from the root over the arch to the bifurcation: x, y relative to the spine's centre, z.
+AORTA_MM = (
+    (-4, 76, 92),
+    (8, 88, 118),
+    (14, 90, 145),
+    (9, 82, 168),
+    (-3, 66, 183),
+    (-15, 44, 188),
+    (-24, 24, 177),
+    (-29, 12, 155),
+    (-28, 14, 110),
+    (-25, 20, 60),
+    (-18, 27, 10),
+    (-10, 31, -35),
+    (-7, 31, -90),
+    (-6, 31, -140),
+    (-4, 30, -176),
+)
+AORTA_RADII_MM = (16, 16, 15.5, 15, 14.5, 14, 13.5, 13, 12.5, 12, 11.5, 10.5, 9.5, 9, 9)
+
+
+def curve(points: ArrayLike, step_mm: float = 4.0) -> Points:
+    """Points about every ``step_mm`` along a smooth curve through ``points`` (``(N, D)``, the first three columns in mm)."""
+    points = np.asarray(points, dtype=float)
+    along = np.concatenate([[0], np.cumsum(np.linalg.norm(np.diff(points[:, :3], axis=0), axis=1))])
+    at = np.linspace(0, along[-1], max(int(along[-1] / step_mm), 2) + 1)
+    fine: Points = make_interp_spline(along, points, k=min(3, len(points) - 1))(at)
+    return fine
+
+
+def beside(point: ArrayLike, right: float, front: float, up: float) -> Points:
+    """The point so many mm further to the right, to the front and up."""
+    there: Points = np.asarray(point, dtype=float) + np.array([right, front, up])
+    return there
+
+
+def cage(z: ArrayLike) -> tuple[NDArray[np.float32], ...]:
+    """Half width, half depth and y of the centre of the inside of the rib cage at these heights."""
+    smooth = (PchipInterpolator(CAGE_MM[0], row)(np.clip(z, CAGE_MM[0][0], CAGE_MM[0][-1])) for row in CAGE_MM[1:])
+    return tuple(row.astype(np.float32) for row in smooth)
+
+
+@dataclass(frozen=True)
+class Patient:
+    """What differs from body to body; everything is drawn from ``rng`` once, by :func:`draw_patient`.
+
+    Args:
+        rng: Source of all further variation in shape.
+        texture: Source of noise, apart, so that a body is the same at any resolution.
+        scale: Size relative to the standard body on each axis.
+        lean_mm: Amplitude (right, front), and wavelength, phase of the sideways lean and the bend of the whole body.
+        fat_mm: Thickness of the fat under the skin.
+        wall_mm: Thickness of the muscle wall.
+        marbling: Fat between the muscles: 0 for much, 2 for next to none.
+        bone: Density of the bones, 1 for a healthy adult.
+        hu: Intensity of each tissue.
+        aorta: x, y, z, outer radius and lumen radius in mm along the centre line, from the root to the bifurcation.
+    """
+
+    rng: np.random.Generator
+    texture: np.random.Generator
+    scale: tuple[float, float, float]
+    lean_mm: tuple[float, float, float, float]
+    fat_mm: float
+    wall_mm: float
+    marbling: float
+    bone: float
+    hu: dict[str, float]
+    aorta: Points
+
+    def bend(self, z: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Shift (right, front) in mm of the slices at these heights."""
+        right, front, length, phase = self.lean_mm
+        angle = z * np.float32(2 * np.pi / length) + np.float32(phase)
+        return np.float32(right) * np.sin(angle), np.float32(front) * np.cos(angle)
+
+    def jitter(self, points: ArrayLike, sigma_mm: float) -> Points:
+        """The points, each moved a little at random."""
+        points = np.asarray(points, dtype=float)
+        return points + self.rng.normal(0, sigma_mm, points.shape)
+
+    def descending(self, z: float) -> Points:
+        """Point of the aorta's centre line behind the top of the arch, at this height."""
+        part = self.aorta[self.aorta[:, 2].argmax() :, :3]
+        point: Points = part[np.abs(part[:, 2] - z).argmin()]
+        return point
+
+    def arch(self, x: float) -> Points:
+        """Point of the upper face of the aortic arch nearest to this x."""
+        part = self.aorta[self.aorta[:, 2] > self.aorta[:, 2].max() - 12]
+        point: Points = part[np.abs(part[:, 0] - x).argmin(), :3] + np.array([0, 0, 6])
+        return point
+
+
+def spine_y(z: ArrayLike) -> Points:
+    """Centres of the vertebral bodies at these heights: their y."""
+    table = np.asarray(SPINE_MM, dtype=float)
+    y: Points = PchipInterpolator(table[:, 0], table[:, 1])(np.clip(z, table[0, 0], table[-1, 0]))
+    return y
+
+
+def draw_hu(rng: np.random.Generator) -> dict[str, float]:
+    """Intensity of each tissue at a random time after the injection of contrast, or without any."""
+    phase = rng.choice(["none", "arterial", "venous"], p=[0.3, 0.4, 0.3])
+    blood = rng.uniform(32, 52)
+    if phase == "none":
+        aorta = venous = pulmonary = portal = superior = blood
+        kidney, liver, spleen = rng.uniform(26, 38), rng.uniform(25, 66), rng.uniform(40, 54)
+    elif phase == "arterial":
+        aorta, pulmonary, superior = rng.uniform(160, 420), rng.uniform(90, 480), rng.uniform(60, 650)
+        venous, portal = rng.uniform(40, 110), rng.uniform(45, 140)
+        kidney, liver, spleen = rng.uniform(80, 190), rng.uniform(50, 85), rng.uniform(80, 150)
+    else:
+        aorta = rng.uniform(90, 200)
+        venous, pulmonary, portal, superior = aorta * rng.uniform(0.8, 1.15, size=4)
+        kidney, liver, spleen = rng.uniform(130, 220), rng.uniform(75, 130), rng.uniform(95, 140)
+    return {
+        "fat": rng.uniform(-115, -90),
+        "visceral": rng.uniform(-110, -75),
+        "mediastinum": rng.uniform(-105, -10),
+        "muscle": rng.uniform(45, 68),
+        "lung": rng.uniform(-890, -780),
+        "aorta": aorta,
+        "wall": rng.uniform(35, 60),
+        "thrombus": rng.uniform(28, 50),
+        "left_heart": aorta * rng.uniform(0.92, 1.04),
+        "right_heart": pulmonary * rng.uniform(0.9, 1.1),
+        "pulmonary": pulmonary,
+        "venous": venous,
+        "superior": superior,
+        "portal": portal,
+        "myocardium": min(45 + 0.25 * aorta, 130),
+        "kidney": kidney,
+        "medulla": kidney * rng.uniform(0.7, 1.0),
+        "liver": liver,
+        "spleen": spleen,
+        "pancreas": 35 + 0.3 * (spleen - 40),
+        "bowel": rng.uniform(15, 50),
+        "cartilage": rng.uniform(80, 130),
+        "disc": rng.uniform(70, 105),
+    }
+
+
+def draw_aorta(rng: np.random.Generator) -> Points:
+    """Centre line and radii of a random aorta: arch of any height and width, tortuous with age, now and then an aneurysm.
+
+    Returns:
+        Points of shape ``(N, 5)``: x, y, z, outer radius, lumen radius, all in mm, from the root to the bifurcation.
+    """
+    age = rng.uniform(0, 1)
+    control = np.asarray(AORTA_MM, dtype=float)
+    control[:, :2] *= rng.uniform(0.9, 1.12, size=2)
+    control[:7, 2] += np.clip((control[:7, 2] - 92) / 96, 0, 1) * rng.uniform(-10, 14)
+    control += rng.normal(0, 1.5, control.shape)
+    control[:, 1] += spine_y(control[:, 2])
+    line = curve(np.column_stack([control, np.asarray(AORTA_RADII_MM) * rng.uniform(0.85, 1.05 + 0.25 * age)]), 3.0)
+    along = np.arange(len(line)) * 3.0
+    # Sideways waves of the descending part; to the front only, as the spine is behind.
+    free = np.clip((along - 150) / 60, 0, 1) * np.clip((along[-1] - along) / 25, 0.3, 1)
+    for axis in (0, 1):
+        wave = np.sin(along * 2 * np.pi / rng.uniform(90, 220) + rng.uniform(0, 2 * np.pi))
+        line[:, axis] += free * rng.uniform(0, 3 + 11 * age**2) * (0.5 * (wave + 1) if axis else wave)
+    outer = line[:, 3]
+    lumen = outer - rng.uniform(0.8, 1.8)
+    if rng.uniform() < 0.25:
+        centre, width = rng.choice([along[-1] - 55, along[-1] - 200, 45]), rng.uniform(18, 40)
+        bulge = rng.uniform(0.4, 1.5) * np.exp(-(((along - centre) / width) ** 2))
+        line[:, 1] += 0.7 * bulge * outer  # what is behind stays where it is
+        lumen = lumen * (1 + bulge * rng.uniform(0.1, 1))
+        outer = outer * (1 + bulge)
+    return np.column_stack([line[:, :3], outer, lumen])
+
+
+def draw_patient(rng: np.random.Generator) -> Patient:
+    """A random body."""
+    size = rng.uniform(0.9, 1.1)
+    return Patient(
+        rng=rng,
+        texture=rng.spawn(1)[0],
+        scale=(size * rng.uniform(0.94, 1.08), size * rng.uniform(0.92, 1.08), size * rng.uniform(0.95, 1.05)),
+        lean_mm=(rng.uniform(0, 9), rng.uniform(0, 7), rng.uniform(300, 700), rng.uniform(0, 2 * np.pi)),
+        fat_mm=4 + 30 * rng.beta(1.5, 3),
+        wall_mm=rng.uniform(9, 18),
+        marbling=rng.uniform(0.6, 2.0),
+        bone=rng.uniform(0.55, 1.15),
+        hu=draw_hu(rng),
+        aorta=draw_aorta(rng),
+    )
+
+
+def rotation(degrees: ArrayLike) -> NDArray[np.float64]:
+    """Rotation about x, then y, then z."""
+    turn = np.eye(3)
+    for axis, angle in enumerate(np.deg2rad(np.asarray(degrees, dtype=float))):
+        i, j = (axis + 1) % 3, (axis + 2) % 3
+        step = np.eye(3)
+        step[i, i] = step[j, j] = np.cos(angle)
+        step[j, i], step[i, j] = np.sin(angle), -np.sin(angle)
+        turn = step @ turn
+    return turn

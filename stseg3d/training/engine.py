@@ -1,0 +1,159 @@
+"""What MONAI's trainer is given beside its own parts: mixed precision on any device, and a progress bar an epoch."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from ignite.engine import Engine, Events
+from monai.engines.utils import IterationEvents
+from monai.inferers.inferer import Inferer
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from stseg3d.inference.stages import PRECISIONS
+from stseg3d.volumes.write import renamed
+
+logger = logging.getLogger(__name__)
+
+
+def fast_precision(device: torch.device) -> str:
+    """The lower precision this device computes faster in: bfloat16 where it is native, else float32."""
+    if device.type == "cuda":
+        return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
+    native = any(getattr(torch.cpu, f"_is_{unit}_supported", bool)() for unit in ("avx512_bf16", "amx_tile"))
+    return "bfloat16" if native else "float32"
+
+
+class PrecisionInferer(Inferer):  # type: ignore[misc]  # MONAI carries no types
+    """Runs a network as it is, under autocast, and gives float32 logits.
+
+    MONAI's own ``amp`` is CUDA only; bfloat16 needs no gradient scaler, so training on a CPU can have it too.
+
+    Args:
+        precision: ``"auto"`` (see :func:`fast_precision`), ``"float32"`` or ``"bfloat16"``.
+
+    Raises:
+        ValueError: If ``precision`` is unknown.
+    """
+
+    def __init__(self, precision: str = "auto") -> None:
+        super().__init__()
+        if precision not in ("auto", "float32", "bfloat16"):
+            msg = f"precision must be auto, float32 or bfloat16, got {precision!r}"
+            raise ValueError(msg)
+        self.precision = precision
+
+    def __call__(self, inputs: Tensor, network: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
+        """Logits of ``network`` for ``inputs``."""
+        precision = fast_precision(inputs.device) if self.precision == "auto" else self.precision
+        dtype = PRECISIONS[precision]
+        plain = inputs.as_subclass(Tensor)
+        with torch.autocast(inputs.device.type, dtype=dtype, enabled=dtype is not None):
+            logits: Tensor = network(plain, *args, **kwargs)
+        return logits.float()
+
+
+class EpochProgress:
+    """Handler: one tqdm bar over the epochs of a trainer, with the running loss and the best key metric so far.
+
+    Args:
+        name: What stands before the bar.
+        validator: Evaluator whose key metric is shown.
+    """
+
+    def __init__(self, name: str, validator: Any = None) -> None:
+        self.name, self.validator = name, validator
+        self.bar: Any = None
+
+    def attach(self, engine: Engine) -> None:
+        """Register with a trainer."""
+        engine.add_event_handler(Events.STARTED, self._start)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._step)
+        engine.add_event_handler(Events.COMPLETED, self._stop)
+
+    def _start(self, engine: Engine) -> None:
+        # A resumed run begins where it was.
+        self.bar = tqdm(total=engine.state.max_epochs, initial=engine.state.epoch, desc=self.name, unit="epoch", mininterval=1)
+
+    def _step(self, engine: Engine) -> None:
+        output = engine.state.output
+        losses = [o["loss"] for o in output] if isinstance(output, list) else [output["loss"]]
+        shown = {"loss": f"{float(sum(losses) / len(losses)):.3f}"}
+        if self.validator is not None and self.validator.state.best_metric_epoch > 0:
+            shown["best"] = f"{self.validator.state.best_metric:.4f}"
+        self.bar.set_postfix(shown, refresh=False)
+        self.bar.update()
+
+    def _stop(self, engine: Engine) -> None:
+        del engine
+        self.bar.close()
+
+
+class ClipGradients:
+    """Handler: gradients are scaled down to a norm before each step; without it a rate of 2e-3 ended in NaN here.
+
+    Args:
+        parameters: Those of the optimizer.
+        max_norm: Largest Euclidean norm of all gradients together.
+    """
+
+    def __init__(self, parameters: Iterable[nn.Parameter], max_norm: float = 5.0) -> None:
+        self.parameters, self.max_norm = list(parameters), max_norm
+
+    def attach(self, engine: Engine) -> None:
+        """Register with a trainer."""
+        engine.add_event_handler(IterationEvents.BACKWARD_COMPLETED, self._clip)
+
+    def _clip(self, engine: Engine) -> None:
+        norm = nn.utils.clip_grad_norm_(self.parameters, self.max_norm)
+        if not torch.isfinite(norm):
+            for parameter in self.parameters:
+                parameter.grad = None  # the optimizer leaves parameters without a gradient alone
+            logger.warning("iteration %d: gradients are not finite, the step is skipped", engine.state.iteration)
+
+
+class ResumeHandler:
+    """Handler: a killed training goes on after its last whole interval when it is started again.
+
+    The file holds the objects' states and the trainer's epoch; it is written to a temporary name and renamed, and removed at the end.
+
+    Args:
+        path: The file.
+        objects: What has a ``state_dict``: network, optimizer, scheduler, by name.
+        interval: Epochs between two writes.
+    """
+
+    def __init__(self, path: str | Path, objects: Mapping[str, Any], interval: int = 1) -> None:
+        self.path, self.objects, self.interval = Path(path), dict(objects), interval
+
+    def attach(self, engine: Engine) -> None:
+        """Register with a trainer."""
+        engine.add_event_handler(Events.STARTED, self.load)
+        engine.add_event_handler(Events.EPOCH_COMPLETED(every=self.interval), self.save)
+        engine.add_event_handler(Events.COMPLETED, self.remove)
+
+    def load(self, engine: Engine) -> None:
+        """Go on where the file says, if there is one."""
+        if not self.path.is_file():
+            return
+        found = torch.load(self.path, map_location="cpu", weights_only=True)
+        for name, state in found["objects"].items():
+            self.objects[name].load_state_dict(state)
+        engine.state.epoch, engine.state.iteration = found["epoch"], found["iteration"]
+        logger.info("%s: going on after epoch %d", self.path, found["epoch"])
+
+    def save(self, engine: Engine) -> None:
+        """Write the file."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        objects = {name: thing.state_dict() for name, thing in self.objects.items()}
+        with renamed(self.path) as temporary:
+            torch.save({"objects": objects, "epoch": engine.state.epoch, "iteration": engine.state.iteration}, temporary)
+
+    def remove(self, engine: Engine) -> None:
+        """Training is complete: nothing is left to go on from."""
+        del engine
+        self.path.unlink(missing_ok=True)

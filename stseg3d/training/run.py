@@ -1,0 +1,79 @@
+"""`stseg3d train`: the bundle's own training configs, rough first, then fine. No more than a caller of ``monai.bundle``."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from monai.bundle import run as run_bundle
+
+from stseg3d.bundle import WEIGHTS, load_network, read_weights, select_device
+from stseg3d.networks.composite import STAGES
+from stseg3d.training.stages import STAGES_DIR, assemble
+from stseg3d.volumes import load_dataset
+
+CONFIGS = {"rough": ("train.json", "train_rough.json"), "fine": ("train.json",)}
+
+
+def train_bundle(
+    bundle: Path,
+    data: Path,
+    *,
+    stage: str = "all",
+    epochs: int | None = None,
+    device: str = "auto",
+    seed: int | None = None,
+    weights: Path | None = None,
+) -> Path:
+    """Train a bundle on one's own labels and write its ``models/model.pt``.
+
+    A stage that was killed goes on where it was when the same command is given again.
+
+    Args:
+        bundle: Folder with ``configs/train.json`` and ``train_rough.json``.
+        data: ``dataset.json`` with ``training`` and ``validation`` lists.
+        stage: ``"rough"``, ``"fine"`` or ``"all"``.
+        epochs: Epochs of each stage; by default what the configs say.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        seed: By default what the configs say.
+        weights: Composite ``model.pt`` to start from.
+
+    Returns:
+        Path of the composite weights.
+
+    Raises:
+        OSError: If a file is missing.
+        ValueError: If the data set or an option breaks a rule.
+    """
+    if stage not in (*STAGES, "all"):
+        msg = f"stage must be one of {(*STAGES, 'all')}, got {stage!r}"
+        raise ValueError(msg)
+    dataset = load_dataset(data)
+    if not dataset.validation:
+        msg = f'{data}: file must list cases under "validation" too: the best weights are chosen on them'
+        raise ValueError(msg)
+    json_path = data / "dataset.json" if data.is_dir() else data
+    options: dict[str, Any] = {
+        "bundle_root": str(bundle),
+        "dataset_dir": str(json_path.parent),
+        "dataset_json": str(json_path),
+        "device": f"$torch.device({str(select_device(device))!r})",
+    }
+    if seed is not None:
+        options["seed"] = seed
+    if weights is not None:
+        read_weights(weights)
+        options["pretrained"] = str(weights)
+    for name in STAGES if stage == "all" else (stage,):
+        changed = options if epochs is None else options | {f"epochs#{name}": epochs}
+        configs = [str(bundle / "configs" / file) for file in CONFIGS[name]]
+        run_bundle(config_file=configs, workflow_type="train", logging_file=str(bundle / "configs" / "logging.conf"), **changed)
+    composite = assemble(bundle)
+    if composite is None:
+        other = next(s for s in STAGES if not (bundle / STAGES_DIR / f"{s}.pt").is_file())
+        msg = f"{bundle / WEIGHTS}: the {other} stage must be trained too, got only the other"
+        raise ValueError(msg)
+    load_network(bundle)  # strict: what was written is what inference will load
+    shutil.rmtree(bundle / STAGES_DIR)
+    return composite

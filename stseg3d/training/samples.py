@@ -1,0 +1,239 @@
+"""Training samples of both stages, as MONAI transforms: what the networks will be given at inference, plus jitter.
+
+Both begin with :class:`OpenCased`, which is worth caching; what follows it is random.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from monai.data.meta_tensor import MetaTensor
+from monai.transforms.transform import Randomizable, Transform
+from numpy.typing import NDArray
+from scipy import ndimage
+from torch import Tensor
+
+from stseg3d.geometry import Box
+from stseg3d.inference.stages import Stage
+from stseg3d.ops.boxes import BoxPolicy, Proposal, ProposedBox, fit_box, propose_boxes
+from stseg3d.ops.instances import seeds_on
+from stseg3d.ops.resample import resample, resample_volume
+from stseg3d.volumes import CanonicalVolume, Volume, open_volume
+
+Data = Mapping[Hashable, Any]
+TARGETS = ("foreground", "component")
+
+
+@dataclass(frozen=True)
+class OpenCase:
+    """An image and its label, open and on one grid, seen along the world's axes."""
+
+    image: Volume
+    label: NDArray[np.uint8]
+
+    @property
+    def name(self) -> str:
+        """Where it comes from."""
+        return self.image.name
+
+
+class OpenCased(Transform):  # type: ignore[misc]  # MONAI carries no types
+    """Opens ``image`` and ``label`` of a case; gives ``{"case": OpenCase}``.
+
+    Args:
+        axcodes: Axis order in which the networks see a volume; None keeps the file's own.
+        foreground: Whether every label above 0 becomes class 1; otherwise labels are classes.
+        out_channels: Number of classes including background.
+    """
+
+    def __init__(self, axcodes: str | None = "RAS", foreground: bool = True, out_channels: int = 2) -> None:
+        super().__init__()
+        self.axcodes, self.foreground, self.out_channels = axcodes, foreground, out_channels
+
+    def __call__(self, data: Data) -> dict[Hashable, Any]:
+        """See the class.
+
+        Raises:
+            ValueError: If the label lies on another grid than the image, has several channels, or holds classes that do not exist.
+        """
+        image, label = open_volume(data["image"]), open_volume(data["label"])
+        if label.channels != 1 or not label.grid.is_close(image.grid):
+            msg = f"{label.name}: the label must have one channel on the grid of {image.name}, got {label.channels} on another grid"
+            msg = msg if label.channels == 1 else f"{label.name}: the label must have one channel, got {label.channels}"
+            raise ValueError(msg)
+        # The image's grid for both: affines that differ in the last digit must not be flipped differently.
+        axcodes = self.axcodes or image.grid.orientation
+        view = CanonicalVolume(image, axcodes)
+        classes = view.view(label.read()[0])
+        classes = (classes > 0) if self.foreground else classes
+        if classes.max(initial=0) >= self.out_channels:
+            msg = f"{label.name}: labels must be below out_channels={self.out_channels}, got {classes.max()}"
+            raise ValueError(msg)
+        return {"case": OpenCase(view, np.ascontiguousarray(classes, dtype=np.uint8))}
+
+
+def class_fractions(label: NDArray[np.uint8], size: Sequence[int], classes: int) -> NDArray[np.float32]:
+    """How much of each cell of a resampled grid belongs to each class.
+
+    Args:
+        label: Classes of shape ``S``.
+        size: Wanted shape.
+        classes: Number of classes ``K``.
+
+    Returns:
+        Fractions ``(K, *size)``, float32.
+    """
+    return np.concatenate([resample((label == k)[None], size) for k in range(classes)])
+
+
+def _label_tensor(label: NDArray[np.uint8], size: Sequence[int], classes: int) -> Tensor:
+    return torch.from_numpy(class_fractions(label, size, classes).argmax(axis=0)[None].astype(np.float32))
+
+
+class RoughSampled(Transform):  # type: ignore[misc]
+    """The whole case on the rough grid: ``{"image": (C, *size), "label": (1, *size)}`` from ``{"case": OpenCase}``.
+
+    Args:
+        stage: Input of the rough network, as at inference.
+        out_channels: Number of classes including background.
+    """
+
+    def __init__(self, stage: Stage, out_channels: int = 2) -> None:
+        super().__init__()
+        self.stage, self.out_channels = stage, out_channels
+
+    def __call__(self, data: Data) -> dict[Hashable, Any]:
+        """See the class.
+
+        Raises:
+            ValueError: If voxels are NaN or infinite.
+        """
+        case: OpenCase = data["case"]
+        image, bad = resample_volume(case.image, self.stage.size)
+        if bad:
+            msg = f"{case.name}: voxels must be finite, got {bad} NaN or infinite"
+            raise ValueError(msg)
+        label = _label_tensor(case.label, self.stage.size, self.out_channels)
+        return {"image": MetaTensor(self.stage.prepare(image)), "label": MetaTensor(label)}
+
+
+class FineBoxesd(Transform):  # type: ignore[misc]
+    """Adds the boxes that the policy makes from ground truth on the rough grid: ``{"proposal": Proposal}``.
+
+    Ground truth is brought to the rough grid as the image is, so that objects merge and break there as they will at inference.
+
+    Args:
+        rough: Input of the rough network.
+        fine: Input of the fine network.
+        policy: The box policy of inference.
+    """
+
+    def __init__(self, rough: Stage, fine: Stage, policy: BoxPolicy) -> None:
+        super().__init__()
+        self.rough, self.fine, self.policy = rough, fine, policy
+
+    def __call__(self, data: Data) -> dict[Hashable, Any]:
+        """See the class."""
+        case: OpenCase = data["case"]
+        grid = case.image.grid
+        foreground = resample((case.label > 0)[None], self.rough.size)[0]
+        # What fills less than half of every cell still has to be found: its fullest cells count.
+        proposal = propose_boxes(foreground, grid.resized(self.rough.size), grid, self.fine.size, self.policy)
+        return {**data, "proposal": proposal}
+
+
+class RandFineCropsd(Randomizable, Transform):  # type: ignore[misc]
+    """Crops of a case for the fine network: a list of ``{"image": (C, *size), "label": (1, *size)}``.
+
+    Args:
+        stage: Input of the fine network, as at inference.
+        policy: The box policy of inference.
+        samples: Crops a case, drawn with replacement; None takes each box once, as for validation.
+        shift: Largest translation of a box, as a fraction of its extent on each axis.
+        scale: Largest change of each face, as a fraction of the box's extent: boxes grow and shrink.
+        negatives: Probability that a crop shows a place without an object instead.
+        target: ``"foreground"``: everything in the crop that is labelled; ``"component"``: only what the box was made for.
+        out_channels: Number of classes including background.
+
+    Raises:
+        ValueError: If ``target`` is unknown.
+    """
+
+    def __init__(  # noqa: PLR0913  # each is an entry of a bundle's config
+        self,
+        stage: Stage,
+        policy: BoxPolicy,
+        *,
+        samples: int | None = 2,
+        shift: float = 0.1,
+        scale: float = 0.1,
+        negatives: float = 0.0,
+        target: str = "foreground",
+        out_channels: int = 2,
+    ) -> None:
+        super().__init__()
+        if target not in TARGETS:
+            msg = f"target must be one of {TARGETS}, got {target!r}"
+            raise ValueError(msg)
+        self.stage, self.policy = stage, policy
+        self.samples, self.shift, self.scale, self.negatives = samples, shift, scale, negatives
+        self.target, self.out_channels = target, out_channels
+
+    def __call__(self, data: Data) -> list[dict[Hashable, Any]]:
+        """See the class; a case without objects gives crops of places without one."""
+        case, proposal = data["case"], data["proposal"]
+        if self.samples is None:
+            boxes = proposal.boxes or [self._elsewhere(case)]
+            return [self._crop(case, proposal, b) for b in boxes]
+        return [self._crop(case, proposal, self._draw(case, proposal)) for _ in range(self.samples)]
+
+    def _draw(self, case: OpenCase, proposal: Proposal) -> ProposedBox:
+        if not proposal.boxes or self.R.random() < self.negatives:
+            return self._elsewhere(case)
+        chosen = proposal.boxes[self.R.randint(len(proposal.boxes))]
+        return ProposedBox(self._jittered(chosen.box, case.image.grid.shape), chosen.components)
+
+    def _jittered(self, box: Box, shape: Sequence[int]) -> Box:
+        extent = np.array([n if whole > 1 else 0 for n, whole in zip(box.shape, shape, strict=True)])
+        move = self.R.uniform(-self.shift, self.shift, len(extent)) * extent
+        low, high = self.R.uniform(-self.scale, self.scale, (2, len(extent))) * extent
+        start = np.round(box.start + move - low).astype(int)
+        stop = np.maximum(np.round(box.stop + move + high).astype(int), start + 1)
+        return Box(tuple(start), tuple(stop)).clip(shape) if (start < shape).all() and (stop > 0).all() else box
+
+    def _elsewhere(self, case: OpenCase) -> ProposedBox:
+        """A box of the fine network's own size, anywhere."""
+        grid = case.image.grid
+        size = fit_box(Box.of(min(n, m) for n, m in zip(self.stage.size, grid.shape, strict=True)), grid, self.stage.size, self.policy)
+        start = [self.R.randint(max(n - m, 0) + 1) for n, m in zip(grid.shape, size.shape, strict=True)]
+        return ProposedBox(Box.of(size.shape).shift(start).clip(grid.shape))
+
+    def _crop(self, case: OpenCase, proposal: Proposal, box: ProposedBox) -> dict[Hashable, Any]:
+        image = resample(np.ascontiguousarray(case.image.read(box.box)), self.stage.size)
+        label = case.label[box.box.slices]
+        if self.target == "component" and box.components:
+            label = np.where(own_objects(label, proposal, box, case.label.shape), label, 0)
+        target = _label_tensor(label, self.stage.size, self.out_channels)
+        return {"image": MetaTensor(self.stage.prepare(image)), "label": MetaTensor(target)}
+
+
+def own_objects(label: NDArray[np.uint8], proposal: Proposal, box: ProposedBox, shape: Sequence[int]) -> NDArray[np.bool_]:
+    """The labelled voxels of a crop that belong to the rough components its box was made for.
+
+    Args:
+        label: Classes in the box, of shape ``box.box.shape``.
+        proposal: With component ids on the rough grid.
+        box: The box.
+        shape: The image's shape.
+
+    Returns:
+        Mask of the crop: voxels whose nearest rough component is one of the box's own.
+    """
+    assert proposal.ids is not None
+    from_rough = np.ascontiguousarray(seeds_on(box.box, proposal.ids, shape))
+    nearest = ndimage.distance_transform_edt(from_rough == 0, return_distances=False, return_indices=True)
+    return (label > 0) & np.isin(from_rough[tuple(nearest)], list(box.components))

@@ -1,0 +1,35 @@
+"""The files that training leaves between its stages, and how they become one ``model.pt``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import Tensor
+
+from stseg3d.bundle import WEIGHTS, read_weights, save_weights
+from stseg3d.networks.composite import STAGES
+
+# Kept out of models/*.pt: MONAI Label offers every file there to the user as a model.
+STAGES_DIR = Path("models", "stages")
+
+
+def assemble(bundle: str | Path, dtype: str = "float16") -> Path | None:
+    """Write the composite ``models/model.pt`` from the best checkpoint of each stage.
+
+    A stage that was not trained keeps the weights it has in ``models/model.pt``.
+
+    Args:
+        bundle: Bundle folder; its stages lie in ``models/stages/rough.pt`` and ``fine.pt``, each a composite state dict.
+        dtype: Type in which floating-point weights are stored; they are computed with in float32.
+
+    Returns:
+        Path of the file, or None where one stage is still to be trained.
+    """
+    bundle = Path(bundle)
+    state: dict[str, Tensor] = {}
+    for stage in STAGES:
+        source = next((p for p in (bundle / STAGES_DIR / f"{stage}.pt", bundle / WEIGHTS) if p.is_file()), None)
+        if source is None:
+            return None
+        state |= {name: tensor for name, tensor in read_weights(source).items() if name.startswith(f"{stage}.")}
+    return save_weights(state, bundle / WEIGHTS, dtype=dtype)
