@@ -146,7 +146,7 @@ def test_a_grid_that_makes_no_sense_is_refused(shape, affine, message):
 
 
 def test_grids_of_other_places_are_not_mapped():
-    with pytest.raises(ValueError, match="grids must cover the same extent, got .* 1.00 voxels apart"):
+    with pytest.raises(ValueError, match=r"grids must cover the same extent, got .* 1.00 voxels apart"):
         Grid((4,)).map(Box((0,), (1,)), Grid((5,)))
     with pytest.raises(ValueError, match="grids must have as many axes"):
         Grid((4,)).map(Box((0,), (1,)), Grid((4, 1)))

@@ -1,0 +1,174 @@
+from __future__ import annotations
+
+import tracemalloc
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from stseg3d.geometry import Box, Grid
+from stseg3d.volumes import open_volume
+from stseg3d.volumes.file import scaled_dtype
+
+MIB = 2**20
+
+
+@pytest.fixture
+def numbers():
+    return np.arange(-30, 30, dtype=np.int16).reshape(3, 4, 5)
+
+
+@pytest.mark.parametrize(
+    ("stored", "slope", "inter", "dtype"),
+    [
+        ("uint8", 1, 0, "uint8"),
+        ("uint8", 1, 100, "uint16"),
+        ("uint8", 1, -100, "int16"),
+        ("uint8", -1, 0, "int16"),
+        ("int16", 1, -1024, "int32"),
+        ("uint16", 1, -1024, "int32"),
+        ("uint16", 2, 0, "uint32"),
+        ("int32", 4, 0, "int64"),
+        ("int64", 4, 0, "float32"),
+        ("int16", 0.5, 0, "float32"),
+        ("int16", 1, 0.25, "float32"),
+        ("float32", 2, 0, "float32"),
+    ],
+)
+def test_scaled_integers_take_the_smallest_type_that_holds_all_they_can_be(stored, slope, inter, dtype):
+    assert scaled_dtype(np.dtype(stored), (slope, inter)) == dtype
+
+
+@pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
+@pytest.mark.parametrize(("slope", "inter"), [(1, 0), (0, 5), (np.nan, 0), (2, -3), (0.1, 7.7), (-1, 0)])
+def test_slope_and_inter_are_honoured_as_nibabel_does(write_nifti, numbers, name, slope, inter):
+    path = write_nifti(name, numbers, scl_slope=slope, scl_inter=inter)
+    box = Box((1, 0, 2), (3, 2, 5))
+    truth = nib.load(path).get_fdata()
+    volume = open_volume(path)
+    for read, true in ((volume.read(box)[0], truth[box.slices]), (volume.read()[0], truth)):
+        np.testing.assert_array_equal(read, true.astype(np.float32))
+        assert read.dtype == volume.dtype
+    assert (volume.dtype.kind == "f") == (slope == 0.1)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64", "float32"])
+def test_every_type_of_number_stays_as_it_is(write_nifti, dtype):
+    ends = np.iinfo(dtype) if np.dtype(dtype).kind in "iu" else np.finfo(dtype)
+    array = np.array([[[ends.min, 0, ends.max]]], dtype)
+    volume = open_volume(write_nifti("a.nii.gz", array))
+    assert volume.dtype == dtype
+    np.testing.assert_array_equal(volume.read()[0], array)
+
+
+def test_double_precision_becomes_single(write_nifti):
+    array = np.full((2, 3, 4), 1 / 3)
+    read = open_volume(write_nifti("a.nii", array)).read()
+    assert read.dtype == np.float32
+    np.testing.assert_array_equal(read[0], array.astype(np.float32))
+
+
+@pytest.mark.parametrize(("unit", "mm"), [(0, 1.0), (1, 1000.0), (2, 1.0), (3, 0.001), (8, 1.0), (10, 1.0)])
+def test_the_grid_is_in_mm_whatever_the_unit(write_nifti, numbers, unit, mm):
+    affine = np.diag([2.0, 3, 4, 1])
+    affine[:3, 3] = 5, 6, 7
+    grid = open_volume(write_nifti("a.nii", numbers, affine, xyzt_units=unit)).grid
+    np.testing.assert_allclose(grid.spacing_mm, np.array([2, 3, 4]) * mm)
+    np.testing.assert_allclose(grid.affine[:3, 3], np.array([5, 6, 7]) * mm)
+
+
+@pytest.mark.parametrize("codes", [(0, 0), (1, 0), (0, 2), (1, 2), (4, 1)])
+def test_the_affine_is_the_one_nibabel_picks(write_nifti, numbers, codes):
+    path = write_nifti("a.nii.gz", numbers, np.diag([-2.0, 3, 4, 1]), qform_code=codes[0], sform_code=codes[1], srow_x=[-2, 0, 0, 50])
+    np.testing.assert_array_equal(open_volume(path).grid.affine, nib.load(path).affine)
+
+
+@pytest.mark.parametrize("shape", [(6,), (6, 5), (6, 5, 1), (6, 5, 4, 1), (6, 5, 4, 1, 1)])
+def test_every_file_has_three_space_axes(write_nifti, shape):
+    array = np.arange(np.prod(shape), dtype=np.uint8).reshape(shape)
+    volume = open_volume(write_nifti("a.nii.gz", array))
+    assert volume.grid.shape == (*shape, 1, 1)[:3]
+    assert volume.channels == 1
+    np.testing.assert_array_equal(volume.read()[0], array.reshape(volume.grid.shape))
+
+
+@pytest.mark.parametrize("shape", [(6, 5), (6, 5, 1)])
+def test_a_slice_without_a_direction_gets_the_normal_1_mm_thick(write_nifti, shape):
+    affine = np.array([[0, -2.0, 0, 0], [2, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
+    fields = {"srow_x": [0, -2, 0, 0], "srow_y": [2, 0, 0, 0], "srow_z": [0, 0, 0, 9]}
+    grid = open_volume(write_nifti("a.nii.gz", np.zeros(shape, np.uint8), affine, **fields)).grid
+    np.testing.assert_allclose(grid.affine[:3], [[0, -2, 0, 0], [2, 0, 0, 0], [0, 0, 1, 9]])
+
+
+@pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
+@pytest.mark.parametrize("shape", [(3, 4, 5, 2), (3, 4, 5, 1, 2), (3, 4, 1, 2)])
+def test_a_fourth_dimension_counts_channels_where_that_is_asked_for(write_nifti, name, shape):
+    array = np.arange(np.prod(shape), dtype=np.int16).reshape(shape)
+    volume = open_volume(write_nifti(name, array), channels_last=True)
+    assert volume.channels == 2
+    np.testing.assert_array_equal(volume.read(), np.moveaxis(array.reshape(*shape[:3], 2), -1, 0))
+
+
+def test_the_suffix_may_be_written_in_capitals(write_nifti, numbers):
+    path = write_nifti("a.nii.gz", numbers)
+    np.testing.assert_array_equal(open_volume(path.rename(path.with_name("A.NII.GZ"))).read()[0], numbers)
+
+
+def test_nifti_2_is_read(tmp_path, numbers):
+    nib.save(nib.Nifti2Image(numbers, np.diag([1.0, 2, 3, 1])), tmp_path / "a.nii.gz")
+    volume = open_volume(tmp_path / "a.nii.gz")
+    assert volume.grid == Grid((3, 4, 5), spacing_mm=(1, 2, 3))
+    np.testing.assert_array_equal(volume.read()[0], numbers)
+
+
+def test_header_extensions_are_skipped(tmp_path, numbers):
+    image = nib.Nifti1Image(numbers, np.eye(4))
+    image.header.extensions.append(nib.nifti1.Nifti1Extension("comment", b"a" * 999))
+    for name in ("a.nii", "a.nii.gz"):
+        nib.save(image, tmp_path / name)
+        np.testing.assert_array_equal(open_volume(tmp_path / name).read()[0], numbers)
+
+
+def resident_bytes() -> int:
+    with open("/proc/self/statm", encoding="ascii") as file:
+        return int(file.read().split()[1]) * 4096
+
+
+def test_a_box_of_a_nii_touches_that_box_alone(write_nifti, tmp_path):
+    """A file of 8 GiB, all of it a hole: read as a whole it would not fit, here or in the time of a test."""
+    shape = (2048, 2048, 1024)
+    path = write_nifti("a.nii", np.zeros((1, 1, 1), np.int16), dim=[3, *shape, 1, 1, 1, 1])
+    with path.open("r+b") as file:
+        file.truncate(352 + 2 * np.prod(shape))
+        file.seek(352 + 2 * (1000 + 2048 * (1000 + 2048 * 1000)))
+        file.write(np.int16(7).tobytes())
+    before = resident_bytes()
+    tracemalloc.start()
+    read = open_volume(path).read(Box((992, 992, 992), (1008, 1008, 1008)))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert read[0, 8, 8, 8] == read.sum() == 7
+    assert peak < 4 * MIB
+    assert resident_bytes() - before < 64 * MIB
+
+
+def test_a_nii_gz_takes_no_second_copy(write_nifti):
+    array = np.zeros((128, 128, 128), np.int16)
+    path = write_nifti("a.nii.gz", array)
+    open_volume(path)
+    tracemalloc.start()
+    open_volume(path).read()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1.3 * array.nbytes + 2 * MIB
+
+
+def test_opening_reads_no_voxel(write_nifti):
+    path = write_nifti("a.nii.gz", np.zeros((128, 128, 128), np.int16))
+    open_volume(path)
+    tracemalloc.start()
+    volume = open_volume(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert volume.grid.shape == (128, 128, 128)
+    assert peak < MIB
