@@ -1,0 +1,126 @@
+"""How well a prediction agrees with its label, from counts of voxels.
+
+The empty cases are the same for every metric: where neither the prediction nor the label has a voxel of the class, they agree and the
+value is 1; where only one of them has, it is 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class Confusion:
+    """Voxels of one class that prediction and label share, and that only one of them has.
+
+    Args:
+        both: Voxels in both (true positives).
+        prediction_only: Voxels in the prediction alone (false positives).
+        label_only: Voxels in the label alone (false negatives).
+    """
+
+    both: int
+    prediction_only: int
+    label_only: int
+
+    def __add__(self, other: Confusion) -> Confusion:
+        return Confusion(self.both + other.both, self.prediction_only + other.prediction_only, self.label_only + other.label_only)
+
+    @property
+    def prediction_voxels(self) -> int:
+        """Voxels of the class in the prediction."""
+        return self.both + self.prediction_only
+
+    @property
+    def label_voxels(self) -> int:
+        """Voxels of the class in the label."""
+        return self.both + self.label_only
+
+
+def confusion(prediction: NDArray[np.generic], label: NDArray[np.generic]) -> Confusion:
+    """Counts of the foreground: what is above zero, whatever its class.
+
+    Args:
+        prediction: Label map or mask of any shape; values above 0 are foreground.
+        label: As ``prediction``, of the same shape.
+
+    Raises:
+        ValueError: If the shapes differ.
+    """
+    _check_shapes(prediction, label)
+    total = Confusion(0, 0, 0)
+    for predicted, true in zip(np.atleast_1d(prediction), np.atleast_1d(label), strict=True):  # slab by slab: no full-size mask
+        inside, wanted = predicted > 0, true > 0
+        both = int(np.count_nonzero(inside & wanted))
+        total += Confusion(both, int(np.count_nonzero(inside)) - both, int(np.count_nonzero(wanted)) - both)
+    return total
+
+
+def confusion_per_class(
+    prediction: NDArray[np.integer], label: NDArray[np.integer], classes: Iterable[int] | None = None
+) -> dict[int, Confusion]:
+    """Counts of each class.
+
+    Args:
+        prediction: Label map of any shape, no value below 0.
+        label: As ``prediction``, of the same shape.
+        classes: Which values; by default all above 0 that occur in either.
+
+    Returns:
+        By class, in ascending order or in the order of ``classes``; all zeros for a class that occurs in neither.
+
+    Raises:
+        ValueError: If the shapes differ, or a value is negative.
+    """
+    _check_shapes(prediction, label)
+    top = 1 + max((int(a.max()) for a in (prediction, label) if a.size), default=0)
+    counts = np.zeros((3, top), dtype=np.int64)  # in both, in the prediction, in the label
+    for predicted, true in zip(np.atleast_1d(prediction), np.atleast_1d(label), strict=True):
+        if min(predicted.min(initial=0), true.min(initial=0)) < 0:
+            msg = f"classes must not be negative, got {min(predicted.min(), true.min())}"
+            raise ValueError(msg)
+        for row, values in enumerate((predicted[predicted == true], predicted, true)):
+            counts[row] += np.bincount(np.ravel(values), minlength=top)
+    if classes is None:
+        classes = [int(value) for value in np.flatnonzero(counts.any(axis=0)) if value > 0]
+    found = {c: counts[:, c].tolist() if c < top else [0, 0, 0] for c in classes}
+    return {c: Confusion(both, predicted - both, true - both) for c, (both, predicted, true) in found.items()}
+
+
+def dice(counts: Confusion) -> float:
+    """Twice the shared voxels over the sum of both, in ``[0, 1]``; 1 if both are empty."""
+    return _share(2 * counts.both, counts.prediction_voxels + counts.label_voxels, counts)
+
+
+def iou(counts: Confusion) -> float:
+    """Shared voxels over those of the union, in ``[0, 1]``; 1 if both are empty."""
+    return _share(counts.both, counts.prediction_voxels + counts.label_only, counts)
+
+
+def precision(counts: Confusion) -> float:
+    """Part of the prediction that is in the label, in ``[0, 1]``; 1 if both are empty, 0 if only the prediction is."""
+    return _share(counts.both, counts.prediction_voxels, counts)
+
+
+def recall(counts: Confusion) -> float:
+    """Part of the label that is in the prediction, in ``[0, 1]``; 1 if both are empty, 0 if only the label is."""
+    return _share(counts.both, counts.label_voxels, counts)
+
+
+METRICS: dict[str, Callable[[Confusion], float]] = {"dice": dice, "iou": iou, "precision": precision, "recall": recall}
+
+
+def _share(part: int, whole: int, counts: Confusion) -> float:
+    if counts == Confusion(0, 0, 0):
+        return 1.0
+    return part / whole if whole else 0.0
+
+
+def _check_shapes(prediction: NDArray[np.generic], label: NDArray[np.generic]) -> None:
+    if prediction.shape != label.shape:
+        msg = f"prediction must have the label's shape {label.shape}, got {prediction.shape}"
+        raise ValueError(msg)

@@ -1,0 +1,436 @@
+"""The command line, in-process: what it makes of its arguments, what it prints, and how it ends."""
+
+from __future__ import annotations
+
+import csv
+import inspect
+import json
+import logging
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from stseg3d import __version__, cli
+from stseg3d.metrics import Confusion
+
+
+def save(path: Path, array: Any, spacing: float = 1.0) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(np.asarray(array, np.uint8), np.diag([spacing] * 3 + [1.0])), path)
+    return path
+
+
+def block(stop: int, value: int = 1, shape: tuple[int, int, int] = (4, 4, 4)) -> np.ndarray:
+    """A map whose planes before ``stop`` on the first axis have the value."""
+    array = np.zeros(shape, np.uint8)
+    array[:stop] = value
+    return array
+
+
+def is_one_sentence(text: str, *parts: str) -> bool:
+    return text.count("\n") == 1 and text.endswith("\n") and "Traceback" not in text and all(part in text for part in parts)
+
+
+# --- help --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["segment", "--help"], ["train", "--help"], ["evaluate", "--help"], ["demo", "--help"]])
+def test_help_imports_neither_torch_nor_monai(arguments: list[str]) -> None:
+    code = """if 1:
+        import sys
+        from stseg3d.cli import main
+        try:
+            main(sys.argv[1:])
+        except SystemExit as end:
+            heavy = {"torch", "monai", "numpy", "scipy", "nibabel", "SimpleITK", "itk"} & set(sys.modules)
+            sys.exit(f"heavy: {heavy}" if heavy or end.code else 0)
+    """
+    start = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("usage: stseg3d")
+    assert time.perf_counter() - start < 2  # 0.06 s on an idle machine, against 4 s with torch and MONAI; lax, as machines are busy
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        cli.main(["--version"])
+    assert capsys.readouterr().out == f"stseg3d {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "rule"),
+    [
+        ([], "required: COMMAND"),
+        (["fly"], "invalid choice: 'fly'"),
+        (["segment", "x.nii", "-o", "out"], "required: --bundle"),
+        (["segment", "x.nii", "--bundle", "b", "-o", "out", "--device", "gpu"], "must be auto, cpu, cuda or cuda:N, got 'gpu'"),
+        (["segment", "x.nii", "--bundle", "b", "-o", "out", "--batch-size", "0"], "must be a whole number above 0, got '0'"),
+        (["segment", "x.nii", "--bundle", "b", "-o", "out", "--rough"], "unrecognized arguments: --rough"),  # no guessing of half a flag
+        (["train", "b", "--data", "d", "--budget", "30"], "must be a time such as 90s, 30min or 2h, got '30'"),
+    ],
+)
+def test_bad_arguments_are_one_sentence_and_status_2(arguments: list[str], rule: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        cli.main(arguments)
+    assert end.value.code == 2
+    assert is_one_sentence(capsys.readouterr().err, rule, "error: ")
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("30min", 1800), ("1.5 h", 5400)])
+def test_budgets_are_read(text: str, seconds: float) -> None:
+    assert cli._seconds(text) == seconds
+
+
+# --- segment -----------------------------------------------------------------
+
+
+class FakeSegmenter:
+    """Writes an empty file a case; stumbles over cases named so."""
+
+    made: list[dict[str, Any]]
+    failures: dict[str, Exception]
+
+    def __init__(self, bundle: Path, **arguments: Any) -> None:
+        self.made.append({"bundle": bundle, **arguments})
+
+    def segment(self, case: Any, output_dir: Path, *, mask: Path | None = None, boxes: Path | None = None) -> SimpleNamespace:
+        if case.id in self.failures:
+            raise self.failures[case.id]
+        self.made[0].setdefault("cases", []).append((case.id, mask, boxes))
+        output = output_dir / f"{case.id}_seg.nii.gz"
+        output.touch()
+        if case.id == "empty":
+            logging.getLogger("stseg3d.inference").warning("%s: nothing found\nhere", case.id)
+        return SimpleNamespace(case_id=case.id, output=output)
+
+
+@pytest.fixture
+def segmenter(monkeypatch: pytest.MonkeyPatch) -> type[FakeSegmenter]:
+    module = ModuleType("stseg3d.inference.segment")
+    fake = type("Segmenter", (FakeSegmenter,), {"made": [], "failures": {}})
+    module.Segmenter = fake  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "stseg3d.inference.segment", module)
+    return fake
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    (tmp_path / "bundle" / "configs").mkdir(parents=True)
+    (tmp_path / "bundle" / "configs" / "inference.json").write_text("{}")
+    return tmp_path / "bundle"
+
+
+@pytest.fixture
+def scans(tmp_path: Path) -> Path:
+    for name in ("a", "b", "empty"):
+        save(tmp_path / "scans" / f"{name}.nii.gz", block(2))
+    return tmp_path / "scans"
+
+
+def segment(*arguments: object) -> int:
+    return cli.main(["segment", *map(str, arguments)])
+
+
+def test_segment_takes_files_and_folders_and_prints_what_it_wrote(
+    segmenter: type[FakeSegmenter], bundle: Path, scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "deep" / "out"
+    other = save(tmp_path / "c.nii", block(2))
+    assert segment(other, scans, "--bundle", bundle, "-o", out) == 0
+    printed = capsys.readouterr()
+    assert printed.out.splitlines() == [str(out / f"{name}_seg.nii.gz") for name in ("c", "a", "b", "empty")]
+    assert printed.err == "stseg3d: empty: nothing found here\n"
+    assert segmenter.made[0] | {"cases": 0} == {"bundle": bundle, "device": "auto", "output": None, "cases": 0}
+
+
+def test_segment_passes_its_choices_on(segmenter: type[FakeSegmenter], bundle: Path, scans: Path, tmp_path: Path) -> None:
+    chosen = ["--device", "cpu", "--output", "instances", "--rough-only", "--batch-size", "2", "--mask", "m.nii", "--boxes", "b.json"]
+    assert segment(scans / "a.nii.gz", "--bundle", bundle, "-o", tmp_path / "out", *chosen) == 0
+    assert segmenter.made == [
+        {
+            "bundle": bundle,
+            "device": "cpu",
+            "output": "instances",
+            "rough_only": True,
+            "overrides": {"displayable_configs#batch_size": 2},
+            "cases": [("a", Path("m.nii"), Path("b.json"))],
+        }
+    ]
+
+
+@pytest.mark.parametrize(
+    ("error", "said", "status"),
+    [
+        (
+            ValueError("spacing must be positive,\n got 0"),
+            "stseg3d: error: a: spacing must be positive, got 0\n",
+            2,
+        ),
+        (FileNotFoundError("a.nii.gz is gone"), "stseg3d: error: a.nii.gz is gone\n", 2),
+        (RuntimeError("out of luck"), "stseg3d: error: RuntimeError: a: out of luck\n", 1),
+        (MemoryError(), "stseg3d: error: MemoryError: a: no reason given\n", 1),
+    ],
+)
+def test_a_single_failing_case(
+    error: Exception, said: str, status: int, segmenter: type[FakeSegmenter], bundle: Path, scans: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    segmenter.failures["a"] = error
+    assert segment(scans / "a.nii.gz", "--bundle", bundle, "-o", scans.parent / "out") == status
+    printed = capsys.readouterr()
+    assert (printed.out, printed.err) == ("", said)
+    assert not (scans.parent / "out").exists()
+
+
+def test_a_failing_case_never_stops_the_batch(
+    segmenter: type[FakeSegmenter], bundle: Path, scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    segmenter.failures["a"] = ValueError("a is bad")
+    assert segment(tmp_path / "missing.nii", scans, "--bundle", bundle, "-o", tmp_path / "out") == 1
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["b_seg.nii.gz", "empty_seg.nii.gz"]
+    said = capsys.readouterr().err
+    assert said.count("stseg3d: error: ") == 2
+    assert "missing.nii" in said
+    assert "a is bad" in said
+
+
+@pytest.mark.parametrize("inputs", [["missing.nii"], ["missing.nii", "notes.txt"], ["nothing"]])
+def test_bad_inputs_alone_are_status_2_and_nothing_is_written(
+    inputs: list[str], segmenter: type[FakeSegmenter], bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "notes.txt").write_text("not a scan")
+    (tmp_path / "nothing").mkdir()
+    assert segment(*(tmp_path / name for name in inputs), "--bundle", bundle, "-o", tmp_path / "out") == 2
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == len(inputs)
+    assert all(name in line for name, line in zip(inputs, said, strict=True))
+    assert segmenter.made == []
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_bundle_that_is_not_there(scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert segment(scans, "--bundle", tmp_path / "nowhere", "-o", tmp_path / "out") == 2
+    assert is_one_sentence(capsys.readouterr().err, "configs/inference.json", "nowhere", "does not exist")
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_output_folder_that_cannot_be_written(
+    segmenter: type[FakeSegmenter], bundle: Path, scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    assert segment(scans, "--bundle", bundle, "-o", tmp_path / "file" / "out") == 2
+    assert is_one_sentence(capsys.readouterr().err, str(tmp_path / "file" / "out"))
+    assert segmenter.made == []
+
+
+def test_outputs_are_replaced_only_when_asked(
+    segmenter: type[FakeSegmenter], bundle: Path, scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "a_seg.nii.gz").write_text("yesterday's")
+    arguments = (scans / "a.nii.gz", "--bundle", bundle, "-o", tmp_path / "out")
+    assert segment(*arguments) == 2
+    assert is_one_sentence(capsys.readouterr().err, "a_seg.nii.gz is there already; --overwrite replaces it")
+    assert (tmp_path / "out" / "a_seg.nii.gz").read_text() == "yesterday's"
+    assert segment(scans, *arguments[1:]) == 1  # the others were done
+    assert segment(*arguments, "--overwrite") == 0
+
+
+@pytest.mark.parametrize("flag", ["--mask", "--boxes"])
+def test_mask_and_boxes_are_for_one_case(
+    flag: str, segmenter: type[FakeSegmenter], bundle: Path, scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert segment(scans, "--bundle", bundle, "-o", tmp_path / "out", flag, "x") == 2
+    assert is_one_sentence(capsys.readouterr().err, "--mask and --boxes are for one case, got 3")
+
+
+def test_two_cases_of_one_name_are_refused(
+    segmenter: type[FakeSegmenter], bundle: Path, scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    twin = save(tmp_path / "other" / "a.nii", block(2))
+    assert segment(scans, twin, "--bundle", bundle, "-o", tmp_path / "out") == 2
+    assert is_one_sentence(capsys.readouterr().err, "'a'")
+
+
+def test_traceback_only_when_asked(
+    segmenter: type[FakeSegmenter], bundle: Path, scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    segmenter.failures["a"] = RuntimeError("out of luck")
+    assert segment(scans / "a.nii.gz", "--bundle", bundle, "-o", tmp_path / "out", "--traceback") == 1
+    assert "Traceback (most recent call last)" in capsys.readouterr().err
+
+
+def test_the_keyboard_stops_it(
+    segmenter: type[FakeSegmenter], bundle: Path, scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    segmenter.failures["b"] = KeyboardInterrupt()  # type: ignore[assignment]
+    assert segment(scans, "--bundle", bundle, "-o", tmp_path / "out") == 130
+    assert is_one_sentence(capsys.readouterr().err, "stopped")
+
+
+def test_what_the_package_logs_is_shown_once(capsys: pytest.CaptureFixture[str]) -> None:
+    for _ in range(2):
+        with pytest.raises(SystemExit):
+            cli.main(["--version"])
+    with pytest.raises(SystemExit):
+        cli.main(["fly"])
+    cli._log_to_stderr()
+    capsys.readouterr()
+    logging.getLogger("stseg3d.ops").warning("a box is %s", "clipped")
+    logging.getLogger("stseg3d.ops").info("not this")
+    assert capsys.readouterr().err == "stseg3d: a box is clipped\n"
+
+
+# --- train and demo ----------------------------------------------------------
+
+
+def test_train_is_a_thin_caller(bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    module = ModuleType("stseg3d.training.run")
+    calls: list[Any] = []
+
+    def train_bundle(*args: Any, **kwargs: Any) -> Path:
+        calls.append((args, kwargs))
+        return bundle / "models" / "model.pt"
+
+    module.train_bundle = train_bundle  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "stseg3d.training.run", module)
+    given = ["--epochs", "3", "--budget", "2min", "--stage", "fine", "--seed", "5", "--from", "w.pt", "--device", "cpu"]
+    assert cli.main(["train", str(bundle), "--data", "dataset.json", *given]) == 0
+    assert capsys.readouterr().out == f"{bundle / 'models' / 'model.pt'}\n"
+    expected = {"stage": "fine", "epochs": 3, "budget_s": 120, "device": "cpu", "seed": 5, "weights": Path("w.pt")}
+    assert calls == [((bundle, Path("dataset.json")), expected)]
+
+
+def test_demo_says_where_everything_is_and_how_well_it_went(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    module = ModuleType("stseg3d.demo")
+    files = {"scan": tmp_path / "phantom.nii.gz", "picture": tmp_path / "phantom_seg.png"}
+    module.demonstrate = lambda *_, **__: SimpleNamespace(  # type: ignore[attr-defined]
+        files=files, boxes=7, counts=Confusion(90, 10, 10)
+    )
+    monkeypatch.setitem(sys.modules, "stseg3d.demo", module)
+    assert cli.main(["demo", "-o", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        f"scan     {files['scan']}",
+        f"picture  {files['picture']}",
+        "boxes    7",
+        "scores   dice 0.900, iou 0.818, precision 0.900, recall 0.900",
+    ]
+
+
+def test_the_commands_call_what_is_there() -> None:
+    """The fakes above take anything; the real ones must take what the command line gives."""
+    from stseg3d.inference.segment import Segmenter
+    from stseg3d.training.run import train_bundle
+
+    inspect.signature(Segmenter).bind("bundle", device="cpu", output=None, rough_only=True, overrides={})
+    inspect.signature(Segmenter.segment).bind(None, "case", "out", mask=None, boxes=None)
+    inspect.signature(train_bundle).bind("b", "d", stage="all", device="cpu", epochs=1, budget_s=1.0, seed=0, weights="w")
+
+
+# --- evaluate ----------------------------------------------------------------
+
+
+def evaluate(*arguments: object) -> int:
+    return cli.main(["evaluate", *map(str, arguments)])
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> tuple[Path, Path]:
+    """Two cases: one half found, one found whole."""
+    for name, found, true in [("a", 1, 2), ("b", 3, 3)]:
+        save(tmp_path / "pred" / f"{name}_seg.nii.gz", block(found))
+        save(tmp_path / "label" / f"{name}.nii.gz", block(true, value=2))
+    return tmp_path / "pred", tmp_path / "label"
+
+
+def test_evaluate_pairs_folders_by_name_and_prints_a_table(folders: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    assert evaluate(*folders) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "case  class         dice     iou  precision  recall",
+        "a     foreground  0.6667  0.5000     1.0000  0.5000",
+        "b     foreground  1.0000  1.0000     1.0000  1.0000",
+        "mean  foreground  0.8333  0.7500     1.0000  0.7500",
+    ]
+
+
+def test_evaluate_gives_each_class_a_row(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    out = tmp_path / "rows.json"
+    assert evaluate(*folders, "--per-class", "-o", out) == 0
+    rows = {(row["case"], row["class"]): row for row in json.loads(out.read_text())}
+    assert [key for key in rows if key[0] == "mean"] == [("mean", "foreground"), ("mean", "1"), ("mean", "2")]
+    assert rows["a", "1"]["dice"] == 0  # all of it is called 2 in the label
+    assert (rows["a", "2"]["prediction_voxels"], rows["a", "2"]["label_voxels"]) == (0, 32)
+
+
+def test_evaluate_writes_csv(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    assert evaluate(*folders, "-o", tmp_path / "rows.csv") == 0
+    with (tmp_path / "rows.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["case"] for row in rows] == ["a", "b", "mean"]
+    assert float(rows[2]["dice"]) == pytest.approx(5 / 6)
+    assert (rows[2]["prediction_voxels"], rows[2]["label_voxels"]) == ("64", "80")
+
+
+def test_two_files_pair_whatever_their_names(folders: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    assert evaluate(folders[0] / "a_seg.nii.gz", folders[1] / "b.nii.gz") == 0
+    assert "b     foreground  0.5000" in capsys.readouterr().out
+
+
+def test_the_validation_list_of_a_dataset_says_which_labels_count(
+    folders: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    entries = {n: {"image": f"label/{n}.nii.gz", "label": f"label/{n}.nii.gz"} for n in ("a", "b")}
+    (tmp_path / "dataset.json").write_text(json.dumps({"training": [entries["a"]], "validation": [entries["b"]]}))
+    (folders[0] / "a_seg.nii.gz").unlink()
+    assert evaluate(folders[0], tmp_path / "dataset.json") == 0
+    assert "mean  foreground  1.0000" in capsys.readouterr().out
+
+
+def test_files_without_a_counterpart_are_an_error_that_lists_them(
+    folders: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save(folders[0] / "x_seg.nii.gz", block(1))
+    save(folders[1] / "y.nii.gz", block(1))
+    assert evaluate(*folders, "-o", tmp_path / "rows.csv") == 2
+    assert is_one_sentence(capsys.readouterr().err, "no label for x_seg.nii.gz; no prediction for y.nii.gz")
+    assert not (tmp_path / "rows.csv").exists()
+
+
+def test_two_predictions_of_one_case_are_an_error(folders: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    save(folders[0] / "a.nii.gz", block(1))
+    assert evaluate(*folders) == 2
+    assert is_one_sentence(capsys.readouterr().err, "one file a case, got several of a")
+
+
+@pytest.mark.parametrize(
+    ("array", "spacing", "what"), [(block(1, shape=(4, 4, 5)), 1, "shape (4, 4, 5) and (4, 4, 4)"), (block(1), 2, "affine [[2.0, ")]
+)
+def test_a_label_on_another_grid_is_refused(
+    array: np.ndarray, spacing: float, what: str, folders: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    save(folders[0] / "a_seg.nii.gz", array, spacing)
+    assert evaluate(*folders) == 2
+    assert is_one_sentence(capsys.readouterr().err, "a_seg.nii.gz", "a.nii.gz", "must be on the same grid", what)
+
+
+@pytest.mark.parametrize(("value", "rule"), [(0.5, "must hold whole numbers, got 0.5"), (-1.0, "must not be negative, got -1")])
+def test_what_is_not_a_label_map_is_refused(
+    value: float, rule: str, folders: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    nib.save(nib.Nifti1Image(np.full((4, 4, 4), value, np.float32), np.eye(4)), folders[0] / "a_seg.nii.gz")
+    assert evaluate(*folders) == 2
+    assert is_one_sentence(capsys.readouterr().err, "a_seg.nii.gz", rule)
+
+
+def test_tables_are_csv_or_json(folders: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    assert evaluate(*folders, "-o", "rows.txt") == 2
+    assert is_one_sentence(capsys.readouterr().err, "-o must end on .csv or .json, got rows.txt")

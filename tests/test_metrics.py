@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from scipy.spatial.distance import dice as scipy_dice
+from scipy.spatial.distance import jaccard as scipy_jaccard
+
+from stseg3d.metrics import METRICS, Confusion, confusion, confusion_per_class, dice, iou, precision, recall
+
+SHAPES = [(7,), (5, 6), (4, 5, 1), (3, 4, 5)]
+
+
+@pytest.fixture(params=range(6))
+def pair(request: pytest.FixtureRequest) -> tuple[np.ndarray, np.ndarray]:
+    """Two label maps of 0..3 that agree in part."""
+    rng = np.random.default_rng(request.param)
+    label = rng.integers(0, 4, (6, 9, 5)).astype(np.uint8)
+    prediction = np.where(rng.random(label.shape) < 0.6, label, rng.integers(0, 4, label.shape)).astype(np.uint8)
+    return prediction, label
+
+
+def slow_counts(prediction: np.ndarray, label: np.ndarray) -> Confusion:
+    """Voxel by voxel, as one would on paper."""
+    pairs = [(bool(p), bool(t)) for p, t in zip(prediction.ravel(), label.ravel(), strict=True)]
+    return Confusion(pairs.count((True, True)), pairs.count((True, False)), pairs.count((False, True)))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_counts_are_those_of_a_count_voxel_by_voxel(shape: tuple[int, ...]) -> None:
+    rng = np.random.default_rng(0)
+    prediction, label = rng.integers(0, 3, (2, *shape)).astype(np.uint8)
+    assert confusion(prediction, label) == slow_counts(prediction, label)
+    assert confusion_per_class(prediction, label, [1, 2]) == {c: slow_counts(prediction == c, label == c) for c in (1, 2)}
+
+
+def test_dice_and_iou_are_scipys(pair: tuple[np.ndarray, np.ndarray]) -> None:
+    prediction, label = (array.ravel() > 0 for array in pair)
+    counts = confusion(prediction, label)
+    assert dice(counts) == pytest.approx(1 - scipy_dice(prediction, label), abs=1e-6)
+    assert iou(counts) == pytest.approx(1 - scipy_jaccard(prediction, label), abs=1e-6)
+
+
+def test_every_metric_is_monais(pair: tuple[np.ndarray, np.ndarray]) -> None:
+    import torch
+    from monai.metrics import DiceMetric, MeanIoU, compute_confusion_matrix_metric, get_confusion_matrix
+
+    prediction, label = (torch.from_numpy(array).long()[None, None] for array in pair)
+    one_hot = [torch.cat([array == c for c in range(4)], dim=1).float() for array in (prediction, label)]
+    counts = get_confusion_matrix(*one_hot, include_background=False)
+    theirs = {name: compute_confusion_matrix_metric(name, counts)[0] for name in ("precision", "recall")}
+    theirs |= {"dice": DiceMetric(include_background=False)(*one_hot)[0], "iou": MeanIoU(include_background=False)(*one_hot)[0]}
+    ours = confusion_per_class(*pair)
+    for name, metric in METRICS.items():
+        assert [metric(ours[c]) for c in (1, 2, 3)] == pytest.approx(theirs[name].tolist(), abs=1e-6), name
+
+
+def test_numbers_by_hand() -> None:
+    prediction = np.array([[1, 1, 1, 0], [0, 0, 0, 0]])
+    label = np.array([[0, 1, 1, 1], [1, 0, 0, 0]])
+    counts = confusion(prediction, label)
+    assert counts == Confusion(both=2, prediction_only=1, label_only=2)
+    assert (dice(counts), iou(counts), precision(counts), recall(counts)) == (4 / 7, 2 / 5, 2 / 3, 2 / 4)
+
+
+@pytest.mark.parametrize("metric", METRICS.values(), ids=METRICS)
+def test_two_empty_masks_agree(metric: Callable[[Confusion], float]) -> None:
+    assert metric(Confusion(0, 0, 0)) == 1
+
+
+@pytest.mark.parametrize("metric", METRICS.values(), ids=METRICS)
+@pytest.mark.parametrize("counts", [Confusion(0, 5, 0), Confusion(0, 0, 5), Confusion(0, 2, 3)])
+def test_nothing_shared_is_zero(metric: Callable[[Confusion], float], counts: Confusion) -> None:
+    assert metric(counts) == 0
+
+
+def test_a_class_that_is_nowhere_counts_zero() -> None:
+    empty = np.zeros((2, 2), np.uint8)
+    assert confusion_per_class(empty, empty) == {}
+    assert confusion_per_class(empty, empty, [7]) == {7: Confusion(0, 0, 0)}
+
+
+def test_foreground_is_what_is_above_zero_whatever_its_class() -> None:
+    assert confusion(np.array([1, 2, 0]), np.array([3, 0, 4])) == Confusion(1, 1, 1)
+
+
+@pytest.mark.parametrize("count", [confusion, confusion_per_class])
+def test_shapes_must_agree(count: Callable[..., object]) -> None:
+    with pytest.raises(ValueError, match=r"label's shape \(3,\), got \(2,\)"):
+        count(np.zeros(2, np.uint8), np.zeros(3, np.uint8))
+
+
+def test_negative_classes_are_refused() -> None:
+    with pytest.raises(ValueError, match="must not be negative, got -1"):
+        confusion_per_class(np.array([[-1, 1]]), np.array([[0, 1]]))
