@@ -19,7 +19,7 @@ from stseg3d.ops.boxes import Proposal, ProposedBox
 from stseg3d.ops.components import structure
 from stseg3d.ops.fuse import Canvas, FineCrop, clusters
 from stseg3d.ops.instances import seeds_on
-from stseg3d.ops.resample import resample
+from stseg3d.ops.resample import count_not_finite, resample
 from stseg3d.volumes import Volume
 
 
@@ -108,12 +108,12 @@ class FineStage:
 
     def _read(self, volume: Volume, box: Box) -> NDArray[np.float32]:
         # Contiguous first: the same numbers in the same order, however the file stores its axes.
-        crop = resample(np.ascontiguousarray(volume.read(box)), self.stage.size)
-        if not np.isfinite(crop).all():
-            bad = int(np.count_nonzero(~np.isfinite(volume.read(box))))
+        crop = np.ascontiguousarray(volume.read(box))
+        bad = count_not_finite(crop)
+        if bad:
             msg = f"{volume.name}: voxels must be finite, got {bad} NaN or infinite in {box}"
             raise ValueError(msg)
-        return crop
+        return resample(crop, self.stage.size)
 
     def _keep(self, found: NDArray[np.float32], box: ProposedBox, proposal: Proposal, volume: Volume) -> NDArray[np.float16]:
         """Probabilities of a crop, other objects set to background, as float16: half the memory while a cluster waits."""

@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Any
 
@@ -27,7 +27,7 @@ from stseg3d.inference.fine import FinePolicy, FineStage
 from stseg3d.inference.propose import NetworkProposer, Proposer, whole_volume
 from stseg3d.inference.stages import Stage
 from stseg3d.networks import RoughFineNet
-from stseg3d.ops.boxes import BoxPolicy, Proposal, ProposedBox
+from stseg3d.ops.boxes import BoxPolicy, DroppedComponent, Proposal, ProposedBox
 from stseg3d.ops.fuse import Canvas
 from stseg3d.ops.instances import order_instances, seeds_on, split_instances
 from stseg3d.ops.resample import resample_region
@@ -48,6 +48,7 @@ class Segmentation:
         labels: Labels, or instance ids, of the volume's shape; the smallest unsigned type.
         probabilities: Foreground probabilities ``(K - 1, *S)``, float16, where asked for.
         boxes: Boxes as they were used, on the volume's own grid.
+        dropped: Components without a box, and why; boxes on the volume's own grid.
         counts: Components and boxes: found, dropped, split, merged, clipped, grown, crops run.
         seconds: Wall time of each stage.
         warnings: Sentences a user should read.
@@ -56,6 +57,7 @@ class Segmentation:
     labels: NDArray[Any]
     probabilities: NDArray[np.float16] | None = None
     boxes: list[ProposedBox] = field(default_factory=list)
+    dropped: list[DroppedComponent] = field(default_factory=list)
     counts: dict[str, int] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
@@ -89,7 +91,7 @@ class SegmentThenSegmentInferer(Inferer):  # type: ignore[misc]  # MONAI carries
             labels = inferer(image, network)  # MetaTensor (B, C, *S) -> uint8 MetaTensor (B, 1, *S)
     """
 
-    def __init__(  # noqa: PLR0913  # each is an entry of a bundle's config
+    def __init__(
         self,
         rough: Stage,
         fine: Stage,
@@ -182,6 +184,7 @@ class SegmentThenSegmentInferer(Inferer):  # type: ignore[misc]  # MONAI carries
             labels=view.restore(labels),
             probabilities=None if canvas.probabilities is None else np.stack([view.restore(p) for p in canvas.probabilities]),
             boxes=[ProposedBox(view.source_box(b.box), b.components, b.clipped, b.tile) for b in boxes],
+            dropped=[replace(d, box=view.source_box(d.box)) for d in proposal.dropped],
             counts={**proposal.counts, **stage.counts},
             seconds=clock.seconds,
             warnings=warnings,

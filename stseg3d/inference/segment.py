@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from stseg3d.geometry import Box
 from stseg3d.inference.boxfile import describe_box, read_boxes
 from stseg3d.inference.inferer import OUTPUTS, Segmentation, SegmentThenSegmentInferer, Stopwatch
 from stseg3d.inference.propose import BoxProposer, MaskProposer, Proposer
+from stseg3d.networks import RoughFineNet
 from stseg3d.ops.boxes import ProposedBox
 from stseg3d.volumes import (
     Case,
@@ -80,7 +81,8 @@ class Segmenter:
         rough_only: bool = False,
     ) -> None:
         self.bundle = find_bundle(bundle)
-        self.network, parser = load_network(self.bundle, device, overrides=overrides)
+        network, parser = load_network(self.bundle, device, overrides=overrides)
+        self.network = cast(RoughFineNet, network)  # or anything else with .rough and .fine
         inferer = parser.get_parsed_content("inferer")
         if not isinstance(inferer, SegmentThenSegmentInferer):
             msg = f"bundle {self.bundle}: inferer must be a SegmentThenSegmentInferer, got {type(inferer).__name__}"
@@ -175,6 +177,7 @@ class Segmenter:
             },
             "volume_ml": _volume_ml(found, volume),
             "boxes": [_describe(b, volume) for b in found.boxes],
+            "dropped": [describe_box(d.box, volume.grid) | {"volume_mm3": d.volume_mm3, "why": d.why} for d in found.dropped],
             "counts": {k: int(v) for k, v in found.counts.items()},
             "warnings": found.warnings,
             "peak_memory_bytes": peak_memory_bytes(),

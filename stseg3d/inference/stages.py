@@ -79,13 +79,20 @@ def evaluating(network: nn.Module, precision: str = "float32") -> Iterator[torch
 
 
 def probabilities(network: nn.Module, batch: Tensor, mirror_axes: Sequence[int] = ()) -> Tensor:
-    """Class probabilities ``(B, K, *S)``, float32, on the CPU; a network of one channel is read as a sigmoid of the foreground."""
+    """Class probabilities ``(B, K, *S)``, float32, on the CPU; a network of one channel is read as a sigmoid of the foreground.
+
+    Raises:
+        ValueError: If the network returns another size than it was given, as several do on axes of one voxel.
+    """
     total: Tensor | None = None
     flips = [axes for n in range(len(mirror_axes) + 1) for axes in combinations(mirror_axes, n)]
     for axes in flips:
         dims = [axis + 2 for axis in axes]
         logits: Any = network(batch.flip(dims) if dims else batch)
         logits = logits[0] if isinstance(logits, (list, tuple)) else logits
+        if logits.shape[2:] != batch.shape[2:]:
+            msg = f"network must return the size it is given, {tuple(batch.shape[2:])} became {tuple(logits.shape[2:])}"
+            raise ValueError(msg)
         part = _activate(logits.as_subclass(Tensor).float())
         part = part.flip(dims) if dims else part
         total = part if total is None else total + part

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stseg3d.geometry import Box, Grid, tiles
-from stseg3d.ops.components import Component, find_components
+from stseg3d.ops.components import Component, find_components, structure
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,7 @@ class BoxPolicy:
             if value is not None and not low <= value <= high:
                 msg = f"{name} must be in [{low}, {high}], got {value}"
                 raise ValueError(msg)
+        structure(3, self.connectivity)
 
     def longest_box(self, image: Grid, fine_size: Sequence[int]) -> tuple[int, ...]:
         """Longest box, in image voxels on each axis, before it is split; the image's own shape where there is no limit."""
@@ -93,6 +94,21 @@ class ProposedBox:
     tile: bool = False
 
 
+@dataclass(frozen=True)
+class DroppedComponent:
+    """A rough component that got no box.
+
+    Attributes:
+        box: Where it was, on the image's grid.
+        volume_mm3: Its volume on the rough grid.
+        why: The rule that it broke, with its value.
+    """
+
+    box: Box
+    volume_mm3: float
+    why: str
+
+
 @dataclass
 class Proposal:
     """What a proposer found.
@@ -102,12 +118,14 @@ class Proposal:
         ids: Component ids on the rough grid (0 outside), or None where boxes were given.
         probability: Foreground probability on the rough grid, shape ``S``, or None.
         counts: What happened: ``found, dropped_small, dropped_rank, split, merged, clipped``.
+        dropped: Components without a box, and why.
     """
 
     boxes: list[ProposedBox]
     ids: NDArray[np.int32] | None = None
     probability: NDArray[np.float32] | None = None
     counts: Counter[str] = field(default_factory=Counter)
+    dropped: list[DroppedComponent] = field(default_factory=list)
 
 
 def propose_boxes(probability: NDArray[Any], rough: Grid, image: Grid, fine_size: Sequence[int], policy: BoxPolicy) -> Proposal:
@@ -126,7 +144,9 @@ def propose_boxes(probability: NDArray[Any], rough: Grid, image: Grid, fine_size
     counts: Counter[str] = Counter()
     ids, components = find_components(probability >= policy.threshold, policy.connectivity, probability)
     counts["found"] = len(components)
-    kept = _select(components, rough, policy, counts)
+    kept, dropped = _select(components, rough, image, policy)
+    counts["dropped_small"] = sum("min_volume_mm3" in d.why for d in dropped)
+    counts["dropped_rank"] = len(dropped) - counts["dropped_small"]
     ids = np.where(np.isin(ids, [c.id for c in kept]), ids, 0).astype(np.int32)
     boxes: list[ProposedBox] = []
     for component in kept:
@@ -134,15 +154,25 @@ def propose_boxes(probability: NDArray[Any], rough: Grid, image: Grid, fine_size
     if policy.merge:
         boxes = _merge(boxes, policy.longest_box(image, fine_size), counts)
     counts["clipped"] = sum(b.clipped for b in boxes)
-    return Proposal(boxes, ids, np.asarray(probability, dtype=np.float32), counts)
+    return Proposal(boxes, ids, np.asarray(probability, dtype=np.float32), counts, dropped)
 
 
-def _select(components: list[Component], rough: Grid, policy: BoxPolicy, counts: Counter[str]) -> list[Component]:
-    large = [c for c in components if c.voxels * rough.voxel_mm3 >= policy.min_volume_mm3]
-    kept = large[: policy.max_components]
-    counts["dropped_small"] = len(components) - len(large)
-    counts["dropped_rank"] = len(large) - len(kept)
-    return kept
+def _select(
+    components: list[Component], rough: Grid, image: Grid, policy: BoxPolicy
+) -> tuple[list[Component], list[DroppedComponent]]:
+    kept: list[Component] = []
+    dropped: list[DroppedComponent] = []
+    for component in components:  # the heaviest first
+        volume_mm3 = component.voxels * rough.voxel_mm3
+        if volume_mm3 < policy.min_volume_mm3:
+            why = f"smaller than min_volume_mm3={policy.min_volume_mm3:g}"
+        elif policy.max_components is not None and len(kept) >= policy.max_components:
+            why = f"not among the max_components={policy.max_components} heaviest"
+        else:
+            kept.append(component)
+            continue
+        dropped.append(DroppedComponent(rough.map(component.box, image), round(volume_mm3, 3), why))
+    return kept, dropped
 
 
 def margin_voxels(box: Box, rough: Grid, image: Grid, policy: BoxPolicy) -> tuple[int, ...]:
@@ -180,10 +210,13 @@ def _boxes_of(
     whole = rough.map(component.box, image)
     longest = policy.longest_box(image, fine_size)
     tight, margin = [whole], margin_voxels(whole, rough, image, policy)
-    if any(n + 2 * m > limit for n, m, limit in zip(whole.shape, margin, longest, strict=True)):
+    # A margin over the image's edge needs no room, and an axis that is short enough no cut.
+    too_long = [n > limit for n, limit in zip(whole.grow(margin).clip(image.shape).shape, longest, strict=True)]
+    if any(too_long):
         margin = margin_voxels(Box.of(min(n, m) for n, m in zip(whole.shape, longest, strict=True)), rough, image, policy)
         # Tiles must leave room for their margin, but not vanish under it.
-        room = tuple(max(limit - 2 * m, limit // 2, 1) for limit, m in zip(longest, margin, strict=True))
+        axes = zip(whole.shape, too_long, longest, margin, strict=True)
+        room = tuple(max(limit - 2 * m, limit // 2, 1) if cut else n for n, cut, limit, m in axes)
         tight = _tighten(tiles(whole, room, policy.tile_overlap), component.id, ids, rough, image)
         counts["split"] += len(tight) > 1
     grown = [fit_box(b.grow(margin), image, fine_size, policy) for b in tight]

@@ -113,6 +113,7 @@ class Canvas:
     def _fuse(self, block: Box, crops: list[FineCrop]) -> Float:
         """Class probabilities of the voxels of a block, of shape ``(K, *block.shape)``; background where no crop reaches."""
         fused = np.zeros((self.classes, *block.shape), dtype=np.float32)
+        fused[0] = self.fusion != "mean"
         total = np.zeros((1, *block.shape), dtype=np.float32)
         for crop in crops:
             region = crop.box.intersect(block)
@@ -124,17 +125,17 @@ class Canvas:
                 total[inside] += weight
             else:
                 part = _one_hot(part) if self.fusion == "or" else part
-                fused[inside] = np.maximum(fused[inside], part)
+                # The least background, the most of each other class: of one crop alone that is the crop.
+                fused[inside] = np.concatenate([np.minimum(fused[inside][:1], part[:1]), np.maximum(fused[inside][1:], part[1:])])
         if self.fusion == "mean":
             fused /= np.where(total > 0, total, 1)
-        else:
-            fused[0] = 1 - fused[1:].max(axis=0)
         return fused
 
 
 def _one_hot(probabilities: Float) -> Float:
     classes = np.arange(len(probabilities)).reshape(-1, *(1,) * (probabilities.ndim - 1))
-    return (_labels_of(probabilities) == classes).astype(np.float32)
+    chosen: Float = (_labels_of(probabilities) == classes).astype(np.float32)
+    return chosen
 
 
 def _blocks(boxes: Sequence[Box]) -> Iterator[Box]:
@@ -148,6 +149,6 @@ def _blocks(boxes: Sequence[Box]) -> Iterator[Box]:
 
 
 def _labels_of(fused: Float) -> NDArray[Any]:
-    if len(fused) == BINARY:  # a comparison is several times faster than argmax
-        return (fused[1] > fused[0]).astype(np.uint8)
-    return np.argmax(fused, axis=0).astype(np.min_scalar_type(len(fused) - 1))
+    # A comparison is several times faster than argmax.
+    labels: NDArray[Any] = fused[1] > fused[0] if len(fused) == BINARY else np.argmax(fused, axis=0)
+    return labels.astype(np.min_scalar_type(len(fused) - 1), copy=False)

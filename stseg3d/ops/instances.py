@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -89,7 +90,7 @@ def order_instances(ids: NDArray[np.int32], count: int, axis: int, *, descending
     return rank[ids]
 
 
-def seeds_on(box: Box, ids: NDArray[np.int32], shape: tuple[int, ...], size: tuple[int, ...] | None = None) -> NDArray[np.int32]:
+def seeds_on(box: Box, ids: NDArray[np.int32], shape: Sequence[int], size: Sequence[int] | None = None) -> NDArray[np.int32]:
     """Rough component ids under the voxels of a box of the image.
 
     Args:

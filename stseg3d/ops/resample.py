@@ -38,16 +38,16 @@ def axis_operator(size: int, to: int) -> Float:
         cells = np.linspace(0, size, to + 1)
         lower, upper = cells[:-1, None], cells[1:, None]
         voxel = np.arange(size)
-        shared = np.clip(np.minimum(upper, voxel + 1) - np.maximum(lower, voxel), 0, None)
-        return (shared / shared.sum(axis=1, keepdims=True)).astype(np.float32)
-    centres = np.clip((np.arange(to) + 0.5) * size / to - 0.5, 0, size - 1)
-    return np.maximum(0, 1 - np.abs(centres[:, None] - np.arange(size))).astype(np.float32)
+        matrix = np.clip(np.minimum(upper, voxel + 1) - np.maximum(lower, voxel), 0, None)
+    else:
+        centres = np.clip((np.arange(to) + 0.5) * size / to - 0.5, 0, size - 1)
+        matrix = np.maximum(0, 1 - np.abs(centres[:, None] - np.arange(size)))
+    rows: Float = (matrix / matrix.sum(axis=1, keepdims=True)).astype(np.float32)
+    return rows
 
 
 def _apply(array: NDArray[Any], matrix: Float, axis: int) -> Float:
-    if matrix.shape[0] == matrix.shape[1]:
-        return array.astype(np.float32, copy=False)
-    moved = np.moveaxis(array, axis, -1).astype(np.float32, copy=False)
+    moved: Float = np.moveaxis(array, axis, -1).astype(np.float32, copy=False)
     return np.moveaxis(moved @ matrix.T, -1, axis)
 
 
@@ -70,10 +70,11 @@ def resample(array: NDArray[Any], shape: Sequence[int], mode: str = "linear") ->
         raise ValueError(msg)
     if mode == "nearest":
         index = [((np.arange(n) + 0.5) * m / n).astype(int) for n, m in zip(shape, array.shape[1:], strict=True)]
-        return array[np.ix_(np.arange(array.shape[0]), *index)]
+        picked: NDArray[Any] = array[np.ix_(np.arange(array.shape[0]), *index)]
+        return picked
     # The axis that shrinks most goes first: what follows then works on less.
-    axes = sorted(range(len(shape)), key=lambda a: shape[a] / array.shape[a + 1])
-    for axis in axes:
+    changed = [a for a, n in enumerate(shape) if n != array.shape[a + 1]]
+    for axis in sorted(changed, key=lambda a: shape[a] / array.shape[a + 1]):
         array = _apply(array, axis_operator(array.shape[axis + 1], int(shape[axis])), axis + 1)
     return np.ascontiguousarray(array, dtype=np.float32)
 
@@ -92,11 +93,9 @@ def resample_region(array: NDArray[Any], box: Box, region: Box) -> Float:
     inner = region.relative_to(box)
     out: NDArray[Any] = array
     for axis, span in enumerate(inner.slices):
-        matrix = axis_operator(array.shape[axis + 1], box.shape[axis])
-        if matrix.shape[0] == matrix.shape[1]:
-            out = out[(slice(None),) * (axis + 1) + (span,)]
-        else:
-            out = _apply(out, matrix[span], axis + 1)
+        n, to = array.shape[axis + 1], box.shape[axis]
+        # Asked of the whole axis: rows cut from an operator may happen to be square.
+        out = out[(slice(None),) * (axis + 1) + (span,)] if n == to else _apply(out, axis_operator(n, to)[span], axis + 1)
     return np.ascontiguousarray(out, dtype=np.float32)
 
 
@@ -106,6 +105,11 @@ def slabs(shape: Sequence[int], channels: int = 1) -> Iterator[Box]:
     thick = max(SLAB_VOXELS // (channels * prod(rest)), 1)
     for start in range(0, depth, thick):
         yield Box((*(0,) * len(rest), start), (*rest, min(start + thick, depth)))
+
+
+def count_not_finite(array: NDArray[Any]) -> int:
+    """Number of voxels that are NaN or infinite."""
+    return array.size - int(np.count_nonzero(np.isfinite(array))) if array.dtype.kind == "f" else 0
 
 
 def resample_volume(volume: Volume, shape: Sequence[int]) -> tuple[Float, int]:
@@ -125,8 +129,10 @@ def resample_volume(volume: Volume, shape: Sequence[int]) -> tuple[Float, int]:
     bad = 0
     for box in slabs(volume.grid.shape, volume.channels):
         slab = np.ascontiguousarray(volume.read(box))
-        if slab.dtype.kind == "f":
-            bad += slab.size - int(np.count_nonzero(np.isfinite(slab)))
+        found = count_not_finite(slab)
+        if found:
+            slab[~np.isfinite(slab)] = np.nan  # infinity times a weight of 0 is NaN, too, but numpy warns of it
+            bad += found
         columns = last[:, box.slices[axis]]
         touched = np.flatnonzero(columns.any(axis=1))
         # Along the slab's own axis first: one slab covers few cells of the small grid.

@@ -19,7 +19,7 @@ from monai.transforms.spatial.dictionary import RandAffined, RandFlipd
 KEYS = ("image", "label")
 
 
-def augmentation(  # noqa: PLR0913  # each is an entry of a bundle's config
+def augmentation(
     size: Sequence[int],
     *,
     shift: float = 0.1,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -62,11 +63,11 @@ class EpochProgress:
 
     Args:
         name: What stands before the bar.
-        validator: Evaluator whose key metric is shown.
+        best: Where the best metric is known.
     """
 
-    def __init__(self, name: str, validator: Any = None) -> None:
-        self.name, self.validator = name, validator
+    def __init__(self, name: str, best: KeepBest | None = None) -> None:
+        self.name, self.best = name, best
         self.bar: Any = None
 
     def attach(self, engine: Engine) -> None:
@@ -83,8 +84,8 @@ class EpochProgress:
         output = engine.state.output
         losses = [o["loss"] for o in output] if isinstance(output, list) else [output["loss"]]
         shown = {"loss": f"{float(sum(losses) / len(losses)):.3f}"}
-        if self.validator is not None and self.validator.state.best_metric_epoch > 0:
-            shown["best"] = f"{self.validator.state.best_metric:.4f}"
+        if self.best is not None and self.best.best > float("-inf"):
+            shown["best"] = f"{self.best.best:.4f}"
         self.bar.set_postfix(shown, refresh=False)
         self.bar.update()
 
@@ -114,6 +115,71 @@ class ClipGradients:
             for parameter in self.parameters:
                 parameter.grad = None  # the optimizer leaves parameters without a gradient alone
             logger.warning("iteration %d: gradients are not finite, the step is skipped", engine.state.iteration)
+
+
+class TimeBudget:
+    """Handler: ends training, its learning rate brought down to zero, when a time is up.
+
+    After each epoch the number of epochs that still fit is estimated from those done; the schedule is stretched to it.
+
+    Args:
+        seconds: Wall time for the whole training.
+        lr_scheduler: ``PolynomialLR`` (or another with ``total_iters`` in epochs).
+    """
+
+    def __init__(self, seconds: float, lr_scheduler: Any) -> None:
+        self.seconds, self.lr_scheduler = seconds, lr_scheduler
+        self.start, self.first_epoch, self.most = 0.0, 0, 0
+
+    def attach(self, engine: Engine) -> None:
+        """Register with a trainer; before the handler that steps the scheduler."""
+        engine.add_event_handler(Events.STARTED, self._begin)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._fit)
+
+    def _begin(self, engine: Engine) -> None:
+        self.start, self.first_epoch, self.most = time.monotonic(), engine.state.epoch, engine.state.max_epochs or 1
+
+    def _fit(self, engine: Engine) -> None:
+        spent = time.monotonic() - self.start
+        done = engine.state.epoch - self.first_epoch
+        more = int((self.seconds - spent) / (spent / done))
+        engine.state.max_epochs = min(self.most, engine.state.epoch + max(more, 0))
+        self.lr_scheduler.total_iters = engine.state.max_epochs
+
+
+class KeepBest:
+    """Handler of an evaluator: a network's weights are kept whenever its key metric is the best so far.
+
+    MONAI's ``CheckpointSaver`` forgets what was best when training goes on after a kill; this one has a ``state_dict``.
+
+    Args:
+        path: File of the flat state dict; written whole or not at all.
+        network: What is kept.
+    """
+
+    def __init__(self, path: str | Path, network: nn.Module) -> None:
+        self.path, self.network = Path(path), network
+        self.best = float("-inf")
+
+    def attach(self, engine: Engine) -> None:
+        """Register with an evaluator."""
+        engine.add_event_handler(Events.COMPLETED, self._keep)
+
+    def _keep(self, engine: Engine) -> None:
+        metric = float(engine.state.metrics[engine.state.key_metric_name])
+        if metric > self.best:
+            self.best = metric
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with renamed(self.path) as temporary:
+                torch.save(self.network.state_dict(), temporary)
+
+    def state_dict(self) -> dict[str, float]:
+        """The best metric so far."""
+        return {"best": self.best}
+
+    def load_state_dict(self, state: Mapping[str, float]) -> None:
+        """Go on from there."""
+        self.best = state["best"]
 
 
 class ResumeHandler:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import warnings
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,9 @@ from stseg3d.volumes import load_dataset
 
 CONFIGS = {"rough": ("train.json", "train_rough.json"), "fine": ("train.json",)}
 
+# Share of a time budget: the rough network is small and so is its input.
+SHARE = {"rough": 0.25, "fine": 0.75}
+
 
 def train_bundle(
     bundle: Path,
@@ -22,6 +27,7 @@ def train_bundle(
     *,
     stage: str = "all",
     epochs: int | None = None,
+    budget_s: float | None = None,
     device: str = "auto",
     seed: int | None = None,
     weights: Path | None = None,
@@ -35,6 +41,7 @@ def train_bundle(
         data: ``dataset.json`` with ``training`` and ``validation`` lists.
         stage: ``"rough"``, ``"fine"`` or ``"all"``.
         epochs: Epochs of each stage; by default what the configs say.
+        budget_s: Wall seconds for all stages together; training ends early, its learning rate brought down, to keep to it.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         seed: By default what the configs say.
         weights: Composite ``model.pt`` to start from.
@@ -66,9 +73,12 @@ def train_bundle(
         read_weights(weights)
         options["pretrained"] = str(weights)
     for name in STAGES if stage == "all" else (stage,):
-        changed = options if epochs is None else options | {f"epochs#{name}": epochs}
-        configs = [str(bundle / "configs" / file) for file in CONFIGS[name]]
-        run_bundle(config_file=configs, workflow_type="train", logging_file=str(bundle / "configs" / "logging.conf"), **changed)
+        changed = dict(options)
+        if epochs is not None:
+            changed[f"epochs#{name}"] = epochs
+        if budget_s is not None:
+            changed["budget_s"] = budget_s * (SHARE[name] if stage == "all" else 1)
+        _run(bundle, CONFIGS[name], changed)
     composite = assemble(bundle)
     if composite is None:
         other = next(s for s in STAGES if not (bundle / STAGES_DIR / f"{s}.pt").is_file())
@@ -77,3 +87,24 @@ def train_bundle(
     load_network(bundle)  # strict: what was written is what inference will load
     shutil.rmtree(bundle / STAGES_DIR)
     return composite
+
+
+def _run(bundle: Path, configs: Iterable[str], options: Mapping[str, Any]) -> None:
+    files = [str(bundle / "configs" / name) for name in configs]
+    with warnings.catch_warnings():
+        # MONAI says each time that a config may execute code; the README says it once.
+        warnings.filterwarnings("ignore", message="parsing config_file", category=UserWarning)
+        try:
+            run_bundle(config_file=files, workflow_type="train", logging_file=str(bundle / "configs" / "logging.conf"), **options)
+        except RuntimeError as error:
+            raise _cause(error) from error
+
+
+def _cause(error: BaseException) -> BaseException:
+    """What MONAI's parser and transforms wrapped: a sentence about the user's data, if there is one."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, (ValueError, OSError)):
+            return cause
+        cause = cause.__cause__
+    return error

@@ -91,6 +91,8 @@ def class_fractions(label: NDArray[np.uint8], size: Sequence[int], classes: int)
 
 
 def _label_tensor(label: NDArray[np.uint8], size: Sequence[int], classes: int) -> Tensor:
+    """Classes of the cells; a network of two classes sees every label as foreground."""
+    label = (label > 0).astype(np.uint8) if classes == 2 else label
     return torch.from_numpy(class_fractions(label, size, classes).argmax(axis=0)[None].astype(np.float32))
 
 
@@ -163,7 +165,7 @@ class RandFineCropsd(Randomizable, Transform):  # type: ignore[misc]
         ValueError: If ``target`` is unknown.
     """
 
-    def __init__(  # noqa: PLR0913  # each is an entry of a bundle's config
+    def __init__(
         self,
         stage: Stage,
         policy: BoxPolicy,

@@ -1,0 +1,137 @@
+"""`stseg3d train` end to end on tiny phantoms: rough, fine, composite; killed and gone on; started from weights."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+
+from stseg3d.bundle import WEIGHTS, find_bundle, load_network
+from stseg3d.training.run import train_bundle
+
+SIZE = (16, 16, 16)
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    """The vertebrae bundle without weights, its networks and inputs made small."""
+    root = tmp_path / "tiny_segmentation"
+    shutil.copytree(find_bundle("vertebrae_mr") / "configs", root / "configs")
+    for name in ("train.json", "inference.json"):
+        path = root / "configs" / name
+        config = json.loads(path.read_text())
+        for stage in ("rough", "fine"):
+            config[f"{stage}_stage"]["size"] = SIZE
+            config[f"{stage}_network_def"] |= {"channels": [4, 8], "strides": [2], "num_res_units": 0}
+        config["policy"] |= {"min_volume_mm3": 0.0}
+        config["validate_every"] = {"rough": 1, "fine": 1}
+        path.write_text(json.dumps(config))
+    return root
+
+
+@pytest.fixture
+def dataset(tmp_path: Path, rng: np.random.Generator) -> Path:
+    """Three small volumes, each with two bright blocks."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    cases = []
+    for n in range(3):
+        label = np.zeros((24, 24, 24), dtype=np.uint8)
+        label[4:10, 6:16, 4 + n : 12 + n] = 1
+        label[14:20, 6:16, 10:18] = 2
+        image = (label > 0) * 200 + rng.integers(0, 30, label.shape)
+        for kind, array in (("image", image.astype(np.int16)), ("label", label)):
+            nib.save(nib.Nifti1Image(array, np.eye(4)), folder / f"{kind}{n}.nii.gz")
+        cases.append({"image": f"image{n}.nii.gz", "label": f"label{n}.nii.gz"})
+    path = folder / "dataset.json"
+    path.write_text(json.dumps({"name": "blocks", "training": cases[:2], "validation": cases[2:]}))
+    return path
+
+
+def test_training_writes_one_composite_that_inference_loads(bundle: Path, dataset: Path) -> None:
+    weights = train_bundle(bundle, dataset, epochs=2, device="cpu", seed=1)
+    assert weights == bundle / WEIGHTS
+    load_network(bundle)
+    state = torch.load(weights, weights_only=True)
+    assert {v.dtype for v in state.values() if v.is_floating_point()} == {torch.float16}
+    assert not (bundle / "models/stages").exists()
+
+
+def test_one_seed_gives_one_result_and_another_gives_another(bundle: Path, dataset: Path) -> None:
+    states = []
+    for seed in (1, 1, 2):
+        weights = train_bundle(bundle, dataset, epochs=1, device="cpu", seed=seed)
+        states.append(torch.load(weights, weights_only=True))
+        weights.unlink()
+    assert all(torch.equal(states[0][k], states[1][k]) for k in states[0])
+    assert not all(torch.equal(states[0][k], states[2][k]) for k in states[0])
+
+
+def test_the_fine_stage_leaves_the_rough_network_alone(bundle: Path, dataset: Path) -> None:
+    first = torch.load(train_bundle(bundle, dataset, epochs=1, device="cpu", seed=1), weights_only=True)
+    again = torch.load(
+        train_bundle(bundle, dataset, stage="fine", epochs=1, device="cpu", seed=2, weights=bundle / WEIGHTS), weights_only=True
+    )
+    assert all(torch.equal(first[k], again[k]) for k in first if k.startswith("rough."))
+    assert not all(torch.equal(first[k], again[k]) for k in first if k.startswith("fine."))
+
+
+def test_one_stage_alone_does_not_make_a_composite(bundle: Path, dataset: Path) -> None:
+    with pytest.raises(ValueError, match="fine stage must be trained too"):
+        train_bundle(bundle, dataset, stage="rough", epochs=1, device="cpu")
+    assert not (bundle / WEIGHTS).exists()
+
+
+def test_without_validation_cases_nothing_is_trained(bundle: Path, dataset: Path) -> None:
+    content = json.loads(dataset.read_text())
+    dataset.write_text(json.dumps(content | {"validation": []}))
+    with pytest.raises(ValueError, match=r"dataset\.json.*validation"):
+        train_bundle(bundle, dataset, epochs=1, device="cpu")
+
+
+def test_a_label_on_another_grid_is_refused_by_name(bundle: Path, dataset: Path) -> None:
+    nib.save(nib.Nifti1Image(np.ones((24, 24, 24), np.uint8), np.diag([1, 1, 2, 1])), dataset.parent / "label0.nii.gz")
+    with pytest.raises(ValueError, match=r"label0\.nii\.gz.*grid"):
+        train_bundle(bundle, dataset, epochs=1, device="cpu")
+
+
+def test_a_time_budget_ends_training_early_and_whole(bundle: Path, dataset: Path) -> None:
+    start = time.monotonic()
+    train_bundle(bundle, dataset, epochs=100_000, budget_s=4, device="cpu")
+    assert time.monotonic() - start < 60
+    load_network(bundle)
+
+
+def test_a_killed_training_goes_on_and_does_not_forget_the_best(bundle: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from stseg3d.training import KeepBest, ResumeHandler
+
+    save = ResumeHandler.save
+    seen: list[int] = []
+
+    def killed_after_two(self: ResumeHandler, engine: Any) -> None:
+        save(self, engine)
+        if engine.state.epoch == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(ResumeHandler, "save", killed_after_two)
+    with pytest.raises(KeyboardInterrupt):
+        train_bundle(bundle, dataset, stage="rough", epochs=4, device="cpu")
+    assert (bundle / "models/stages/last_rough.pt").is_file()
+
+    monkeypatch.setattr(ResumeHandler, "save", lambda self, engine: (seen.append(engine.state.epoch), save(self, engine)))
+    bests: list[float] = []
+    load = KeepBest.load_state_dict
+    monkeypatch.setattr(KeepBest, "load_state_dict", lambda self, state: (bests.append(state["best"]), load(self, state)))
+    with pytest.raises(ValueError, match="fine stage"):
+        train_bundle(bundle, dataset, stage="rough", epochs=4, device="cpu")
+    assert seen == [3, 4]
+    assert bests
+    assert bests[0] > 0
+    assert not (bundle / "models/stages/last_rough.pt").exists()
