@@ -1,0 +1,136 @@
+"""The code blocks of the READMEs run.
+
+An HTML comment before a block says how: ``<!-- readme: run -->`` runs it here, with ``slow`` only under ``pytest -m slow``, with ``data``
+only where ``STSEG3D_DATA`` (by default ``../shared/data``) holds the real scans. The two install commands are checked for their form, as
+``.ci/run`` runs them.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from stseg3d import cli
+from stseg3d.bundle import WEIGHTS, embedded_folder
+from stseg3d.training.phantoms import write_dataset
+from stseg3d.volumes import load_dataset
+
+ROOT = Path(__file__).resolve().parents[1]
+DATA = Path(os.environ.get("STSEG3D_DATA", ROOT.parent / "shared" / "data"))
+BLOCK = re.compile(r"^(?:<!-- readme: (?P<how>[a-z ]+) -->\n)?```(?P<language>\w+)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
+INSTALL = ["pip install torch==2.13.0 -e . && stseg3d demo\n", 'pip install torch==2.13.0 -e ".[test]" && pytest\n']
+
+
+@dataclass(frozen=True)
+class Block:
+    file: str
+    line: int
+    how: frozenset[str]
+    language: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}"
+
+
+def blocks(file: str) -> list[Block]:
+    text = (ROOT / file).read_text(encoding="utf-8")
+    matches = BLOCK.finditer(text)
+    return [
+        Block(file, text.count("\n", 0, m.start("text")), frozenset((m["how"] or "").split()), m["language"], m["text"]) for m in matches
+    ]
+
+
+BLOCKS = blocks("README.md") + blocks("data/README.md")
+MARKS = {"slow": pytest.mark.slow}
+
+
+def test_the_readme_opens_with_the_two_commands() -> None:
+    assert [block.text for block in BLOCKS[:2]] == INSTALL
+    assert all(block.language == "bash" for block in BLOCKS[:2])
+
+
+def test_ci_takes_the_test_command_from_the_readme() -> None:
+    pattern = re.search(r"grep -m 1 -E '(.*)' README\.md", (ROOT / ".ci" / "run").read_text(encoding="utf-8"))
+    assert pattern
+    found = re.search(pattern[1], (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert found
+    assert found[0] + "\n" == INSTALL[1]
+
+
+def test_links_to_files_lead_somewhere() -> None:
+    for file in ("README.md", "data/README.md", ".github/CONTRIBUTING.md"):
+        links = re.findall(r"\]\(([^)#]+)\)", (ROOT / file).read_text(encoding="utf-8"))
+        assert [link for link in links if "://" not in link and not (ROOT / file).parent.joinpath(link).exists()] == []
+
+
+@pytest.fixture(scope="module")
+def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the READMEs name: a CT phantom as scan, scans, images, labels and data set."""
+    folder = tmp_path_factory.mktemp("readme")
+    dataset = load_dataset(write_dataset(folder, training=2, validation=1, seed=0, shape=(64, 64, 56)))
+    for case in dataset.training:
+        for name, file in [("scans", case.image), ("images", case.image), ("labels", case.label)]:
+            (folder / name).mkdir(exist_ok=True)
+            shutil.copy(file, folder / name)
+    shutil.copy(dataset.training[0].image, folder / "scan.nii.gz")
+    return folder
+
+
+@pytest.fixture
+def workplace(phantoms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the phantoms, with the bundles, as working directory."""
+    shutil.copytree(phantoms, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "bundles").symlink_to(embedded_folder())
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("STSEG3D_DATA", str(DATA))
+    return tmp_path
+
+
+def run_line(line: str) -> None:
+    words = shlex.split(os.path.expandvars(line).replace("30min", "20s"))  # nobody has half an hour
+    if words[0] == "stseg3d":
+        assert cli.main(words[1:]) == 0, line
+        return
+    if words[0] == "python":
+        words[0] = sys.executable
+    subprocess.run(words, check=True, env=os.environ | {"PYTHONWARNINGS": "ignore"})
+
+
+@pytest.mark.parametrize(
+    "block", [pytest.param(b, marks=[MARKS[h] for h in b.how if h in MARKS], id=str(b)) for b in BLOCKS if "run" in b.how]
+)
+def test_block_runs(block: Block, workplace: Path) -> None:
+    if "data" in block.how and not DATA.is_dir():
+        pytest.skip(f"needs the real scans, and there is no folder {DATA}")
+    for name in re.findall(r"\w+_segmentation", block.text):
+        if name != "my_segmentation" and not (embedded_folder() / name / WEIGHTS).is_file():
+            pytest.fail(f"{name} has no weights")
+    if block.language == "python":
+        space: dict[str, object] = {}
+        exec(compile(block.text, str(block), "exec"), space)
+        if "labels" in space:
+            assert np.asarray(space["labels"]).dtype == np.uint8
+        return
+    for line in block.text.splitlines():
+        run_line(line)
+
+
+def test_the_worked_example_is_a_data_set_we_read(workplace: Path) -> None:
+    example = next(block for block in BLOCKS if block.language == "json")
+    for name in re.findall(r'"((?:images|labels)/[^"]+)"', example.text):
+        (workplace / name).parent.mkdir(exist_ok=True)
+        shutil.copy(workplace / "scan.nii.gz", workplace / name)
+    (workplace / "dataset.json").write_text(example.text)
+    dataset = load_dataset("dataset.json")
+    assert [case.id for case in dataset.training + dataset.validation] == ["a", "b", "c"]
+    assert dict(dataset.labels) == {0: "background", 1: "L1", 2: "L2"}
