@@ -1,0 +1,116 @@
+"""Sizes: networks must give back the size that they are given, also on short axes, and those that do not are caught."""
+
+from __future__ import annotations
+
+import re
+from itertools import product
+
+import pytest
+import torch
+from monai.networks.nets import AttentionUnet, DynUNet, SegResNet, UNet
+from torch import nn
+
+from stseg3d.networks import SqueezeDepth, axis_plan, check_same_size
+
+# The three every architecture has to take: a cube, a slice, and a slab whose axes differ.
+SIZES = [(32, 32, 32), (32, 32, 1), (32, 24, 8)]
+
+
+def dyn_unet(size, levels=3):
+    plan = axis_plan(size, levels)
+    upsample = plan["strides"][1:]
+    return DynUNet(3, 1, 2, **plan, upsample_kernel_size=upsample, filters=[4, 8, 8, 8], norm_name="INSTANCE")
+
+
+def unet(size, levels=3):
+    plan = axis_plan(size, levels)
+    kernel = plan["kernel_size"][0]
+    return UNet(3, 1, 2, channels=(4, 8, 8, 8), strides=plan["strides"][1:], kernel_size=kernel, up_kernel_size=kernel)
+
+
+def squeezed(size):
+    network = UNet(2, 1, 2, channels=(4, 8, 8), strides=(2, 2))
+    return SqueezeDepth(network) if size[-1] == 1 else UNet(3, 1, 2, channels=(4, 8, 8), strides=(2, 2))
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("make", [dyn_unet, unet, squeezed])
+def test_planned_networks_return_the_size_they_are_given(make, size):
+    assert check_same_size(make(size), size) == 2
+
+
+def test_a_plan_by_hand():
+    plan = axis_plan((32, 24, 1), 4)
+    assert plan["strides"] == [[1, 1, 1], [2, 2, 1], [2, 2, 1], [2, 1, 1], [1, 1, 1]]  # 32 16 8 4 4; 24 12 6 6 6
+    assert plan["kernel_size"] == [[3, 3, 1]] * 5
+
+
+def test_every_level_divides_and_no_axis_falls_below_the_least_edge():
+    for size, least in product(product((1, 2, 5, 8, 12, 33), repeat=2), (2, 4, 8)):
+        plan = axis_plan(size, 5, least)
+        assert len(plan["strides"]) == len(plan["kernel_size"]) == 6
+        assert plan["strides"][0] == [1, 1]
+        for axis, n in enumerate(size):
+            left = n
+            for step in (s[axis] for s in plan["strides"]):
+                assert left % step == 0
+                left //= step
+                assert step == 1 or left >= least
+            assert all(k[axis] == (1 if n == 1 else 3) for k in plan["kernel_size"])
+
+
+def test_a_list_of_the_plan_is_not_shared():
+    plan = axis_plan((8, 8), 2)
+    plan["kernel_size"][0][0] = 9
+    assert plan["kernel_size"][1] == [3, 3]
+
+
+# --- what is caught ----------------------------------------------------------
+
+
+def attention_unet():
+    return AttentionUnet(spatial_dims=3, in_channels=1, out_channels=2, channels=(4, 8, 8, 8), strides=(2, 2, 2))
+
+
+def seg_res_net():
+    return SegResNet(spatial_dims=3, init_filters=8, in_channels=1, out_channels=2)
+
+
+@pytest.mark.parametrize("make", [attention_unet, seg_res_net])
+def test_networks_that_turn_one_slice_into_eight_are_caught(make):
+    """Both come with MONAI and return depth 8 for depth 1 without a word."""
+    rule = "fine network must return the size it is given, (32, 32, 1) became (32, 32, 8): set strides of 1 along short axes"
+    with pytest.raises(ValueError, match=re.escape(rule)):
+        check_same_size(make(), (32, 32, 1), name="fine network")
+    assert check_same_size(make(), (32, 32, 32)) == 2
+
+
+def test_networks_that_cut_an_odd_size_are_caught():
+    with pytest.raises(ValueError, match=r"\(9, 9, 9\) became \(8, 8, 8\)"):
+        check_same_size(nn.Sequential(nn.MaxPool3d(2), nn.Upsample(scale_factor=2)), (9, 9, 9))
+
+
+def test_networks_that_fail_on_a_size_say_so_in_one_line():
+    with pytest.raises(ValueError, match=r"^rough network must take an input of \(9, 32, 32\) with 1 channels, it failed: [^\n]+$"):
+        check_same_size(UNet(3, 1, 2, channels=(4, 8, 8), strides=(2, 2)), (9, 32, 32), name="rough network")
+
+
+def test_the_number_of_channels_is_tried_too():
+    network = nn.Conv3d(2, 4, 1)
+    assert check_same_size(network, (4, 4, 4), in_channels=2) == 4
+    with pytest.raises(ValueError, match=r"network must take an input of \(4, 4, 4\) with 1 channels"):
+        check_same_size(network, (4, 4, 4))
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_network_is_left_as_it_was(training):
+    network = nn.Sequential(nn.Conv3d(1, 2, 1), nn.BatchNorm3d(2)).train(training)
+    before = {k: v.clone() for k, v in network.state_dict().items()}
+    check_same_size(network, (4, 4, 4))
+    assert network.training is training
+    for name, value in network.state_dict().items():
+        torch.testing.assert_close(value, before[name])
+
+
+def test_a_network_without_parameters_can_be_checked():
+    assert check_same_size(nn.Identity(), (4, 4, 1), in_channels=3) == 3
