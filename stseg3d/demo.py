@@ -70,6 +70,7 @@ def _write_phantom(folder: Path, seed: int, shape: tuple[int, int, int]) -> dict
     image, label, grid = ct_phantom(shape, seed=seed)
     scan = folder / "phantom.nii.gz"
     header = nib.Nifti1Header()
+    header.set_data_dtype(image.dtype)
     header.set_xyzt_units("mm", "sec")
     nib.save(nib.Nifti1Image(image, grid.affine, header), scan)
     return {"scan": scan, "truth": write_labels(label, folder / "phantom_truth.nii.gz", open_volume(scan))}

@@ -34,7 +34,7 @@ def read_boxes(path: Path, grid: Grid) -> list[Box]:
     if not path.is_file():
         msg = f"{path}: file must exist, got none"
         raise FileNotFoundError(msg)
-    entries = _csv(path) if path.suffix.lower() == ".csv" else _json(path)
+    entries = _entries(path)
     return [_box(entry, grid, f"{path}: box {n}") for n, entry in enumerate(entries, start=1)]
 
 
@@ -44,10 +44,11 @@ def describe_box(box: Box, grid: Grid) -> dict[str, list[Any]]:
     return {"start": list(box.start), "stop": list(box.stop), "start_mm": start_mm, "stop_mm": stop_mm}
 
 
-def _json(path: Path) -> Sequence[Mapping[str, Any]]:
+def _entries(path: Path) -> Sequence[Mapping[str, Any]]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
+        text = path.read_text(encoding="utf-8-sig")  # spreadsheets put a byte order mark before the first name
+        content = _rows(text) if path.suffix.lower() == ".csv" else json.loads(text)
+    except (ValueError, OSError, csv.Error) as error:
         msg = f"{path}: file must be JSON or CSV, got: {error}"
         raise ValueError(msg) from error
     entries = content.get("boxes") if isinstance(content, dict) else content
@@ -57,9 +58,8 @@ def _json(path: Path) -> Sequence[Mapping[str, Any]]:
     return entries
 
 
-def _csv(path: Path) -> Sequence[Mapping[str, Any]]:
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file, skipinitialspace=True))
+def _rows(text: str) -> list[dict[str, Any]]:
+    rows = list(csv.DictReader(text.splitlines(), skipinitialspace=True))
     voxels = {end: [f"{end}_{a}" for a in AXES] for end in ("start", "stop")}
     world = {f"{end}_mm": [f"{end}_{a}_mm" for a in WORLD] for end in ("start", "stop")}
     return [{end: [row.get(c) for c in columns] for end, columns in (world if "start_x_mm" in row else voxels).items()} for row in rows]

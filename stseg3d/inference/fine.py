@@ -17,7 +17,7 @@ from stseg3d.geometry import Box
 from stseg3d.inference.stages import Stage, evaluating, probabilities
 from stseg3d.ops.boxes import Proposal, ProposedBox
 from stseg3d.ops.components import structure
-from stseg3d.ops.fuse import Canvas, FineCrop, clusters
+from stseg3d.ops.fuse import FUSIONS, Canvas, FineCrop, clusters
 from stseg3d.ops.instances import seeds_on
 from stseg3d.ops.resample import count_not_finite, resample
 from stseg3d.volumes import Volume
@@ -36,7 +36,7 @@ class FinePolicy:
             in over the edge is another box's matter.
 
     Raises:
-        ValueError: If ``batch_size`` or ``border_growth`` is out of range.
+        ValueError: If ``batch_size`` or ``border_growth`` is out of range, or ``fusion`` is unknown.
     """
 
     batch_size: int = 4
@@ -47,6 +47,9 @@ class FinePolicy:
     def __post_init__(self) -> None:
         if self.batch_size < 1 or not 0 <= self.border_growth <= 1:
             msg = f"batch_size must be at least 1 and border_growth in [0, 1], got {self.batch_size} and {self.border_growth}"
+            raise ValueError(msg)
+        if self.fusion not in FUSIONS:
+            msg = f"fusion must be one of {FUSIONS}, got {self.fusion!r}"
             raise ValueError(msg)
 
 
@@ -88,6 +91,10 @@ class FineStage:
             members = [i for cluster in group for i in cluster]
             boxes = [proposal.boxes[i] for i in members]
             crops = self._run(volume, proposal, boxes)
+            found = len(crops[0].probabilities)
+            if found != canvas.classes:
+                msg = f"fine network must return out_channels={canvas.classes} classes, got {found}"
+                raise ValueError(msg)
             boxes, crops = self._rerun(volume, proposal, boxes, crops)
             place = {i: n for n, i in enumerate(members)}
             for cluster in group:

@@ -63,7 +63,7 @@ class Segmentation:
     warnings: list[str] = field(default_factory=list)
 
 
-class SegmentThenSegmentInferer(Inferer):  # type: ignore[misc]  # MONAI carries no types
+class SegmentThenSegmentInferer(Inferer):
     """Rough network, boxes, fine network, fusion.
 
     Args:
@@ -157,17 +157,14 @@ class SegmentThenSegmentInferer(Inferer):  # type: ignore[misc]  # MONAI carries
         Raises:
             ValueError: If the channels do not fit, or voxels are NaN or infinite.
         """
-        if volume.channels != self.in_channels:
-            msg = f"{volume.name}: must have {self.in_channels} channel(s) for these networks, got {volume.channels}"
-            raise ValueError(msg)
-        view = self.view(volume)
+        view = self._checked_view(volume)
         clock = Stopwatch()
         with clock("rough"):
             proposer = self.proposer or NetworkProposer(network.rough, self.rough, self.policy, self.fine.size, self.precision)
             proposal = proposer.propose(view)
         warnings = self._warnings(view, proposal)
         if not proposal.boxes and self.when_empty == "tile":
-            proposal = whole_volume(view, self.policy, self.fine.size)
+            proposal = replace(proposal, boxes=whole_volume(view, self.policy, self.fine.size).boxes)
         canvas = Canvas(view.grid.shape, self.out_channels, self.fine_policy.fusion, keep_probabilities=self.output == "probabilities")
         stage = FineStage(network.fine, self.fine, self.fine_policy, self.precision)
         with clock("fine"):
@@ -195,8 +192,11 @@ class SegmentThenSegmentInferer(Inferer):  # type: ignore[misc]  # MONAI carries
 
         Returns:
             Mask of the volume's shape, in its own axis order, painted in slabs: no full-resolution float array exists.
+
+        Raises:
+            ValueError: As :meth:`segment`.
         """
-        view = self.view(volume)
+        view = self._checked_view(volume)
         foreground = NetworkProposer(network.rough, self.rough, self.policy, self.fine.size, self.precision).foreground(view)
         mask = np.zeros(view.grid.shape, dtype=np.uint8)
         for start in range(0, mask.shape[-1], 64):
@@ -207,6 +207,12 @@ class SegmentThenSegmentInferer(Inferer):  # type: ignore[misc]  # MONAI carries
     def view(self, volume: Volume) -> CanonicalVolume:
         """The volume as stages and policies see it."""
         return CanonicalVolume(volume, self.axcodes or volume.grid.orientation)
+
+    def _checked_view(self, volume: Volume) -> CanonicalVolume:
+        if volume.channels != self.in_channels:
+            msg = f"{volume.name}: must have {self.in_channels} channel(s) for these networks, got {volume.channels}"
+            raise ValueError(msg)
+        return self.view(volume)
 
     def _instances(self, view: CanonicalVolume, labels: NDArray[Any], proposal: Proposal, boxes: Sequence[ProposedBox]) -> NDArray[Any]:
         if not boxes:
@@ -233,8 +239,6 @@ class SegmentThenSegmentInferer(Inferer):  # type: ignore[misc]  # MONAI carries
             said.append(f"downscaling below {WORTH_IT:g}x ({max(factors, default=1.0):.2f}x): two stages may not help")
         if any(b.box.voxels > prod(view.grid.shape) / 2 for b in proposal.boxes):
             said.append("an object fills more than half of the volume: two stages may not help")
-        if proposal.counts["clipped"]:
-            said.append(f"{proposal.counts['clipped']} box(es) reach over the edge of the volume and were clipped")
         return said
 
 

@@ -124,15 +124,17 @@ class Segmenter:
             volume = open_volume(case.image, channels_last=True)
         found, how = self._found(volume, mask, boxes)
         output = output_dir / output_name(case.id)
-        with clock("write"):
-            if found.probabilities is None:
-                write_labels(found.labels, output, volume)
-            else:
-                write_probabilities(found.probabilities, output, volume)
-        seconds = clock.seconds | found.seconds
-        provenance = self._provenance(case, volume, found, output, how) | {"seconds": seconds | {"total": round(sum(seconds.values()), 4)}}
-        with renamed(output_dir / f"{case.id}_seg.json") as temporary:
-            temporary.write_text(json.dumps(provenance, indent=2) + "\n", encoding="utf-8")
+        # Both take their names at the end, or neither does.
+        with renamed(output) as image, renamed(output_dir / f"{case.id}_seg.json") as notes:
+            with clock("write"):
+                if found.probabilities is None:
+                    write_labels(found.labels, image, volume)
+                else:
+                    write_probabilities(found.probabilities, image, volume)
+            seconds = clock.seconds | found.seconds
+            seconds["total"] = round(sum(seconds.values()), 4)
+            provenance = self._provenance(case, volume, found, output, how) | {"seconds": seconds}
+            notes.write_text(json.dumps(provenance, indent=2) + "\n", encoding="utf-8")
         return Outcome(case.id, output, provenance, [b.box for b in found.boxes])
 
     def _found(self, volume: Volume, mask: Path | None, boxes: Path | None) -> tuple[Segmentation, str]:
@@ -145,12 +147,12 @@ class Segmenter:
                 labels = self.inferer.rough_only(volume, self.network)
             return Segmentation(labels, seconds=clock.seconds), "rough network alone"
         how = f"mask {mask}" if mask else f"boxes {boxes}" if boxes else "rough network"
-        inferer = self.inferer
-        inferer.proposer = self._proposer(volume, mask, boxes)
+        own = self.inferer.proposer
+        self.inferer.proposer = self._proposer(volume, mask, boxes) or own
         try:
-            return inferer.segment(volume, self.network), how
+            return self.inferer.segment(volume, self.network), how
         finally:
-            inferer.proposer = None
+            self.inferer.proposer = own
 
     def _proposer(self, volume: Volume, mask: Path | None, boxes: Path | None) -> Proposer | None:
         """A proposer speaks of the canonical view, files speak of the image as it is stored."""
@@ -167,7 +169,7 @@ class Segmenter:
             "case": case.id,
             "input": str(case.image),
             "output": str(output),
-            "kind": self.inferer.output,
+            "kind": "labels" if self.rough_only else self.inferer.output,
             "boxes_from": how,
             "grid": {
                 "shape": list(volume.grid.shape),
@@ -203,7 +205,9 @@ def _describe(box: ProposedBox, volume: Volume) -> dict[str, Any]:
 
 def _volume_ml(found: Segmentation, volume: Volume) -> dict[str, float]:
     """Volume of each label or instance, in ml."""
-    counts = np.bincount(found.labels.ravel())
+    counts = np.zeros(int(found.labels.max()) + 1, dtype=np.int64)
+    for k in range(found.labels.shape[-1]):  # slice by slice: numpy counts in integers of 8 bytes a voxel
+        counts += np.bincount(found.labels[..., k].ravel(), minlength=len(counts))
     return {str(k): round(float(n) * volume.grid.voxel_mm3 / 1000, 3) for k, n in enumerate(counts) if k and n}
 
 

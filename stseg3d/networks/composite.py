@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 import torch
 from torch import Tensor, nn
 
@@ -37,7 +35,8 @@ class RoughFineNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Logits of the active network."""
         # Written out, since TorchScript cannot look a submodule up by name.
-        return cast(Tensor, self.rough(x) if self.active == "rough" else self.fine(x))
+        logits: Tensor = self.rough(x) if self.active == "rough" else self.fine(x)
+        return logits
 
     def active_parameters(self) -> list[nn.Parameter]:
         """Parameters of the active network, for an optimizer that must leave the other one alone."""

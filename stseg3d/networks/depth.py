@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 from torch import Tensor, nn
 
 
@@ -27,7 +25,8 @@ class SqueezeDepth(nn.Module):
         Raises:
             ValueError: If the last axis is not of length 1.
         """
-        if x.ndim != 5 or x.shape[-1] != 1:  # noqa: PLR2004 - (B, C, H, W, D)
-            msg = f"input must be of shape (B, C, H, W, 1), got {tuple(x.shape)}"
+        if x.ndim != 5 or x.shape[-1] != 1:
+            msg = f"input must be of shape (B, C, H, W, 1), got {list(x.shape)}"
             raise ValueError(msg)
-        return cast(Tensor, self.network(x[..., 0]))[..., None]
+        logits: Tensor = self.network(x[..., 0])
+        return logits[..., None]

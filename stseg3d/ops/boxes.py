@@ -141,7 +141,7 @@ def propose_boxes(probability: NDArray[Any], rough: Grid, image: Grid, fine_size
     Returns:
         Proposal; nothing above the threshold gives one without boxes.
     """
-    counts: Counter[str] = Counter()
+    counts: Counter[str] = Counter(dict.fromkeys(("split", "merged"), 0))
     ids, components = find_components(probability >= policy.threshold, policy.connectivity, probability)
     counts["found"] = len(components)
     kept, dropped = _select(components, rough, image, policy)
@@ -157,9 +157,7 @@ def propose_boxes(probability: NDArray[Any], rough: Grid, image: Grid, fine_size
     return Proposal(boxes, ids, np.asarray(probability, dtype=np.float32), counts, dropped)
 
 
-def _select(
-    components: list[Component], rough: Grid, image: Grid, policy: BoxPolicy
-) -> tuple[list[Component], list[DroppedComponent]]:
+def _select(components: list[Component], rough: Grid, image: Grid, policy: BoxPolicy) -> tuple[list[Component], list[DroppedComponent]]:
     kept: list[Component] = []
     dropped: list[DroppedComponent] = []
     for component in components:  # the heaviest first

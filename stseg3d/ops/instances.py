@@ -34,13 +34,12 @@ def split_instances(
     ids, count = ndimage.label(mask, element)
     if not count:
         return ids, 0
-    sizes = np.bincount(ids.ravel(), minlength=count + 1)
     out = np.zeros_like(ids)
     objects = 0
     for i, where in enumerate(ndimage.find_objects(ids), start=1):
-        if sizes[i] < min_voxels:
-            continue
         own = ids[where] == i
+        if np.count_nonzero(own) < min_voxels:
+            continue
         parts, n = _divide(own, seeds[where], min_voxels) if seeds is not None else (own.astype(np.int32), 1)
         out[where][own] = parts[own] + objects
         objects += n
@@ -83,11 +82,17 @@ def order_instances(ids: NDArray[np.int32], count: int, axis: int, *, descending
     """
     if not count:
         return ids
-    centres = np.array(ndimage.center_of_mass(np.ones(ids.shape, dtype=np.uint8), ids, range(1, count + 1)))[:, axis]
+    # Object by object: scipy's center_of_mass takes 17 bytes for each voxel of the whole array.
+    centres = np.array([_centre(ids[where] == i, axis, where[axis].start) for i, where in enumerate(ndimage.find_objects(ids), start=1)])
     rank = np.empty(count + 1, dtype=np.int32)
     rank[0] = 0
     rank[1 + np.argsort(-centres if descending else centres, kind="stable")] = np.arange(1, count + 1)
     return rank[ids]
+
+
+def _centre(mask: NDArray[np.bool_], axis: int, start: int) -> float:
+    planes = np.count_nonzero(mask, axis=tuple(a for a in range(mask.ndim) if a != axis))
+    return float(planes @ (start + np.arange(len(planes))) / planes.sum())
 
 
 def seeds_on(box: Box, ids: NDArray[np.int32], shape: Sequence[int], size: Sequence[int] | None = None) -> NDArray[np.int32]:

@@ -29,7 +29,7 @@ def fast_precision(device: torch.device) -> str:
     return "bfloat16" if native else "float32"
 
 
-class PrecisionInferer(Inferer):  # type: ignore[misc]  # MONAI carries no types
+class PrecisionInferer(Inferer):
     """Runs a network as it is, under autocast, and gives float32 logits.
 
     MONAI's own ``amp`` is CUDA only; bfloat16 needs no gradient scaler, so training on a CPU can have it too.

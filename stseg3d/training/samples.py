@@ -21,7 +21,7 @@ from stseg3d.geometry import Box
 from stseg3d.inference.stages import Stage
 from stseg3d.ops.boxes import BoxPolicy, Proposal, ProposedBox, fit_box, propose_boxes
 from stseg3d.ops.instances import seeds_on
-from stseg3d.ops.resample import resample, resample_volume
+from stseg3d.ops.resample import count_not_finite, resample, resample_volume
 from stseg3d.volumes import CanonicalVolume, Volume, open_volume
 
 Data = Mapping[Hashable, Any]
@@ -41,7 +41,7 @@ class OpenCase:
         return self.image.name
 
 
-class OpenCased(Transform):  # type: ignore[misc]  # MONAI carries no types
+class OpenCased(Transform):
     """Opens ``image`` and ``label`` of a case; gives ``{"case": OpenCase}``.
 
     Args:
@@ -70,10 +70,13 @@ class OpenCased(Transform):  # type: ignore[misc]  # MONAI carries no types
         view = CanonicalVolume(image, axcodes)
         classes = view.view(label.read()[0])
         classes = (classes > 0) if self.foreground else classes
-        if classes.max(initial=0) >= self.out_channels:
-            msg = f"{label.name}: labels must be below out_channels={self.out_channels}, got {classes.max()}"
+        with np.errstate(invalid="ignore"):  # NaN becomes some number, which it then does not equal
+            whole = np.ascontiguousarray(classes).astype(np.uint8)
+        if not np.array_equal(whole, classes) or whole.max() >= self.out_channels:
+            msg = f"{label.name}: labels must be whole numbers below out_channels={self.out_channels}"
+            msg += f", got {classes.min():g} to {classes.max():g}"
             raise ValueError(msg)
-        return {"case": OpenCase(view, np.ascontiguousarray(classes, dtype=np.uint8))}
+        return {"case": OpenCase(view, whole)}
 
 
 def class_fractions(label: NDArray[np.uint8], size: Sequence[int], classes: int) -> NDArray[np.float32]:
@@ -96,7 +99,7 @@ def _label_tensor(label: NDArray[np.uint8], size: Sequence[int], classes: int) -
     return torch.from_numpy(class_fractions(label, size, classes).argmax(axis=0)[None].astype(np.float32))
 
 
-class RoughSampled(Transform):  # type: ignore[misc]
+class RoughSampled(Transform):
     """The whole case on the rough grid: ``{"image": (C, *size), "label": (1, *size)}`` from ``{"case": OpenCase}``.
 
     Args:
@@ -123,7 +126,7 @@ class RoughSampled(Transform):  # type: ignore[misc]
         return {"image": MetaTensor(self.stage.prepare(image)), "label": MetaTensor(label)}
 
 
-class FineBoxesd(Transform):  # type: ignore[misc]
+class FineBoxesd(Transform):
     """Adds the boxes that the policy makes from ground truth on the rough grid: ``{"proposal": Proposal}``.
 
     Ground truth is brought to the rough grid as the image is, so that objects merge and break there as they will at inference.
@@ -148,7 +151,7 @@ class FineBoxesd(Transform):  # type: ignore[misc]
         return {**data, "proposal": proposal}
 
 
-class RandFineCropsd(Randomizable, Transform):  # type: ignore[misc]
+class RandFineCropsd(Randomizable, Transform):
     """Crops of a case for the fine network: a list of ``{"image": (C, *size), "label": (1, *size)}``.
 
     Args:
@@ -189,13 +192,13 @@ class RandFineCropsd(Randomizable, Transform):  # type: ignore[misc]
         """See the class; a case without objects gives crops of places without one."""
         case, proposal = data["case"], data["proposal"]
         if self.samples is None:
-            boxes = proposal.boxes or [self._elsewhere(case)]
+            boxes = proposal.boxes or [self._elsewhere(case, [0.5] * case.label.ndim)]
             return [self._crop(case, proposal, b) for b in boxes]
         return [self._crop(case, proposal, self._draw(case, proposal)) for _ in range(self.samples)]
 
     def _draw(self, case: OpenCase, proposal: Proposal) -> ProposedBox:
         if not proposal.boxes or self.R.random() < self.negatives:
-            return self._elsewhere(case)
+            return self._elsewhere(case, self.R.random_sample(case.label.ndim))
         chosen = proposal.boxes[self.R.randint(len(proposal.boxes))]
         return ProposedBox(self._jittered(chosen.box, case.image.grid.shape), chosen.components)
 
@@ -207,15 +210,20 @@ class RandFineCropsd(Randomizable, Transform):  # type: ignore[misc]
         stop = np.maximum(np.round(box.stop + move + high).astype(int), start + 1)
         return Box(tuple(start), tuple(stop)).clip(shape) if (start < shape).all() and (stop > 0).all() else box
 
-    def _elsewhere(self, case: OpenCase) -> ProposedBox:
-        """A box of the fine network's own size, anywhere."""
+    def _elsewhere(self, case: OpenCase, place: Sequence[float]) -> ProposedBox:
+        """A box of the fine network's own size, anywhere: ``place`` is 0 at the low end of each axis and 1 at the high one."""
         grid = case.image.grid
         size = fit_box(Box.of(min(n, m) for n, m in zip(self.stage.size, grid.shape, strict=True)), grid, self.stage.size, self.policy)
-        start = [self.R.randint(max(n - m, 0) + 1) for n, m in zip(grid.shape, size.shape, strict=True)]
+        start = [int(p * (max(n - m, 0) + 1)) for p, n, m in zip(place, grid.shape, size.shape, strict=True)]
         return ProposedBox(Box.of(size.shape).shift(start).clip(grid.shape))
 
     def _crop(self, case: OpenCase, proposal: Proposal, box: ProposedBox) -> dict[Hashable, Any]:
-        image = resample(np.ascontiguousarray(case.image.read(box.box)), self.stage.size)
+        voxels = np.ascontiguousarray(case.image.read(box.box))
+        bad = count_not_finite(voxels)
+        if bad:
+            msg = f"{case.name}: voxels must be finite, got {bad} NaN or infinite in {box.box}"
+            raise ValueError(msg)
+        image = resample(voxels, self.stage.size)
         label = case.label[box.box.slices]
         if self.target == "component" and box.components:
             label = np.where(own_objects(label, proposal, box, case.label.shape), label, 0)
