@@ -111,6 +111,9 @@ class SegmentThenSegmentInferer(Inferer):
         if output not in OUTPUTS or when_empty not in EMPTY:
             msg = f"output must be one of {OUTPUTS} and when_empty one of {EMPTY}, got {output!r} and {when_empty!r}"
             raise ValueError(msg)
+        if len(rough.size) != len(fine.size):
+            msg = f"rough and fine must have as many axes, got sizes {rough.size} and {fine.size}"
+            raise ValueError(msg)
         if number_from is not None and (axcodes is None or number_from not in "RLAPSI"):
             msg = f"number_from must be one letter of R L A P S I and needs axcodes, got {number_from!r} with axcodes={axcodes}"
             raise ValueError(msg)
@@ -212,6 +215,9 @@ class SegmentThenSegmentInferer(Inferer):
         if volume.channels != self.in_channels:
             msg = f"{volume.name}: must have {self.in_channels} channel(s) for these networks, got {volume.channels}"
             raise ValueError(msg)
+        if volume.grid.ndim != len(self.fine.size):
+            msg = f"{volume.name}: must have the {len(self.fine.size)} space axes of the networks' inputs, got {volume.grid.ndim}"
+            raise ValueError(msg)
         return self.view(volume)
 
     def _instances(self, view: CanonicalVolume, labels: NDArray[Any], proposal: Proposal, boxes: Sequence[ProposedBox]) -> NDArray[Any]:
@@ -222,7 +228,8 @@ class SegmentThenSegmentInferer(Inferer):
             where = where.union(box.box)
         seeds = None if proposal.ids is None else seeds_on(where, proposal.ids, view.grid.shape)
         least = max(int(self.policy.min_volume_mm3 / view.grid.voxel_mm3), 1)
-        ids, count = split_instances(labels[where.slices] > 0, seeds, connectivity=self.policy.connectivity, min_voxels=least)
+        mask, spacing_mm = labels[where.slices] > 0, view.grid.spacing_mm
+        ids, count = split_instances(mask, seeds, connectivity=self.policy.connectivity, min_voxels=least, spacing_mm=spacing_mm)
         if self.number_from and self.axcodes:
             axis = next(i for i, code in enumerate(self.axcodes) if code in _same_axis(self.number_from))
             ids = order_instances(ids, count, axis, descending=self.axcodes[axis] == self.number_from)

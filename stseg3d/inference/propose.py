@@ -5,6 +5,7 @@ A rough network, a given mask, boxes from a file: the fine stage never knows whi
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -17,6 +18,8 @@ from stseg3d.inference.stages import Stage, evaluating, probabilities
 from stseg3d.ops.boxes import BoxPolicy, Proposal, ProposedBox, propose_boxes
 from stseg3d.ops.resample import resample_volume
 from stseg3d.volumes import Volume
+
+logger = logging.getLogger(__name__)
 
 
 class Proposer(Protocol):
@@ -55,7 +58,7 @@ class NetworkProposer:
         return propose_boxes(foreground, volume.grid.resized(self.stage.size), volume.grid, self.fine_size, self.policy)
 
     def foreground(self, volume: Volume) -> np.ndarray:
-        """Foreground probability on the rough grid, of shape ``stage.size``.
+        """Foreground probability on the rough grid, of shape ``stage.size``; zero where every voxel of the volume is the same.
 
         Raises:
             ValueError: If voxels are NaN or infinite.
@@ -64,6 +67,10 @@ class NetworkProposer:
         if bad:
             msg = f"{volume.name}: voxels must be finite, got {bad} NaN or infinite"
             raise ValueError(msg)
+        if np.ptp(image) == 0:
+            # Instance normalisation of a constant is whatever the biases are: a network finds objects in nothing.
+            logger.warning("%s: every voxel is %g, nothing can be found", volume.name, image.flat[0])
+            return np.zeros(self.stage.size, dtype=np.float32)
         with evaluating(self.network, self.precision) as device:
             batch = self.stage.prepare(image)[None].to(device)
             background = probabilities(self.network, batch, self.stage.mirror_axes)[0, 0]

@@ -141,6 +141,9 @@ class Segmenter:
         if mask and boxes:
             msg = f"mask and boxes cannot both say where to look, got {mask} and {boxes}"
             raise ValueError(msg)
+        if self.rough_only and (mask or boxes):
+            msg = f"rough_only asks the rough network where to look, got {mask or boxes} too"
+            raise ValueError(msg)
         if self.rough_only:
             clock = Stopwatch()
             with clock("rough"):

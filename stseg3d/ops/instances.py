@@ -14,7 +14,12 @@ from stseg3d.ops.components import structure
 
 
 def split_instances(
-    mask: NDArray[np.bool_], seeds: NDArray[Any] | None, *, connectivity: int = 26, min_voxels: int = 1
+    mask: NDArray[np.bool_],
+    seeds: NDArray[Any] | None,
+    *,
+    connectivity: int = 26,
+    min_voxels: int = 1,
+    spacing_mm: Sequence[float] | None = None,
 ) -> tuple[NDArray[np.int32], int]:
     """Objects of a mask: its connected components, those that hold several seeds divided among them.
 
@@ -26,6 +31,7 @@ def split_instances(
         seeds: Ids of shape ``S`` (0 = none), or None: then components are the objects.
         connectivity: 6, 18 or 26.
         min_voxels: Least size of an object of its own.
+        spacing_mm: Spacing of the voxels, for what is nearest; 1 mm by default.
 
     Returns:
         Ids of shape ``S``, ``1 .. n`` inside the mask, and ``n``; an empty mask gives zeros and 0.
@@ -40,20 +46,22 @@ def split_instances(
         own = ids[where] == i
         if np.count_nonzero(own) < min_voxels:
             continue
-        parts, n = _divide(own, seeds[where], min_voxels) if seeds is not None else (own.astype(np.int32), 1)
+        parts, n = _divide(own, seeds[where], min_voxels, spacing_mm) if seeds is not None else (own.astype(np.int32), 1)
         out[where][own] = parts[own] + objects
         objects += n
     if not objects:
         return ids, count
-    return _adopt(out, mask), objects
+    return _adopt(out, mask, spacing_mm), objects
 
 
-def _divide(mask: NDArray[np.bool_], seeds: NDArray[Any], min_voxels: int) -> tuple[NDArray[np.int32], int]:
+def _divide(
+    mask: NDArray[np.bool_], seeds: NDArray[Any], min_voxels: int, spacing_mm: Sequence[float] | None
+) -> tuple[NDArray[np.int32], int]:
     """One component divided by its nearest seed; seeds whose share would be too small give it up."""
     inside = np.where(mask, seeds, 0)
     names = np.unique(inside[inside > 0])
     while len(names) > 1:
-        nearest = ndimage.distance_transform_edt(~np.isin(inside, names), return_distances=False, return_indices=True)
+        nearest = _nearest(np.isin(inside, names), spacing_mm)
         shares = np.searchsorted(names, inside[tuple(nearest)]) + 1
         sizes = np.bincount(shares[mask], minlength=len(names) + 1)[1:]
         if sizes.min() >= min_voxels:
@@ -62,13 +70,19 @@ def _divide(mask: NDArray[np.bool_], seeds: NDArray[Any], min_voxels: int) -> tu
     return mask.astype(np.int32), 1
 
 
-def _adopt(ids: NDArray[np.int32], mask: NDArray[np.bool_]) -> NDArray[np.int32]:
+def _adopt(ids: NDArray[np.int32], mask: NDArray[np.bool_], spacing_mm: Sequence[float] | None) -> NDArray[np.int32]:
     """Give voxels of the mask without an id that of the nearest voxel with one."""
     orphans = mask & (ids == 0)
     if orphans.any():
-        nearest = ndimage.distance_transform_edt(ids == 0, return_distances=False, return_indices=True)
+        nearest = _nearest(ids > 0, spacing_mm)
         ids[orphans] = ids[tuple(index[orphans] for index in nearest)]
     return ids
+
+
+def _nearest(targets: NDArray[np.bool_], spacing_mm: Sequence[float] | None) -> NDArray[np.int32]:
+    """Index of the nearest target of each voxel, of shape ``(ndim, *S)``."""
+    index: NDArray[np.int32] = ndimage.distance_transform_edt(~targets, sampling=spacing_mm, return_distances=False, return_indices=True)
+    return index
 
 
 def order_instances(ids: NDArray[np.int32], count: int, axis: int, *, descending: bool = False) -> NDArray[np.int32]:

@@ -10,7 +10,8 @@ from typing import Any
 
 from monai.bundle import run as run_bundle
 
-from stseg3d.bundle import WEIGHTS, load_network, read_weights, select_device
+from stseg3d.bundle import WEIGHTS, load_network, read_config, read_metadata, read_weights, select_device
+from stseg3d.networks import check_same_size
 from stseg3d.networks.composite import STAGES
 from stseg3d.training.stages import STAGES_DIR, assemble
 from stseg3d.volumes import load_dataset
@@ -72,6 +73,7 @@ def train_bundle(
     if weights is not None:
         read_weights(weights)
         options["pretrained"] = str(weights)
+    _check_networks(bundle)
     for name in STAGES if stage == "all" else (stage,):
         changed = dict(options)
         if epochs is not None:
@@ -87,6 +89,16 @@ def train_bundle(
     load_network(bundle)  # strict: what was written is what inference will load
     shutil.rmtree(bundle / STAGES_DIR)
     return composite
+
+
+def _check_networks(bundle: Path) -> None:
+    """Each network returns the size it is given, before hours are spent on it."""
+    parser = read_config(bundle, "train.json")
+    network = parser.get_parsed_content("network_def")
+    inputs = read_metadata(bundle)["network_data_format"]["inputs"]["image"]
+    for name in STAGES:
+        size = parser.get_parsed_content(f"{name}_stage").size
+        check_same_size(getattr(network, name), size, int(inputs["num_channels"]), f"{bundle}: {name} network")
 
 
 def _run(bundle: Path, configs: Iterable[str], options: Mapping[str, Any]) -> None:

@@ -146,7 +146,9 @@ class FineBoxesd(Transform):
         case: OpenCase = data["case"]
         grid = case.image.grid
         foreground = resample((case.label > 0)[None], self.rough.size)[0]
-        # What fills less than half of every cell still has to be found: its fullest cells count.
+        if 0 < foreground.max() < self.policy.threshold:
+            # A thin object that fills no cell far enough still has to be learned: its fullest cells count.
+            foreground = foreground / foreground.max()
         proposal = propose_boxes(foreground, grid.resized(self.rough.size), grid, self.fine.size, self.policy)
         return {**data, "proposal": proposal}
 
@@ -160,7 +162,7 @@ class RandFineCropsd(Randomizable, Transform):
         samples: Crops a case, drawn with replacement; None takes each box once, as for validation.
         shift: Largest translation of a box, as a fraction of its extent on each axis.
         scale: Largest change of each face, as a fraction of the box's extent: boxes grow and shrink.
-        negatives: Probability that a crop shows a place without an object instead.
+        negatives: Probability that a crop is drawn anywhere in the volume, most often without an object, instead of at a box.
         target: ``"foreground"``: everything in the crop that is labelled; ``"component"``: only what the box was made for.
         out_channels: Number of classes including background.
 

@@ -44,7 +44,7 @@ finally:
 
 def make_scan(path: Path, slices: int) -> None:
     """A CT phantom, each voxel of a coarser one repeated: only the size counts here."""
-    image, _, grid = ct_phantom((256, 256, slices // 2), seed=0)
+    image, _, grid = ct_phantom((256, 256, slices // 2), seed=8)
     large = image.repeat(2, 0).repeat(2, 1).repeat(2, 2)
     large = large + np.random.default_rng(0).integers(-8, 8, large.shape, dtype=np.int16)
     nib.save(nib.Nifti1Image(large, grid.resized(large.shape).affine), path)

@@ -71,9 +71,7 @@ def test_an_oblique_scan_is_segmented_along_its_nearest_axes(
 
 
 @pytest.mark.parametrize("suffix", [".nii", ".nrrd", ".mha"])
-def test_file_type_makes_no_difference(
-    segmenter: Segmenter, data_dir: Path, expected: np.ndarray, suffix: str, tmp_path: Path
-) -> None:
+def test_file_type_makes_no_difference(segmenter: Segmenter, data_dir: Path, expected: np.ndarray, suffix: str, tmp_path: Path) -> None:
     image = sitk.ReadImage(str(data_dir / "vertebrae_mr/images" / f"{CASE}.nii.gz"))
     sitk.WriteImage(image, str(tmp_path / f"scan{suffix}"))
     out = segmenter.segment(tmp_path / f"scan{suffix}", tmp_path / "out").output

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
 from stseg3d.geometry import Box, Grid
 from stseg3d.inference import BoxProposer, MaskProposer, NetworkProposer, Stage
@@ -168,3 +170,14 @@ def test_the_rough_network_does_not_run_where_boxes_are_given():
     both.rough = None
     labels = pipeline(ROUGH, FINE, POLICY, proposer=PROPOSERS["boxes"]).segment(volume_of(IMAGE), both).labels
     assert dice(labels, BALLS) > 0.95
+
+
+def test_nothing_is_found_in_a_constant_volume_whatever_the_network_says():
+    sure = nn.Conv3d(1, 2, 1)
+    nn.init.zeros_(sure.weight)
+    sure.bias.data = torch.tensor([-9.0, 9.0])
+    proposer = NetworkProposer(sure, Stage((8, 8, 8)), BoxPolicy(), (8, 8, 8))
+    assert proposer.propose(volume_of(np.full((16, 16, 16), 7.0, np.float32))).boxes == []
+    different = np.full((16, 16, 16), 7.0, np.float32)
+    different[0, 0, 0] = 8
+    assert len(proposer.propose(volume_of(different)).boxes) == 1

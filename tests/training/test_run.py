@@ -135,3 +135,12 @@ def test_a_killed_training_goes_on_and_does_not_forget_the_best(bundle: Path, da
     assert bests
     assert bests[0] > 0
     assert not (bundle / "models/stages/last_rough.pt").exists()
+
+
+def test_a_network_that_cannot_take_its_input_is_refused_before_training(bundle: Path, dataset: Path) -> None:
+    path = bundle / "configs/train.json"
+    config = json.loads(path.read_text())
+    config["fine_stage"]["size"] = [16, 16, 15]
+    path.write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=r"fine network must .*\(16, 16, 15\)"):
+        train_bundle(bundle, dataset, epochs=1, device="cpu")
