@@ -8,7 +8,6 @@ import json
 import logging
 import subprocess
 import sys
-import time
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -52,11 +51,9 @@ def test_help_imports_neither_torch_nor_monai(arguments: list[str]) -> None:
             heavy = {"torch", "monai", "numpy", "scipy", "nibabel", "SimpleITK", "itk"} & set(sys.modules)
             sys.exit(f"heavy: {heavy}" if heavy or end.code else 0)
     """
-    start = time.perf_counter()
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("usage: stseg3d")
-    assert time.perf_counter() - start < 2  # 0.06 s on an idle machine, against 4 s with torch and MONAI; lax, as machines are busy
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:

