@@ -215,7 +215,9 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises RuntimeError, UnpicklingError, EOFError, KeyError and more, by what is damaged
-        msg = f"weights {path} must be a state dict saved by torch: {(str(error).strip() or type(error).__name__).splitlines()[0]}"
+        # The first sentence alone: torch goes on to advise loading with weights_only=False, which executes what is in the file.
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0].split(". ")[0]
+        msg = f"weights {path} must be a state dict saved by torch: {reason}"
         raise ValueError(msg) from error
     if isinstance(content, dict) and isinstance(content.get("model"), dict):
         content = content["model"]

@@ -123,9 +123,13 @@ def _train(args: argparse.Namespace) -> int:
     from stseg3d.bundle import find_bundle
     from stseg3d.training.run import train_bundle
 
+    bundle = find_bundle(args.bundle)
+    if not Path(args.bundle).expanduser().is_dir():
+        msg = f"DIR must be a folder of your own, got the embedded {bundle.name}: copy {bundle} and train the copy"
+        raise ValueError(msg)
     _set_threads(args.threads)
     options = {name: getattr(args, name) for name in ("epochs", "budget_s", "seed", "weights") if getattr(args, name) is not None}
-    print(train_bundle(find_bundle(args.bundle), args.data, stage=args.stage, device=args.device, **options))
+    print(train_bundle(bundle, args.data, stage=args.stage, device=args.device, **options))
     return DONE
 
 
@@ -135,6 +139,9 @@ def _evaluate(args: argparse.Namespace) -> int:
     if args.output and args.output.suffix not in (".csv", ".json"):
         msg = f"-o must end on .csv or .json, got {args.output}"
         raise ValueError(msg)
+    if args.output and not args.output.parent.is_dir():
+        msg = f"-o must lie in a folder that exists, got {args.output}"
+        raise FileNotFoundError(msg)
     pairs = pair_cases(args.prediction, args.label, part=args.part)
     rows = [row for pair in _progress(pairs, "cases") for row in evaluate_case(pair, per_class=args.per_class)]
     rows += mean_rows(rows)

@@ -285,6 +285,15 @@ def test_what_the_package_logs_is_shown_once(capsys: pytest.CaptureFixture[str])
     assert capsys.readouterr().err == "stseg3d: a box is clipped\n"
 
 
+def test_a_folder_for_the_table_that_is_not_there_is_told_before_the_work(
+    folders: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert evaluate(*folders, "-o", "none/rows.csv") == 2
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert is_one_sentence(told.err, "-o must lie in a folder that exists, got none/rows.csv")
+
+
 # --- train and demo ----------------------------------------------------------
 
 
@@ -303,6 +312,11 @@ def test_train_is_a_thin_caller(bundle: Path, monkeypatch: pytest.MonkeyPatch, c
     assert capsys.readouterr().out == f"{bundle / 'models' / 'model.pt'}\n"
     expected = {"stage": "fine", "epochs": 3, "budget_s": 120, "device": "cpu", "seed": 5, "weights": Path("w.pt")}
     assert calls == [((bundle, Path("dataset.json")), expected)]
+
+
+def test_an_embedded_bundle_is_not_trained_in_place(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["train", "vertebrae_mr", "--data", "dataset.json"]) == 2
+    assert is_one_sentence(capsys.readouterr().err, "DIR must be a folder of your own", "vertebrae_mr_segmentation and train the copy")
 
 
 def test_demo_says_where_everything_is_and_how_well_it_went(

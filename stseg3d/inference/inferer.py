@@ -22,7 +22,6 @@ from monai.utils.type_conversion import convert_to_dst_type
 from numpy.typing import NDArray
 from torch import Tensor
 
-from stseg3d.geometry import Box
 from stseg3d.inference.fine import FinePolicy, FineStage
 from stseg3d.inference.propose import NetworkProposer, Proposer, whole_volume
 from stseg3d.inference.stages import Stage
@@ -30,7 +29,7 @@ from stseg3d.networks import RoughFineNet
 from stseg3d.ops.boxes import BoxPolicy, DroppedComponent, Proposal, ProposedBox
 from stseg3d.ops.fuse import Canvas
 from stseg3d.ops.instances import order_instances, seeds_on, split_instances
-from stseg3d.ops.resample import resample_region
+from stseg3d.ops.resample import resample_region, slabs
 from stseg3d.volumes import CanonicalVolume, Volume, as_volume
 
 logger = logging.getLogger(__name__)
@@ -202,9 +201,8 @@ class SegmentThenSegmentInferer(Inferer):
         view = self._checked_view(volume)
         foreground = NetworkProposer(network.rough, self.rough, self.policy, self.fine.size, self.precision).foreground(view)
         mask = np.zeros(view.grid.shape, dtype=np.uint8)
-        for start in range(0, mask.shape[-1], 64):
-            slab = Box((*(0,) * (mask.ndim - 1), start), (*mask.shape[:-1], min(start + 64, mask.shape[-1])))
-            mask[slab.slices] = resample_region(foreground[None], view.grid.box, slab)[0] > self.policy.threshold
+        for slab in slabs(mask.shape):
+            mask[slab.slices] = resample_region(foreground[None], view.grid.box, slab)[0] >= self.policy.threshold
         return view.restore(mask)
 
     def view(self, volume: Volume) -> CanonicalVolume:

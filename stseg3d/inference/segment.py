@@ -22,6 +22,7 @@ from stseg3d.inference.propose import BoxProposer, MaskProposer, Proposer
 from stseg3d.networks import RoughFineNet
 from stseg3d.ops.boxes import ProposedBox
 from stseg3d.volumes import (
+    CanonicalVolume,
     Case,
     Volume,
     case_id,
@@ -89,6 +90,9 @@ class Segmenter:
             raise ValueError(msg)
         if output is not None and output not in OUTPUTS:
             msg = f"output must be one of {OUTPUTS}, got {output!r}"
+            raise ValueError(msg)
+        if rough_only and output not in (None, "labels"):
+            msg = f"rough_only gives labels, got output={output!r} too"
             raise ValueError(msg)
         self.inferer = inferer
         self.inferer.output = output or inferer.output
@@ -161,7 +165,9 @@ class Segmenter:
         """A proposer speaks of the canonical view, files speak of the image as it is stored."""
         view = self.inferer.view(volume)
         if mask:
-            return MaskProposer(self.inferer.view(open_volume(mask)), self.inferer.policy, self.inferer.fine.size)
+            # The image's axes for both: the mask may be stored along others.
+            turned = CanonicalVolume(open_volume(mask), self.inferer.axcodes or volume.grid.orientation)
+            return MaskProposer(turned, self.inferer.policy, self.inferer.fine.size)
         if boxes:
             given_boxes = [view.view_box(b) for b in read_boxes(boxes, volume.grid)]
             return BoxProposer(given_boxes, self.inferer.policy, self.inferer.fine.size)

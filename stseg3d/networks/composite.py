@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 STAGES = ("rough", "fine")
@@ -41,22 +40,3 @@ class RoughFineNet(nn.Module):
     def active_parameters(self) -> list[nn.Parameter]:
         """Parameters of the active network, for an optimizer that must leave the other one alone."""
         return list(getattr(self, self.active).parameters())
-
-    def load_stage(self, stage: str, state: dict[str, Tensor]) -> None:
-        """Load one network's weights out of a composite state dict, strictly.
-
-        Args:
-            stage: ``"rough"`` or ``"fine"``.
-            state: State dict of a composite (its keys begin with ``rough.`` and ``fine.``).
-
-        Raises:
-            RuntimeError: If keys are missing, unexpected, or of another shape.
-        """
-        own = {k.removeprefix(f"{stage}."): v for k, v in state.items() if k.startswith(f"{stage}.")}
-        getattr(self, stage).load_state_dict(own, strict=True)
-
-
-@torch.no_grad()
-def parameter_count(network: nn.Module) -> int:
-    """Number of parameters."""
-    return sum(p.numel() for p in network.parameters())

@@ -45,7 +45,7 @@ def picture_of_case(
     view = CanonicalVolume(volume, "RAS")
     seen = view.view(np.asarray(labels))
     known = None if truth is None else view.view(np.asarray(truth))
-    seen_boxes = [_box_in_view(view, box) for box in boxes]
+    seen_boxes = [view.view_box(box) for box in boxes]
     panels = _without_air(_panels(view, seen, known, seen_boxes), view.grid.shape)
     spacing = view.grid.spacing_mm
     extents = [[n * spacing[a] for n, a in zip(p.image.shape, p.axes, strict=True)] for p in panels]
@@ -73,11 +73,6 @@ def _lies_flat(volume: Volume) -> bool:
     """Whether this is a picture, not a patient: depth 1, and axes that nobody placed in the world."""
     affine, spacing = volume.grid.affine, volume.grid.spacing_mm
     return volume.grid.shape[2] == 1 and np.array_equal(affine, np.diag([*spacing, 1.0]))
-
-
-def _box_in_view(view: CanonicalVolume, box: Box) -> Box:
-    spans = [(box.start[s], box.stop[s], view.volume.grid.shape[s], f) for s, f in zip(view.order, view.flips, strict=True)]
-    return Box(tuple(n - b if f else a for a, b, n, f in spans), tuple(n - a if f else b for a, b, n, f in spans))
 
 
 def _panels(view: CanonicalVolume, labels: Labels, truth: Labels | None, boxes: list[Box]) -> list[Panel]:

@@ -203,12 +203,20 @@ class ResumeHandler:
         engine.add_event_handler(Events.COMPLETED, self.remove)
 
     def load(self, engine: Engine) -> None:
-        """Go on where the file says, if there is one."""
+        """Go on where the file says, if there is one.
+
+        Raises:
+            ValueError: If it is of other networks.
+        """
         if not self.path.is_file():
             return
         found = torch.load(self.path, map_location="cpu", weights_only=True)
-        for name, state in found["objects"].items():
-            self.objects[name].load_state_dict(state)
+        try:
+            for name, state in found["objects"].items():
+                self.objects[name].load_state_dict(state)
+        except (RuntimeError, ValueError, KeyError) as error:  # of modules, optimizers, and a name that is no longer there
+            msg = f"{self.path}: the stopped training must be of this network and optimizer; delete the file to begin anew"
+            raise ValueError(msg) from error
         engine.state.epoch, engine.state.iteration = found["epoch"], found["iteration"]
         logger.info("%s: going on after epoch %d", self.path, found["epoch"])
 

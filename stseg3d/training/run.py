@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import warnings
 from collections.abc import Iterable, Mapping
@@ -15,6 +16,8 @@ from stseg3d.networks import check_same_size
 from stseg3d.networks.composite import STAGES
 from stseg3d.training.stages import STAGES_DIR, assemble
 from stseg3d.volumes import load_dataset
+
+logger = logging.getLogger(__name__)
 
 CONFIGS = {"rough": ("train.json", "train_rough.json"), "fine": ("train.json",)}
 
@@ -35,7 +38,7 @@ def train_bundle(
 ) -> Path:
     """Train a bundle on one's own labels and write its ``models/model.pt``.
 
-    A stage that was killed goes on where it was when the same command is given again.
+    A stage that was killed goes on where it was when the same command is given again, and one that was complete is not trained again.
 
     Args:
         bundle: Folder with ``configs/train.json`` and ``train_rough.json``.
@@ -48,11 +51,11 @@ def train_bundle(
         weights: Composite ``model.pt`` to start from.
 
     Returns:
-        Path of the composite weights.
+        Path of the composite weights; of the stage's own where the other one is still to be trained.
 
     Raises:
         OSError: If a file is missing.
-        ValueError: If the data set or an option breaks a rule.
+        ValueError: If the data set or an option breaks a rule, or a stage ended before its first validation.
     """
     if stage not in (*STAGES, "all"):
         msg = f"stage must be one of {(*STAGES, 'all')}, got {stage!r}"
@@ -80,15 +83,28 @@ def train_bundle(
             changed[f"epochs#{name}"] = epochs
         if budget_s is not None:
             changed["budget_s"] = budget_s * (SHARE[name] if stage == "all" else 1)
-        _run(bundle, CONFIGS[name], changed)
+        _train_stage(bundle, name, changed, again=stage != "all")
     composite = assemble(bundle)
     if composite is None:
-        other = next(s for s in STAGES if not (bundle / STAGES_DIR / f"{s}.pt").is_file())
-        msg = f"{bundle / WEIGHTS}: the {other} stage must be trained too, got only the other"
-        raise ValueError(msg)
+        logger.warning("%s: the other stage is still to be trained, before %s can be made", bundle, WEIGHTS)
+        return bundle / STAGES_DIR / f"{stage}.pt"
     load_network(bundle)  # strict: what was written is what inference will load
     shutil.rmtree(bundle / STAGES_DIR)
     return composite
+
+
+def _train_stage(bundle: Path, name: str, options: Mapping[str, Any], *, again: bool) -> None:
+    """Train one stage; one that an earlier call has finished only if asked for ``again``."""
+    best, last = bundle / STAGES_DIR / f"{name}.pt", bundle / STAGES_DIR / f"last_{name}.pt"
+    if best.is_file() and not last.is_file():
+        if not again:
+            logger.warning("%s: the %s stage is complete and is not trained again; delete the file to begin anew", best, name)
+            return
+        best.unlink()
+    _run(bundle, CONFIGS[name], options)
+    if not best.is_file():
+        msg = f"{bundle}: the {name} stage must be validated at least once, but ended before: give it more epochs or a longer budget"
+        raise ValueError(msg)
 
 
 def _check_networks(bundle: Path) -> None:

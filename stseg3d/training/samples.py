@@ -47,20 +47,26 @@ class OpenCased(Transform):
     Args:
         axcodes: Axis order in which the networks see a volume; None keeps the file's own.
         foreground: Whether every label above 0 becomes class 1; otherwise labels are classes.
+        in_channels: Channels that the networks take; a fourth dimension of the image counts them.
         out_channels: Number of classes including background.
     """
 
-    def __init__(self, axcodes: str | None = "RAS", foreground: bool = True, out_channels: int = 2) -> None:
+    def __init__(self, axcodes: str | None = "RAS", foreground: bool = True, in_channels: int = 1, out_channels: int = 2) -> None:
         super().__init__()
-        self.axcodes, self.foreground, self.out_channels = axcodes, foreground, out_channels
+        self.axcodes, self.foreground = axcodes, foreground
+        self.in_channels, self.out_channels = in_channels, out_channels
 
     def __call__(self, data: Data) -> dict[Hashable, Any]:
         """See the class.
 
         Raises:
-            ValueError: If the label lies on another grid than the image, has several channels, or holds classes that do not exist.
+            ValueError: If the image has another number of channels, or the label lies on another grid than the image, has several
+                channels, or holds classes that do not exist.
         """
-        image, label = open_volume(data["image"]), open_volume(data["label"])
+        image, label = open_volume(data["image"], channels_last=True), open_volume(data["label"])
+        if image.channels != self.in_channels:
+            msg = f"{image.name}: the image must have in_channels={self.in_channels} channel(s), got {image.channels}"
+            raise ValueError(msg)
         if label.channels != 1 or not label.grid.is_close(image.grid):
             msg = f"{label.name}: the label must have one channel on the grid of {image.name}, got {label.channels} on another grid"
             msg = msg if label.channels == 1 else f"{label.name}: the label must have one channel, got {label.channels}"

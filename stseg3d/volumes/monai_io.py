@@ -28,11 +28,11 @@ class LoadImageVolumed(MapTransform):
 
     Args:
         keys: Keys of the paths.
-        channels_last: Whether the fourth dimension of a file counts channels.
+        channels_last: Whether the fourth dimension of a file counts channels, as ``stseg3d segment`` has it; otherwise it is refused.
         allow_missing_keys: Whether a key may be missing.
     """
 
-    def __init__(self, keys: KeysCollection, channels_last: bool = False, allow_missing_keys: bool = False) -> None:
+    def __init__(self, keys: KeysCollection, channels_last: bool = True, allow_missing_keys: bool = False) -> None:
         super().__init__(keys, allow_missing_keys)
         self.channels_last = channels_last
 

@@ -291,6 +291,13 @@ def test_a_mask_may_be_stored_along_other_axes_and_be_coarser(segmenter, scan, w
     assert dice(labels_of(segmenter.segment(scan, tmp_path / "out", mask=mask)), MASK) > 0.97
 
 
+def test_a_mask_is_turned_as_the_image_is_where_the_networks_see_the_files_own_axes(segmenter, scan, write_nifti, tmp_path):
+    segmenter.inferer.axcodes = segmenter.inferer.number_from = None
+    turned = Grid(SHAPE, AFFINE).view((1, 2, 0), (True, False, True))
+    mask = write_nifti("mask.nii", np.ascontiguousarray(MASK.astype(np.uint8).transpose(1, 2, 0)[::-1, :, ::-1]), turned.affine)
+    assert dice(labels_of(segmenter.segment(scan, tmp_path / "out", mask=mask)), MASK) > 0.97
+
+
 def test_after_given_boxes_the_network_proposes_again(segmenter, scan, tmp_path):
     first = segmenter.segment(scan, tmp_path / "a")
     (tmp_path / "boxes.json").write_text('[{"start": [0, 0, 0], "stop": [8, 8, 8]}]')
@@ -399,12 +406,21 @@ def test_damaged_weights_are_refused(tmp_path):
     weights.write_bytes(weights.read_bytes()[:200])
     with pytest.raises(ValueError, match=r"model\.pt must be a state dict saved by torch"):
         Segmenter(bundle, device="cpu")
+    weights.write_bytes(b"not a checkpoint")
+    with pytest.raises(ValueError, match=r"model\.pt must be a state dict saved by torch: [^.]+$"):  # and no advice to execute it
+        Segmenter(bundle, device="cpu")
 
 
 def test_a_bundle_of_another_kind_is_refused(tmp_path):
     bundle = make_bundle(tmp_path / "b", inferer={"_target_": "SimpleInferer"})
     with pytest.raises(ValueError, match=f"^bundle {bundle}: inferer must be a SegmentThenSegmentInferer, got SimpleInferer$"):
         Segmenter(bundle, device="cpu")
+
+
+@pytest.mark.parametrize("output", ["instances", "probabilities"])
+def test_the_rough_network_alone_gives_labels_only(bundle, output):
+    with pytest.raises(ValueError, match=f"rough_only gives labels, got output='{output}' too"):
+        Segmenter(bundle, device="cpu", rough_only=True, output=output)
 
 
 def test_unknown_options_are_refused(bundle):

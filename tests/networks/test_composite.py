@@ -8,7 +8,6 @@ from monai.networks.nets import UNet
 from torch import nn
 
 from stseg3d.networks import RoughFineNet, SqueezeDepth
-from stseg3d.networks.composite import parameter_count
 
 PARAMETERS = ("weight", "bias")
 
@@ -45,43 +44,12 @@ def test_another_stage_is_refused(active):
         composite(active)
 
 
-@pytest.mark.parametrize(("stage", "other"), [("rough", "fine"), ("fine", "rough")])
-def test_one_stage_is_loaded_and_the_other_is_left_alone(stage, other):
-    network, trained = composite(), composite()
-    with torch.no_grad():
-        for parameter in trained.parameters():
-            parameter.fill_(7)
-    network.load_stage(stage, trained.state_dict())
-    for name, parameter in network.named_parameters():
-        expected = trained if name.startswith(stage) else composite()
-        torch.testing.assert_close(parameter, expected.get_parameter(name))
-        assert name.startswith((stage, other))
-
-
-def test_loading_a_stage_is_strict():
-    state = composite().state_dict()
-    without = {k: v for k, v in state.items() if k != "fine.bias"}
-    with pytest.raises(RuntimeError, match=r'Missing key\(s\).*"bias"'):
-        composite().load_stage("fine", without)
-    composite().load_stage("rough", without)  # what is missing belongs to the other stage
-    with pytest.raises(RuntimeError, match=r'Unexpected key\(s\).*"scale"'):
-        composite().load_stage("fine", state | {"fine.scale": torch.ones(1)})
-    with pytest.raises(RuntimeError, match="size mismatch for weight"):
-        composite(fine_classes=2).load_stage("fine", state)
-    with pytest.raises(RuntimeError, match=r"Missing key\(s\)"):
-        composite().load_stage("fine", {})
-
-
 @pytest.mark.parametrize("active", ["rough", "fine"])
 def test_the_composite_can_be_scripted(active):
     unet = UNet(spatial_dims=2, in_channels=1, out_channels=2, channels=(4, 8), strides=(2,))
     network = RoughFineNet(SqueezeDepth(unet), nn.Conv3d(1, 3, 1), active).eval()
     x = torch.randn(1, 1, 8, 8, 1)
     torch.testing.assert_close(torch.jit.script(network)(x), network(x))
-
-
-def test_parameters_are_counted():
-    assert parameter_count(composite()) == (2 + 2) + (3 * 27 + 3)
 
 
 # --- depth 1 -----------------------------------------------------------------

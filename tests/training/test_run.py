@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from stseg3d.bundle import WEIGHTS, find_bundle, load_network
-from stseg3d.training.run import train_bundle
+from stseg3d.training.run import _run, train_bundle
 
 SIZE = (16, 16, 16)
 
@@ -82,10 +82,10 @@ def test_the_fine_stage_leaves_the_rough_network_alone(bundle: Path, dataset: Pa
     assert not all(torch.equal(first[k], again[k]) for k in first if k.startswith("fine."))
 
 
-def test_one_stage_alone_does_not_make_a_composite(bundle: Path, dataset: Path) -> None:
-    with pytest.raises(ValueError, match="fine stage must be trained too"):
-        train_bundle(bundle, dataset, stage="rough", epochs=1, device="cpu")
+def test_one_stage_alone_does_not_make_a_composite_and_both_in_turn_do(bundle: Path, dataset: Path) -> None:
+    assert train_bundle(bundle, dataset, stage="rough", epochs=1, device="cpu") == bundle / "models/stages/rough.pt"
     assert not (bundle / WEIGHTS).exists()
+    assert train_bundle(bundle, dataset, stage="fine", epochs=1, device="cpu") == bundle / WEIGHTS
 
 
 def test_without_validation_cases_nothing_is_trained(bundle: Path, dataset: Path) -> None:
@@ -127,8 +127,7 @@ def test_a_killed_training_goes_on_and_does_not_forget_the_best(bundle: Path, da
     bests: list[float] = []
     load = KeepBest.load_state_dict
     monkeypatch.setattr(KeepBest, "load_state_dict", lambda self, state: (bests.append(state["best"]), load(self, state)))
-    with pytest.raises(ValueError, match="fine stage"):
-        train_bundle(bundle, dataset, stage="rough", epochs=4, device="cpu")
+    train_bundle(bundle, dataset, stage="rough", epochs=4, device="cpu")
     assert seen == [3, 4]
     assert bests
     assert bests[0] > 0
@@ -142,3 +141,64 @@ def test_a_network_that_cannot_take_its_input_is_refused_before_training(bundle:
     path.write_text(json.dumps(config))
     with pytest.raises(ValueError, match=r"fine network must .*\(16, 16, 15\)"):
         train_bundle(bundle, dataset, epochs=1, device="cpu")
+
+
+def test_a_training_killed_in_the_fine_stage_does_not_repeat_the_rough_one(
+    bundle: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[str] = []
+
+    def killed_in_fine(bundle: Path, configs: tuple[str, ...], options: dict[str, Any]) -> None:
+        ran.append("rough" if len(configs) == 2 else "fine")
+        if ran == ["rough", "fine"]:
+            raise KeyboardInterrupt
+        _run(bundle, configs, options)
+
+    monkeypatch.setattr("stseg3d.training.run._run", killed_in_fine)
+    with pytest.raises(KeyboardInterrupt):
+        train_bundle(bundle, dataset, epochs=1, device="cpu")
+    rough = torch.load(bundle / "models/stages/rough.pt", weights_only=True)
+    train_bundle(bundle, dataset, epochs=1, device="cpu")
+    assert ran == ["rough", "fine", "fine"]
+    state = torch.load(bundle / WEIGHTS, weights_only=True)
+    assert all(torch.equal(rough[name].half(), state[name]) for name in state if name.startswith("rough."))
+
+
+def test_a_stage_without_a_validation_is_an_error_and_older_weights_are_not_passed_off_as_new(bundle: Path, dataset: Path) -> None:
+    old = train_bundle(bundle, dataset, epochs=1, device="cpu").read_bytes()
+    path = bundle / "configs/train.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"validate_every": {"rough": 5, "fine": 1}}))
+    with pytest.raises(ValueError, match="rough stage must be validated at least once"):
+        train_bundle(bundle, dataset, epochs=2, device="cpu")
+    assert (bundle / WEIGHTS).read_bytes() == old
+
+
+def test_a_stopped_training_of_another_network_is_refused(bundle: Path, dataset: Path) -> None:
+    last = bundle / "models/stages/last_rough.pt"
+    last.parent.mkdir(parents=True)
+    torch.save({"objects": {"model": {"other": torch.zeros(1)}}, "epoch": 1, "iteration": 1}, last)
+    with pytest.raises(ValueError, match=r"last_rough\.pt: the stopped training must be of this network.*delete"):
+        train_bundle(bundle, dataset, epochs=2, device="cpu")
+
+
+def test_a_network_of_two_channels_learns_from_a_fourth_dimension(bundle: Path, dataset: Path) -> None:
+    for path in dataset.parent.glob("image*.nii.gz"):
+        image = np.asarray(nib.load(path).dataobj)
+        nib.save(nib.Nifti1Image(np.stack([image, image], axis=-1), np.eye(4)), path)
+    with pytest.raises(ValueError, match=r"image\d\.nii\.gz: the image must have in_channels=1 channel\(s\), got 2"):
+        train_bundle(bundle, dataset, epochs=1, device="cpu")
+    path = bundle / "configs/train.json"
+    config = json.loads(path.read_text())
+    for stage in ("rough", "fine"):
+        config[f"{stage}_network_def"]["in_channels"] = 2
+    config["open_case"]["in_channels"] = 2
+    path.write_text(json.dumps(config))
+    metadata = bundle / "configs/metadata.json"
+    content = json.loads(metadata.read_text())
+    content["network_data_format"]["inputs"]["image"]["num_channels"] = 2
+    metadata.write_text(json.dumps(content))
+    inference = json.loads((bundle / "configs/inference.json").read_text())
+    for stage in ("rough", "fine"):
+        inference[f"{stage}_network_def"]["in_channels"] = 2
+    (bundle / "configs/inference.json").write_text(json.dumps(inference))
+    assert train_bundle(bundle, dataset, epochs=1, device="cpu").is_file()
