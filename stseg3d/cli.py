@@ -97,13 +97,13 @@ def _cases(args: argparse.Namespace) -> tuple[list[Case], list[Exception]]:
     errors: list[Exception] = []
     for path in args.inputs:
         try:
-            find_cases([path])
+            find_cases([path], skip_outputs=True)
         except BAD_INPUT as error:
             _fail(error, args)
             errors.append(error)
         else:
             good.append(path)
-    cases = find_cases(good) if good else []  # together: two cases of one name would overwrite each other
+    cases = find_cases(good, skip_outputs=True) if good else []  # together: two cases of one name would overwrite each other
     if (args.mask or args.boxes) and len(cases) + len(errors) > 1:
         msg = f"--mask and --boxes are for one case, got {len(cases) + len(errors)}"
         raise ValueError(msg)

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 from torch import nn
+from tqdm import tqdm
 
 from stseg3d.geometry import Box
 from stseg3d.inference.stages import Stage, evaluating, probabilities
@@ -62,12 +63,14 @@ class FineStage:
         stage: Its input.
         policy: See :class:`FinePolicy`.
         precision: ``"float32"``, ``"bfloat16"`` or ``"float16"``.
+        progress: Whether a terminal shows how many boxes are done.
     """
 
     network: nn.Module
     stage: Stage
     policy: FinePolicy
     precision: str = "float32"
+    progress: bool = False
     counts: Counter[str] = field(default_factory=Counter)
 
     def paint(self, volume: Volume, proposal: Proposal, canvas: Canvas) -> list[ProposedBox]:
@@ -87,6 +90,8 @@ class FineStage:
         # Boxes that may come to overlap by growing belong to one cluster from the start.
         reach = [self._grown(b.box, volume.grid.shape, set(_faces(b.box))) for b in proposal.boxes]
         used: list[ProposedBox] = []
+        # None: only where there is a terminal to draw on.
+        bar = tqdm(total=len(reach), desc="boxes", leave=False, disable=None if self.progress else True)
         for group in _batched(clusters(reach), self.policy.batch_size):
             members = [i for cluster in group for i in cluster]
             boxes = [proposal.boxes[i] for i in members]
@@ -100,6 +105,8 @@ class FineStage:
             for cluster in group:
                 canvas.paint([crops[place[i]] for i in cluster])
             used += boxes
+            bar.update(len(boxes))
+        bar.close()
         return used
 
     def _run(self, volume: Volume, proposal: Proposal, boxes: Sequence[ProposedBox]) -> list[FineCrop]:
@@ -188,13 +195,17 @@ def touched_faces(crop: FineCrop, shape: Sequence[int], boxes: Sequence[Box]) ->
         Pairs of axis and side, 0 for the lower and 1 for the upper face.
     """
     mask = crop.probabilities[0] < crop.probabilities[1:].max(axis=0)
+    near = [b for b in boxes if b != crop.box and b.overlaps(crop.box)]
     touched = set()
     for axis, side in _faces(crop.box):
         at = (crop.box.start, crop.box.stop)[side][axis]
         if at == (0, shape[axis])[side] or mask.shape[axis] == 1:
             continue
         plane = np.argwhere(np.take(mask, -1 if side else 0, axis=axis))
-        if len(plane) and not any(b != crop.box and b.contains(_patch(crop, plane, axis, side)) for b in boxes):
+        if not len(plane):
+            continue
+        patch = _patch(crop, plane, axis, side)
+        if not any(b.contains(patch) for b in near):
             touched.add((axis, side))
     return touched
 

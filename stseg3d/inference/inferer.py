@@ -78,6 +78,7 @@ class SegmentThenSegmentInferer(Inferer):
         number_from: World direction whose end gets instance 1, such as ``"S"`` for the top; by default the file order of ``axcodes``.
         precision: ``"float32"``, ``"bfloat16"`` or ``"float16"``, whatever autocast surrounds the call.
         proposer: Other source of boxes than the rough network.
+        progress: Whether a terminal shows how many boxes are done.
 
     Raises:
         ValueError: If an option is unknown.
@@ -105,6 +106,7 @@ class SegmentThenSegmentInferer(Inferer):
         number_from: str | None = None,
         precision: str = "float32",
         proposer: Proposer | None = None,
+        progress: bool = False,
     ) -> None:
         super().__init__()
         if output not in OUTPUTS or when_empty not in EMPTY:
@@ -124,6 +126,7 @@ class SegmentThenSegmentInferer(Inferer):
         self.axcodes, self.number_from = axcodes, number_from
         self.precision = precision
         self.proposer = proposer
+        self.progress = progress
 
     def __call__(self, inputs: Tensor, network: RoughFineNet, *args: Any, **kwargs: Any) -> Tensor:
         """Segment a batch of images.
@@ -146,12 +149,13 @@ class SegmentThenSegmentInferer(Inferer):
         # A plain tensor would make MONAI's Invertd leave the result as it is, with no more than a warning.
         return convert_to_dst_type(out, inputs, dtype=out.dtype)[0]  # type: ignore[no-any-return]
 
-    def segment(self, volume: Volume, network: RoughFineNet) -> Segmentation:
+    def segment(self, volume: Volume, network: RoughFineNet, proposer: Proposer | None = None) -> Segmentation:
         """Segment one volume, reading it as needed.
 
         Args:
             volume: Volume of ``in_channels`` channels.
             network: Composite with ``.rough`` and ``.fine``.
+            proposer: Where to look, on the canonical view (see :meth:`view`); by default the inferer's own, or the rough network.
 
         Returns:
             Labels in the volume's own axis order, with what is to be known about them.
@@ -161,14 +165,15 @@ class SegmentThenSegmentInferer(Inferer):
         """
         view = self._checked_view(volume)
         clock = Stopwatch()
+        proposer = proposer or self.proposer
         with clock("rough"):
-            proposer = self.proposer or NetworkProposer(network.rough, self.rough, self.policy, self.fine.size, self.precision)
-            proposal = proposer.propose(view)
-        warnings = self._warnings(view, proposal)
+            own = NetworkProposer(network.rough, self.rough, self.policy, self.fine.size, self.precision)
+            proposal = (proposer or own).propose(view)
+        warnings = self._warnings(view, proposal, given=proposer is not None)
         if not proposal.boxes and self.when_empty == "tile":
             proposal = replace(proposal, boxes=whole_volume(view, self.policy, self.fine.size).boxes)
         canvas = Canvas(view.grid.shape, self.out_channels, self.fine_policy.fusion, keep_probabilities=self.output == "probabilities")
-        stage = FineStage(network.fine, self.fine, self.fine_policy, self.precision)
+        stage = FineStage(network.fine, self.fine, self.fine_policy, self.precision, self.progress)
         with clock("fine"):
             boxes = stage.paint(view, proposal, canvas)
         labels = canvas.labels
@@ -176,7 +181,7 @@ class SegmentThenSegmentInferer(Inferer):
             with clock("instances"):
                 labels = self._instances(view, labels, proposal, boxes)
         if not labels.any() and proposal.boxes:
-            warnings.append("the rough stage proposed boxes, but the fine stage found nothing in them")
+            warnings.append("the fine stage found nothing in the boxes")
         for sentence in warnings:
             logger.warning("%s: %s", volume.name, sentence)
         return Segmentation(
@@ -235,12 +240,13 @@ class SegmentThenSegmentInferer(Inferer):
         out[where.slices] = ids
         return out
 
-    def _warnings(self, view: CanonicalVolume, proposal: Proposal) -> list[str]:
+    def _warnings(self, view: CanonicalVolume, proposal: Proposal, *, given: bool) -> list[str]:
         said = []
         if not proposal.boxes:
-            said.append("nothing found by the rough stage" + (": the whole volume is tiled" if self.when_empty == "tile" else ""))
+            nothing = "nothing to look at in the mask or boxes given" if given else "nothing found by the rough stage"
+            said.append(nothing + (": the whole volume is tiled" if self.when_empty == "tile" else ""))
         factors = [n / r for n, r in zip(view.grid.shape, self.rough.size, strict=True) if n > 1]
-        if self.proposer is None and max(factors, default=1.0) < WORTH_IT:
+        if not given and max(factors, default=1.0) < WORTH_IT:
             said.append(f"downscaling below {WORTH_IT:g}x ({max(factors, default=1.0):.2f}x): two stages may not help")
         if any(b.box.voxels > prod(view.grid.shape) / 2 for b in proposal.boxes):
             said.append("an object fills more than half of the volume: two stages may not help")

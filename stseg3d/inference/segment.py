@@ -96,6 +96,7 @@ class Segmenter:
             raise ValueError(msg)
         self.inferer = inferer
         self.inferer.output = output or inferer.output
+        self.inferer.progress = True
         self.rough_only = rough_only
         self.about = {
             "name": self.bundle.name,
@@ -154,12 +155,7 @@ class Segmenter:
                 labels = self.inferer.rough_only(volume, self.network)
             return Segmentation(labels, seconds=clock.seconds), "rough network alone"
         how = f"mask {mask}" if mask else f"boxes {boxes}" if boxes else "rough network"
-        own = self.inferer.proposer
-        self.inferer.proposer = self._proposer(volume, mask, boxes) or own
-        try:
-            return self.inferer.segment(volume, self.network), how
-        finally:
-            self.inferer.proposer = own
+        return self.inferer.segment(volume, self.network, self._proposer(volume, mask, boxes)), how
 
     def _proposer(self, volume: Volume, mask: Path | None, boxes: Path | None) -> Proposer | None:
         """A proposer speaks of the canonical view, files speak of the image as it is stored."""

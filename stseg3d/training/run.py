@@ -55,7 +55,7 @@ def train_bundle(
 
     Raises:
         OSError: If a file is missing.
-        ValueError: If the data set or an option breaks a rule, or a stage ended before its first validation.
+        ValueError: If the data set or an option breaks a rule, or a stage reaches no validation score.
     """
     if stage not in (*STAGES, "all"):
         msg = f"stage must be one of {(*STAGES, 'all')}, got {stage!r}"
@@ -70,6 +70,7 @@ def train_bundle(
         "dataset_dir": str(json_path.parent),
         "dataset_json": str(json_path),
         "device": f"$torch.device({str(select_device(device))!r})",
+        "composite": False,  # made below, when all stages are there: never half of this task and half of another
     }
     if seed is not None:
         options["seed"] = seed
@@ -103,7 +104,7 @@ def _train_stage(bundle: Path, name: str, options: Mapping[str, Any], *, again: 
         best.unlink()
     _run(bundle, CONFIGS[name], options)
     if not best.is_file():
-        msg = f"{bundle}: the {name} stage must be validated at least once, but ended before: give it more epochs or a longer budget"
+        msg = f"{bundle}: the {name} stage must reach a validation score, got none"
         raise ValueError(msg)
 
 
@@ -111,14 +112,15 @@ def _check_networks(bundle: Path) -> None:
     """Each network returns the size it is given, before hours are spent on it."""
     parser = read_config(bundle, "train.json")
     network = parser.get_parsed_content("network_def")
-    inputs = read_metadata(bundle)["network_data_format"]["inputs"]["image"]
+    channels = read_metadata(bundle).get("network_data_format", {}).get("inputs", {}).get("image", {}).get("num_channels", 1)
     for name in STAGES:
         size = parser.get_parsed_content(f"{name}_stage").size
-        check_same_size(getattr(network, name), size, int(inputs["num_channels"]), f"{bundle}: {name} network")
+        check_same_size(getattr(network, name), size, int(channels), f"{bundle}: {name} network")
 
 
 def _run(bundle: Path, configs: Iterable[str], options: Mapping[str, Any]) -> None:
     files = [str(bundle / "configs" / name) for name in configs]
+    logging.getLogger("monai.bundle.scripts").setLevel(logging.WARNING)  # its summary of our own arguments
     with warnings.catch_warnings():
         # MONAI says each time that a config may execute code; the README says it once.
         warnings.filterwarnings("ignore", message="parsing config_file", category=UserWarning)

@@ -61,18 +61,19 @@ def output_name(case: str, suffix: str = "seg") -> str:
     return f"{case}_{suffix}.nii.gz"
 
 
-def find_cases(inputs: Iterable[Path | str]) -> list[Case]:
+def find_cases(inputs: Iterable[Path | str], *, skip_outputs: bool = False) -> list[Case]:
     """Cases at the given paths, each with a name of its own.
 
     Args:
         inputs: Files, DICOM series folders, and folders of such files (not searched any deeper), taken in order of name.
+        skip_outputs: Leave out what ``stseg3d segment`` wrote into a folder: ``<case>_seg.*`` with ``<case>_seg.json`` beside it.
 
     Raises:
         FileNotFoundError: If a path does not exist.
         ValueError: If a folder holds no volume, a file is not one, or two cases have one name.
     """
     cases: dict[str, Case] = {}
-    for image in (image for source in inputs for image in _images_at(Path(source))):
+    for image in (image for source in inputs for image in _images_at(Path(source), skip_outputs=skip_outputs)):
         case = Case(case_id(image), image)
         if case.id in cases:
             msg = f"{image}: case name must be unique, got {case.id!r} twice, also from {cases[case.id].image}"
@@ -112,7 +113,7 @@ def load_dataset(path: Path | str) -> Dataset:
     return Dataset(str(content.get("name", path.parent.name)), _label_names(content.get("labels", {}), path), **lists)
 
 
-def _images_at(path: Path) -> list[Path]:
+def _images_at(path: Path, *, skip_outputs: bool) -> list[Path]:
     if not path.exists():
         msg = f"{path}: file or folder must exist, got none"
         raise FileNotFoundError(msg)
@@ -123,12 +124,18 @@ def _images_at(path: Path) -> list[Path]:
         return [path]
     files = sorted(p for p in path.iterdir() if p.is_file() and not p.name.startswith("."))
     volumes = [p for p in files if is_volume_file(p) and volume_suffix(p).lower() not in DICOM_SUFFIXES]
+    volumes = [p for p in volumes if not (skip_outputs and _is_output(p))]
     if volumes:
         return volumes
     if any(is_dicom(p) for p in files):
         return [path]
     msg = f"{path}: folder must hold volumes, such as .nii.gz, or a DICOM series, got {len(files)} other files"
     raise ValueError(msg)
+
+
+def _is_output(path: Path) -> bool:
+    name = case_id(path)
+    return name.endswith("_seg") and path.with_name(f"{name}.json").is_file()
 
 
 def is_dicom(path: Path) -> bool:

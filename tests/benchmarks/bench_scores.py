@@ -42,11 +42,7 @@ def true_boxes(segmenter: Segmenter, volume: Volume, label: Volume) -> Labels:
     view = inferer.view(label)
     on_rough_grid = resample(view.read() > 0, inferer.rough.size) >= 0.5
     mask = ArrayVolume(on_rough_grid, view.grid.resized(inferer.rough.size), label.name)
-    inferer.proposer = MaskProposer(mask, inferer.policy, inferer.fine.size)
-    try:
-        return inferer.segment(volume, segmenter.network).labels
-    finally:
-        inferer.proposer = None
+    return inferer.segment(volume, segmenter.network, MaskProposer(mask, inferer.policy, inferer.fine.size)).labels
 
 
 WAYS: dict[str, Callable[[Segmenter, Volume, Volume], Labels]] = {

@@ -181,3 +181,10 @@ def test_nothing_is_found_in_a_constant_volume_whatever_the_network_says():
     different = np.full((16, 16, 16), 7.0, np.float32)
     different[0, 0, 0] = 8
     assert len(proposer.propose(volume_of(different)).boxes) == 1
+
+
+def test_an_empty_mask_is_not_blamed_on_the_rough_network():
+    inferer = pipeline(ROUGH, FINE)
+    empty = MaskProposer(inferer.view(mask_volume(np.zeros(SHAPE))), POLICY, FINE)
+    found = inferer.segment(VOLUME, networks(), empty)
+    assert found.warnings == ["nothing to look at in the mask or boxes given"]

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from stseg3d.bundle import WEIGHTS, find_bundle, load_network
+from stseg3d.training import KeepBest, ResumeHandler
 from stseg3d.training.run import _run, train_bundle
 
 SIZE = (16, 16, 16)
@@ -108,8 +109,6 @@ def test_a_time_budget_ends_training_early_and_whole(bundle: Path, dataset: Path
 
 
 def test_a_killed_training_goes_on_and_does_not_forget_the_best(bundle: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from stseg3d.training import KeepBest, ResumeHandler
-
     save = ResumeHandler.save
     seen: list[int] = []
 
@@ -164,13 +163,33 @@ def test_a_training_killed_in_the_fine_stage_does_not_repeat_the_rough_one(
     assert all(torch.equal(rough[name].half(), state[name]) for name in state if name.startswith("rough."))
 
 
-def test_a_stage_without_a_validation_is_an_error_and_older_weights_are_not_passed_off_as_new(bundle: Path, dataset: Path) -> None:
-    old = train_bundle(bundle, dataset, epochs=1, device="cpu").read_bytes()
+def test_a_stage_that_ends_between_two_validations_is_validated_at_its_end(bundle: Path, dataset: Path) -> None:
     path = bundle / "configs/train.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"validate_every": {"rough": 5, "fine": 1}}))
-    with pytest.raises(ValueError, match="rough stage must be validated at least once"):
-        train_bundle(bundle, dataset, epochs=2, device="cpu")
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"validate_every": {"rough": 5, "fine": 5}}))
+    train_bundle(bundle, dataset, epochs=2, device="cpu")
+    load_network(bundle)
+
+
+def test_a_stage_without_a_score_is_an_error_and_older_weights_are_not_passed_off_as_new(
+    bundle: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = train_bundle(bundle, dataset, epochs=1, device="cpu").read_bytes()
+    monkeypatch.setattr("stseg3d.training.KeepBest._keep", lambda *_: None)  # as with a Dice of NaN
+    with pytest.raises(ValueError, match="rough stage must reach a validation score"):
+        train_bundle(bundle, dataset, epochs=1, device="cpu")
     assert (bundle / WEIGHTS).read_bytes() == old
+
+
+def test_the_composite_of_another_task_is_not_touched_before_both_stages_are_trained(
+    bundle: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = train_bundle(bundle, dataset, epochs=1, device="cpu").read_bytes()
+    seen: list[bytes] = []
+    train = ResumeHandler.remove
+    monkeypatch.setattr(ResumeHandler, "remove", lambda self, engine: (seen.append((bundle / WEIGHTS).read_bytes()), train(self, engine)))
+    new = train_bundle(bundle, dataset, epochs=1, device="cpu", seed=5).read_bytes()
+    assert seen == [old, old]
+    assert new != old
 
 
 def test_a_stopped_training_of_another_network_is_refused(bundle: Path, dataset: Path) -> None:

@@ -138,3 +138,11 @@ def test_importing_the_package_imports_no_heavy_library():
     heavy = ["torch", "monai", "itk", "SimpleITK", "nibabel", "scipy"]
     code = f"import sys, stseg3d.volumes; print([name for name in {heavy} if name in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=REPOSITORY).stdout.strip() == "[]"
+
+
+def test_what_segment_wrote_into_a_folder_can_be_left_out(tmp_path):
+    for name in ("a.nii.gz", "a_seg.nii.gz", "a_seg.json", "b_seg.nii.gz", "c.nii.gz", "c.json"):
+        (tmp_path / name).touch()
+    assert [case.id for case in find_cases([tmp_path])] == ["a", "a_seg", "b_seg", "c"]
+    # b_seg has no report beside it: somebody else's file; and c.json is no report of ours
+    assert [case.id for case in find_cases([tmp_path], skip_outputs=True)] == ["a", "b_seg", "c"]
