@@ -65,7 +65,8 @@ def find_cases(inputs: Iterable[Path | str], *, skip_outputs: bool = False) -> l
     """Cases at the given paths, each with a name of its own.
 
     Args:
-        inputs: Files, DICOM series folders, and folders of such files (not searched any deeper), taken in order of name.
+        inputs: Files, DICOM series folders, and folders of such files or of such folders (not searched any deeper), taken in order of
+            name.
         skip_outputs: Leave out what ``stseg3d segment`` wrote into a folder: ``<case>_seg.*`` with ``<case>_seg.json`` beside it.
 
     Raises:
@@ -129,7 +130,10 @@ def _images_at(path: Path, *, skip_outputs: bool) -> list[Path]:
         return volumes
     if any(is_dicom(p) for p in files):
         return [path]
-    msg = f"{path}: folder must hold volumes, such as .nii.gz, or a DICOM series, got {len(files)} other files"
+    series = [d for d in sorted(path.iterdir()) if d.is_dir() and any(is_dicom(p) for p in sorted(d.iterdir()) if p.is_file())]
+    if series:
+        return series
+    msg = f"{path}: folder must hold volumes, such as .nii.gz, or DICOM series, got {len(files)} other files"
     raise ValueError(msg)
 
 

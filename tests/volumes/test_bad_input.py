@@ -196,7 +196,7 @@ def test_a_folder_without_images(tmp_path):
     assert refusal(folder).endswith("folder must hold a DICOM series, got none")
     (folder / "notes.txt").write_text("text")
     with pytest.raises(
-        ValueError, match=f"{re.escape(str(folder))}: folder must hold volumes, such as .nii.gz, or a DICOM series, got 1 other file"
+        ValueError, match=f"{re.escape(str(folder))}: folder must hold volumes, such as .nii.gz, or DICOM series, got 1 other file"
     ):
         find_cases([folder])
 

@@ -61,7 +61,7 @@ def test_what_is_no_case_is_refused(tmp_path):
         find_cases([tmp_path / "none"])
     with pytest.raises(ValueError, match=r"notes.txt: file must be a volume, such as .nii.gz, got '.txt'"):
         find_cases([text])
-    with pytest.raises(ValueError, match=r"in: folder must hold volumes, such as .nii.gz, or a DICOM series, got 1 other files"):
+    with pytest.raises(ValueError, match=r"in: folder must hold volumes, such as .nii.gz, or DICOM series, got 1 other files"):
         find_cases([text.parent])
     assert not is_volume_file(text)
     assert not is_volume_file(tmp_path / "none.nii.gz")

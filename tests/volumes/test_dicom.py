@@ -59,3 +59,10 @@ def test_the_series_at_hand_matches_its_label_in_world_space_only(data_dir):
     assert views[0].grid.is_close(views[1].grid)
     # Mean of the aorta, class 52; by array index it would be -171.
     assert views[0].read()[views[1].read() == 52].mean() == pytest.approx(177, abs=1)
+
+
+def test_a_folder_of_series_is_a_case_each(tmp_path, write_series, image):
+    for patient in ("mole", "rat"):
+        write_series(tmp_path / "patients" / patient, image)
+    (tmp_path / "patients" / "notes").mkdir()
+    assert [case.id for case in find_cases([tmp_path / "patients"])] == ["mole", "rat"]
