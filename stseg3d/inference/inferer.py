@@ -112,8 +112,8 @@ class SegmentThenSegmentInferer(Inferer):
         if output not in OUTPUTS or when_empty not in EMPTY:
             msg = f"output must be one of {OUTPUTS} and when_empty one of {EMPTY}, got {output!r} and {when_empty!r}"
             raise ValueError(msg)
-        if len(rough.size) != len(fine.size):
-            msg = f"rough and fine must have as many axes, got sizes {rough.size} and {fine.size}"
+        if len(rough.size) != len(fine.size) or fine.spacing_mm is not None:
+            msg = f"rough and fine must have as many axes and fine no spacing_mm, got {rough.size} and {fine.size}, {fine.spacing_mm} mm"
             raise ValueError(msg)
         if number_from is not None and (axcodes is None or number_from not in "RLAPSI"):
             msg = f"number_from must be one letter of R L A P S I and needs axcodes, got {number_from!r} with axcodes={axcodes}"
@@ -204,7 +204,8 @@ class SegmentThenSegmentInferer(Inferer):
             ValueError: As :meth:`segment`.
         """
         view = self._checked_view(volume)
-        foreground = NetworkProposer(network.rough, self.rough, self.policy, self.fine.size, self.precision).foreground(view)
+        classes = NetworkProposer(network.rough, self.rough, self.policy, self.fine.size, self.precision).classes(view)
+        foreground = classes.sum(axis=0)
         mask = np.zeros(view.grid.shape, dtype=np.uint8)
         for slab in slabs(mask.shape):
             mask[slab.slices] = resample_region(foreground[None], view.grid.box, slab)[0] >= self.policy.threshold
@@ -245,7 +246,7 @@ class SegmentThenSegmentInferer(Inferer):
         if not proposal.boxes:
             nothing = "nothing to look at in the mask or boxes given" if given else "nothing found by the rough stage"
             said.append(nothing + (": the whole volume is tiled" if self.when_empty == "tile" else ""))
-        factors = [n / r for n, r in zip(view.grid.shape, self.rough.size, strict=True) if n > 1]
+        factors = [n / r for n, r in zip(view.grid.shape, self.rough.shape_of(view.grid), strict=True) if n > 1]
         if not given and max(factors, default=1.0) < WORTH_IT:
             said.append(f"downscaling below {WORTH_IT:g}x ({max(factors, default=1.0):.2f}x): two stages may not help")
         if any(b.box.voxels > prod(view.grid.shape) / 2 for b in proposal.boxes):

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import nn
 
 from stseg3d.geometry import Box, tiles
@@ -54,27 +55,28 @@ class NetworkProposer:
         Raises:
             ValueError: If voxels are NaN or infinite.
         """
-        foreground = self.foreground(volume)
-        return propose_boxes(foreground, volume.grid.resized(self.stage.size), volume.grid, self.fine_size, self.policy)
+        classes = self.classes(volume)
+        return propose_boxes(classes, volume.grid.resized(classes.shape[1:]), volume.grid, self.fine_size, self.policy)
 
-    def foreground(self, volume: Volume) -> np.ndarray:
-        """Foreground probability on the rough grid, of shape ``stage.size``; zero where every voxel of the volume is the same.
+    def classes(self, volume: Volume) -> NDArray[np.float32]:
+        """Probability of each foreground class on the rough grid, ``(K - 1, *S)``; zero where every voxel of the volume is the same.
 
         Raises:
             ValueError: If voxels are NaN or infinite.
         """
-        image, bad = resample_volume(volume, self.stage.size)
+        shape = self.stage.shape_of(volume.grid)
+        image, bad = resample_volume(volume, shape)
         if bad:
             msg = f"{volume.name}: voxels must be finite, got {bad} NaN or infinite"
             raise ValueError(msg)
         if np.ptp(image) == 0:
             # Instance normalisation of a constant is whatever the biases are: a network finds objects in nothing.
             logger.warning("%s: every voxel is %g, nothing can be found", volume.name, image.flat[0])
-            return np.zeros(self.stage.size, dtype=np.float32)
+            return np.zeros((1, *shape), dtype=np.float32)
         with evaluating(self.network, self.precision) as device:
             batch = self.stage.prepare(image)[None].to(device)
-            background = probabilities(self.network, batch, self.stage.mirror_axes)[0, 0]
-        return (1 - background).numpy()
+            found: NDArray[np.float32] = probabilities(self.network, batch, self.stage.mirror_axes)[0, 1:].numpy()
+        return found
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,8 @@ class MaskProposer:
     """Boxes from a mask that is already there: another tool's, or one drawn by hand.
 
     Args:
-        mask: Volume of one channel over the same extent as the image, at any resolution; every value above 0 is foreground.
+        mask: Volume of one channel over the same extent as the image, at any resolution; every value above 0 is foreground, and a class
+            of its own if ``policy.per_class``.
         policy: How components become boxes.
         fine_size: Input size of the fine network.
     """
@@ -104,8 +107,9 @@ class MaskProposer:
         if not same.is_close(volume.grid, tolerance_voxels=0.5):
             msg = f"{self.mask.name}: the mask must cover the extent of {volume.name}, got another grid"
             raise ValueError(msg)
-        mask = self.mask.read()[0] > 0
-        return propose_boxes(mask, self.mask.grid, volume.grid, self.fine_size, self.policy)
+        values = self.mask.read()[0]
+        classes = np.stack([values == k for k in np.unique(values) if k > 0]) if self.policy.per_class and values.any() else values > 0
+        return propose_boxes(classes, self.mask.grid, volume.grid, self.fine_size, self.policy)
 
 
 @dataclass(frozen=True)

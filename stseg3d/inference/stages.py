@@ -6,12 +6,15 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import combinations
+from math import ceil
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+
+from stseg3d.geometry import Grid
 
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -22,27 +25,45 @@ class Stage:
 
     Args:
         size: Input size in voxels, one entry an axis of the canonical view.
+        spacing_mm: For a rough stage: about this spacing instead of one size for all volumes. ``size`` is then the largest size; each
+            axis is the next multiple of ``multiple`` voxels. Sizes differ from case to case, so training takes one case a batch.
+        multiple: What the network needs its input to be divisible by; counts only with ``spacing_mm``.
         transform: MONAI array transform (or any callable) on the resampled image, ``(C, *size)`` to ``(C, *size)``: intensities only.
             Build it from transforms without randomness; it runs on the small volume and on crops, never on the whole volume.
         mirror_axes: Axes along which the input is mirrored too, the probabilities averaged (test-time augmentation): every
             combination is one more run of the network.
 
     Raises:
-        ValueError: If ``size`` is not positive, or a mirrored axis does not exist or has one voxel.
+        ValueError: If ``size``, ``spacing_mm`` or ``multiple`` is not positive, or a mirrored axis does not exist or has one voxel.
     """
 
     size: Sequence[int]
     transform: Callable[[Tensor], Tensor] | None = None
     mirror_axes: Sequence[int] = ()
+    spacing_mm: float | None = None
+    multiple: int = 8
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "size", tuple(int(n) for n in self.size))
         if not self.size or min(self.size) < 1:
             msg = f"size must be positive on each axis, got {self.size}"
             raise ValueError(msg)
+        if (self.spacing_mm is not None and self.spacing_mm <= 0) or self.multiple < 1:
+            msg = f"spacing_mm and multiple must be positive, got {self.spacing_mm} and {self.multiple}"
+            raise ValueError(msg)
         if any(not 0 <= axis < len(self.size) or self.size[axis] == 1 for axis in self.mirror_axes):
             msg = f"mirror_axes must be axes longer than 1 of size {self.size}, got {tuple(self.mirror_axes)}"
             raise ValueError(msg)
+
+    def shape_of(self, grid: Grid) -> tuple[int, ...]:
+        """Input shape for a volume: ``size``, or what ``spacing_mm`` makes of its extent."""
+        size = tuple(self.size)
+        if self.spacing_mm is None:
+            return size
+        cells = (
+            ceil(n * mm / self.spacing_mm / self.multiple - 1e-6) * self.multiple for n, mm in zip(grid.shape, grid.spacing_mm, strict=True)
+        )
+        return tuple(min(most, n) for most, n in zip(size, cells, strict=True))
 
     def prepare(self, image: NDArray[np.float32]) -> Tensor:
         """Network input ``(C, *size)``, float32, of an image already resampled to ``size``."""

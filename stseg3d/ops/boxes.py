@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import ceil
 from typing import Any
 
@@ -27,7 +27,7 @@ class BoxPolicy:
         threshold: Least foreground probability of a voxel of the rough mask.
         connectivity: 6, 18 or 26 neighbours.
         min_volume_mm3: Smaller components are dropped, and counted.
-        max_components: At most so many, the heaviest (by summed probability) first; no limit by default.
+        max_components: At most so many, the heaviest (by summed probability) first; of each class if ``per_class``. No limit by default.
         margin_mm: Context on each side; the largest of the three margins counts.
         margin_fraction: Context on each side, as a fraction of the component's extent.
         margin_rough_voxels: Context on each side, in voxels of the rough grid: its edge is no more certain than that.
@@ -36,6 +36,7 @@ class BoxPolicy:
         max_spacing_mm: The same limit in mm: no crop is sampled coarser than this.
         min_spacing_mm: A box grows until its crop is not sampled finer than this.
         tile_overlap: Fraction of a tile that neighbours of a split share.
+        per_class: Components of each foreground class apart, instead of those of all classes together.
         merge: Merge overlapping boxes where their union costs no more voxels than the two.
 
     Raises:
@@ -54,6 +55,7 @@ class BoxPolicy:
     max_spacing_mm: float | None = None
     min_spacing_mm: float | None = None
     tile_overlap: float = 0.25
+    per_class: bool = False
     merge: bool = True
 
     def __post_init__(self) -> None:
@@ -132,7 +134,8 @@ def propose_boxes(probability: NDArray[Any], rough: Grid, image: Grid, fine_size
     """Boxes on the image for what the rough stage found.
 
     Args:
-        probability: Foreground probability (or a mask) on the rough grid, of shape ``rough.shape``.
+        probability: Foreground probability (or a mask) on the rough grid, of shape ``rough.shape``; or one of each foreground class,
+            ``(N, *rough.shape)``, which add up unless ``policy.per_class``.
         rough: Rough grid; covers the same extent as ``image``.
         image: The image's grid.
         fine_size: Input size of the fine network, one entry an axis.
@@ -141,20 +144,27 @@ def propose_boxes(probability: NDArray[Any], rough: Grid, image: Grid, fine_size
     Returns:
         Proposal; nothing above the threshold gives one without boxes.
     """
-    counts: Counter[str] = Counter(dict.fromkeys(("split", "merged"), 0))
-    ids, components = find_components(probability >= policy.threshold, policy.connectivity, probability)
-    counts["found"] = len(components)
-    kept, dropped = _select(components, rough, image, policy)
+    classes = np.asarray(probability if np.ndim(probability) > rough.ndim else np.asarray(probability)[None])
+    foreground = classes.sum(axis=0, dtype=np.float32)
+    counts: Counter[str] = Counter(dict.fromkeys(("found", "split", "merged"), 0))
+    ids = np.zeros(rough.shape, dtype=np.int32)
+    boxes: list[ProposedBox] = []
+    dropped: list[DroppedComponent] = []
+    for one in classes if policy.per_class else foreground[None]:
+        own, components = find_components(one >= policy.threshold, policy.connectivity, one)
+        own[own > 0] += counts["found"]  # ids go on from class to class
+        kept, left = _select([replace(c, id=c.id + counts["found"]) for c in components], rough, image, policy)
+        counts["found"] += len(components)
+        dropped += left
+        for component in kept:
+            boxes += _boxes_of(component, own, rough, image, fine_size, policy, counts)
+        np.copyto(ids, own, where=np.isin(own, [c.id for c in kept]))
     counts["dropped_small"] = sum("min_volume_mm3" in d.why for d in dropped)
     counts["dropped_rank"] = len(dropped) - counts["dropped_small"]
-    ids = np.where(np.isin(ids, [c.id for c in kept]), ids, 0).astype(np.int32)
-    boxes: list[ProposedBox] = []
-    for component in kept:
-        boxes += _boxes_of(component, ids, rough, image, fine_size, policy, counts)
     if policy.merge:
         boxes = _merge(boxes, policy.longest_box(image, fine_size), counts)
     counts["clipped"] = sum(b.clipped for b in boxes)
-    return Proposal(boxes, ids, np.asarray(probability, dtype=np.float32), counts, dropped)
+    return Proposal(boxes, ids, foreground, counts, dropped)
 
 
 def _select(components: list[Component], rough: Grid, image: Grid, policy: BoxPolicy) -> tuple[list[Component], list[DroppedComponent]]:

@@ -124,11 +124,12 @@ class RoughSampled(Transform):
             ValueError: If voxels are NaN or infinite.
         """
         case: OpenCase = data["case"]
-        image, bad = resample_volume(case.image, self.stage.size)
+        shape = self.stage.shape_of(case.image.grid)
+        image, bad = resample_volume(case.image, shape)
         if bad:
             msg = f"{case.name}: voxels must be finite, got {bad} NaN or infinite"
             raise ValueError(msg)
-        label = _label_tensor(case.label, self.stage.size, self.out_channels)
+        label = _label_tensor(case.label, shape, self.out_channels)
         return {"image": MetaTensor(self.stage.prepare(image)), "label": MetaTensor(label)}
 
 
@@ -151,11 +152,13 @@ class FineBoxesd(Transform):
         """See the class."""
         case: OpenCase = data["case"]
         grid = case.image.grid
-        foreground = resample((case.label > 0)[None], self.rough.size)[0]
-        if 0 < foreground.max() < self.policy.threshold:
+        shape = self.rough.shape_of(grid)
+        classes = class_fractions(case.label, shape, int(case.label.max()) + 1)[1:]
+        fullest = classes.sum(axis=0).max(initial=0)
+        if 0 < fullest < self.policy.threshold:
             # A thin object that fills no cell far enough still has to be learned: its fullest cells count.
-            foreground = foreground / foreground.max()
-        proposal = propose_boxes(foreground, grid.resized(self.rough.size), grid, self.fine.size, self.policy)
+            classes = classes / fullest
+        proposal = propose_boxes(classes, grid.resized(shape), grid, self.fine.size, self.policy)
         return {**data, "proposal": proposal}
 
 

@@ -406,7 +406,7 @@ def test_rough_only_comes_back_in_the_axes_of_the_file(scan):
 
 
 def test_the_rough_foreground_is_one_minus_the_background(image):
-    several = NetworkProposer(Bands(3), Stage(ROUGH), POLICY, FINE).foreground(volume_of(2 * image))
+    several = NetworkProposer(Bands(3), Stage(ROUGH), POLICY, FINE).classes(volume_of(2 * image)).sum(axis=0)
     small = torch.from_numpy(resample(2 * image[None], ROUGH))
     np.testing.assert_allclose(several, 1 - Bands(3)(small[None]).softmax(1)[0, 0].detach().numpy(), atol=1e-5)
 

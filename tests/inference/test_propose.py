@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from stseg3d.geometry import Box, Grid
-from stseg3d.inference import BoxProposer, MaskProposer, NetworkProposer, Stage
+from stseg3d.inference import BoxProposer, MaskProposer, NetworkProposer, SegmentThenSegmentInferer, Stage
 from stseg3d.inference.propose import whole_volume
 from stseg3d.ops import BoxPolicy
 from stseg3d.ops.resample import resample
@@ -77,7 +79,7 @@ def test_the_fine_stage_never_knows_which_it_was(proposer):
 
 def test_the_network_sees_the_whole_volume_on_the_rough_grid():
     np.testing.assert_allclose(
-        PROPOSERS["network"].foreground(VOLUME), 1 / (1 + np.exp(25 - resample(IMAGE[None], ROUGH)[0].astype(float))), atol=1e-4
+        PROPOSERS["network"].classes(VOLUME)[0], 1 / (1 + np.exp(25 - resample(IMAGE[None], ROUGH)[0].astype(float))), atol=1e-4
     )
 
 
@@ -188,3 +190,36 @@ def test_an_empty_mask_is_not_blamed_on_the_rough_network():
     empty = MaskProposer(inferer.view(mask_volume(np.zeros(SHAPE))), POLICY, FINE)
     found = inferer.segment(VOLUME, networks(), empty)
     assert found.warnings == ["nothing to look at in the mask or boxes given"]
+
+
+def test_components_of_each_class_are_told_apart_where_the_policy_says_so():
+    values = np.zeros(SHAPE, np.uint8)
+    values[10:20, 10:20, 10:20] = 1
+    values[20:30, 10:20, 10:20] = 2  # touches the first
+    together = MaskProposer(mask_volume(values), replace(POLICY, merge=False), FINE).propose(VOLUME)
+    apart = MaskProposer(mask_volume(values), replace(POLICY, merge=False, per_class=True), FINE).propose(VOLUME)
+    assert [b.components for b in together.boxes] == [{1}]
+    assert [b.components for b in apart.boxes] == [{1}, {2}]
+    np.testing.assert_array_equal(apart.ids, values)
+    assert (together.counts["found"], apart.counts["found"]) == (1, 2)
+
+
+def test_an_empty_mask_of_many_classes_has_no_boxes():
+    assert MaskProposer(mask_volume(np.zeros(SHAPE)), replace(POLICY, per_class=True), FINE).propose(VOLUME).boxes == []
+
+
+def test_a_rough_grid_by_spacing_follows_the_extent_of_the_volume():
+    stage = Stage((64, 64, 64), spacing_mm=2.0, multiple=4)
+    assert stage.shape_of(GRID) == (16, 20, 24)  # 28 x 33.6 x 48 mm
+    assert stage.shape_of(Grid((400, 40, 1))) == (64, 20, 4)
+    assert Stage((64, 64, 1), spacing_mm=2.0).shape_of(Grid((40, 40, 1))) == (24, 24, 1)
+    proposal = NetworkProposer(networks().rough, stage, POLICY, FINE).propose(VOLUME)
+    assert proposal.ids.shape == (16, 20, 24)
+    assert len(proposal.boxes) == 2
+
+
+def test_a_fine_stage_has_one_size():
+    with pytest.raises(ValueError, match=r"fine no spacing_mm, got .* 2\.0 mm"):
+        SegmentThenSegmentInferer(Stage(ROUGH), Stage(FINE, spacing_mm=2.0))
+    with pytest.raises(ValueError, match="spacing_mm and multiple must be positive, got 0 and 8"):
+        Stage(ROUGH, spacing_mm=0)
