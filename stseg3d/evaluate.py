@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import reduce
@@ -17,6 +18,8 @@ from numpy.typing import NDArray
 
 from stseg3d.metrics import METRICS, Confusion, confusion, confusion_per_class
 from stseg3d.volumes import Volume, find_cases, load_dataset, open_volume
+
+logger = logging.getLogger(__name__)
 
 PREDICTION_SUFFIX = "_seg"
 FOREGROUND = "foreground"
@@ -57,13 +60,16 @@ class Row:
 def pair_cases(predictions: Path, labels: Path, *, part: str = "validation") -> list[Pair]:
     """Predictions with their labels, by name: ``<id>_seg.nii.gz`` or ``<id>.nii.gz`` goes with the label ``<id>.nii.gz``.
 
+    Labels of a folder without a prediction are left out, and named in a warning: a folder of all labels serves for some predictions. A
+    ``dataset.json`` says what is due.
+
     Args:
         predictions: File or folder.
         labels: File, folder or ``dataset.json``. Where both are files, their names do not matter.
         part: Which cases of a ``dataset.json``: ``training``, ``validation`` or ``test``.
 
     Raises:
-        ValueError: If a file has no counterpart; the message lists all that have none.
+        ValueError: If a prediction has no label, or a case of a ``dataset.json`` no prediction; the message lists all.
     """
     found = {case.id: case.image for case in find_cases([predictions])}
     if labels.suffix == ".json":
@@ -78,6 +84,9 @@ def pair_cases(predictions: Path, labels: Path, *, part: str = "validation") -> 
         "no label": [path for name, path in found.items() if names[name] not in due],
         "no prediction": [path for name, path in due.items() if name not in names.values()],
     }
+    if labels.is_dir() and pairs and lone["no prediction"] and not lone["no label"]:
+        names_of = ", ".join(p.name for p in lone["no prediction"])
+        logger.warning("%s: %d labels have no prediction and are not scored: %s", labels, len(lone.pop("no prediction")), names_of)
     if any(lone.values()):
         lists = "; ".join(f"{what} for {', '.join(p.name for p in paths)}" for what, paths in lone.items() if paths)
         msg = f"predictions {predictions} and labels {labels} must pair by name, <id>{PREDICTION_SUFFIX} with <id>: {lists}"

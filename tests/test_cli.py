@@ -416,6 +416,14 @@ def test_files_without_a_counterpart_are_an_error_that_lists_them(
     assert not (tmp_path / "rows.csv").exists()
 
 
+def test_a_folder_of_all_labels_serves_for_some_predictions(folders: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    save(folders[1] / "y.nii.gz", block(1))
+    assert evaluate(*folders) == 0
+    printed = capsys.readouterr()
+    assert printed.err.endswith("label: 1 labels have no prediction and are not scored: y.nii.gz\n")
+    assert "y " not in printed.out
+
+
 def test_two_predictions_of_one_case_are_an_error(folders: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
     save(folders[0] / "a.nii.gz", block(1))
     assert evaluate(*folders) == 2
