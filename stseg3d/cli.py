@@ -1,6 +1,6 @@
 """The command line: ``stseg3d segment | train | evaluate | demo``.
 
-Our own imports wait inside the commands here, and only here: ``stseg3d --help`` must answer without torch (1.6 s) and MONAI (3.7 s).
+Our own imports wait inside the commands here, and only here: ``stseg3d --help`` must answer without waiting seconds for torch and MONAI.
 Exit status: 0 all done; 1 something failed; 2 the input or the arguments were bad; 130 stopped from the keyboard.
 """
 
@@ -204,7 +204,7 @@ def _add_segment(commands: Any) -> Command:
 
     command = commands.add_parser("segment", help="label maps for images: files, folders or DICOM series in, NIfTI + JSON out")
     command.add_argument(
-        "inputs", nargs="+", type=Path, metavar="INPUT", help="image file, folder of images, or folder of one DICOM series"
+        "inputs", nargs="+", type=Path, metavar="INPUT", help="image file, folder of one DICOM series, or folder of either"
     )
     named = f" ({', '.join(bundle_names())})" if bundle_names() else ""
     command.add_argument("--bundle", required=True, metavar="NAME_OR_DIR", help=f"folder of a bundle, or an embedded one{named}")

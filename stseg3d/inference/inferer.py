@@ -197,6 +197,8 @@ class SegmentThenSegmentInferer(Inferer):
     def rough_only(self, volume: Volume, network: RoughFineNet) -> NDArray[np.uint8]:
         """The rough network alone, its foreground upsampled to the volume's grid: the baseline that two stages must beat.
 
+        Cut at a probability of 0.5, whatever threshold the policy uses to miss no object.
+
         Returns:
             Mask of the volume's shape, in its own axis order, painted in slabs: no full-resolution float array exists.
 
@@ -208,7 +210,7 @@ class SegmentThenSegmentInferer(Inferer):
         foreground = classes.sum(axis=0)
         mask = np.zeros(view.grid.shape, dtype=np.uint8)
         for slab in slabs(mask.shape):
-            mask[slab.slices] = resample_region(foreground[None], view.grid.box, slab)[0] >= self.policy.threshold
+            mask[slab.slices] = resample_region(foreground[None], view.grid.box, slab)[0] >= 0.5
         return view.restore(mask)
 
     def view(self, volume: Volume) -> CanonicalVolume:

@@ -22,6 +22,9 @@ from stseg3d.volumes import Volume
 
 logger = logging.getLogger(__name__)
 
+# Resampling in float32 makes a constant uneven by about a millionth of it.
+FLAT = 1e-5
+
 
 class Proposer(Protocol):
     """Where to look in a volume."""
@@ -69,7 +72,7 @@ class NetworkProposer:
         if bad:
             msg = f"{volume.name}: voxels must be finite, got {bad} NaN or infinite"
             raise ValueError(msg)
-        if np.ptp(image) == 0:
+        if all(np.ptp(channel) <= FLAT * np.abs(channel).max() for channel in image):
             # Instance normalisation of a constant is whatever the biases are: a network finds objects in nothing.
             logger.warning("%s: every voxel is %g, nothing can be found", volume.name, image.flat[0])
             return np.zeros((1, *shape), dtype=np.float32)

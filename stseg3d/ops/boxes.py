@@ -118,14 +118,12 @@ class Proposal:
     Attributes:
         boxes: Boxes on the image's grid.
         ids: Component ids on the rough grid (0 outside), or None where boxes were given.
-        probability: Foreground probability on the rough grid, shape ``S``, or None.
         counts: What happened: ``found, dropped_small, dropped_rank, split, merged, clipped``.
         dropped: Components without a box, and why.
     """
 
     boxes: list[ProposedBox]
     ids: NDArray[np.int32] | None = None
-    probability: NDArray[np.float32] | None = None
     counts: Counter[str] = field(default_factory=Counter)
     dropped: list[DroppedComponent] = field(default_factory=list)
 
@@ -144,13 +142,14 @@ def propose_boxes(probability: NDArray[Any], rough: Grid, image: Grid, fine_size
     Returns:
         Proposal; nothing above the threshold gives one without boxes.
     """
-    classes = np.asarray(probability if np.ndim(probability) > rough.ndim else np.asarray(probability)[None])
-    foreground = classes.sum(axis=0, dtype=np.float32)
+    classes = probability if probability.ndim > rough.ndim else probability[None]
+    if len(classes) > 1 and not policy.per_class:
+        classes = classes.sum(axis=0, keepdims=True)
     counts: Counter[str] = Counter(dict.fromkeys(("found", "split", "merged"), 0))
     ids = np.zeros(rough.shape, dtype=np.int32)
     boxes: list[ProposedBox] = []
     dropped: list[DroppedComponent] = []
-    for one in classes if policy.per_class else foreground[None]:
+    for one in classes:
         own, components = find_components(one >= policy.threshold, policy.connectivity, one)
         own[own > 0] += counts["found"]  # ids go on from class to class
         kept, left = _select([replace(c, id=c.id + counts["found"]) for c in components], rough, image, policy)
@@ -164,7 +163,7 @@ def propose_boxes(probability: NDArray[Any], rough: Grid, image: Grid, fine_size
     if policy.merge:
         boxes = _merge(boxes, policy.longest_box(image, fine_size), counts)
     counts["clipped"] = sum(b.clipped for b in boxes)
-    return Proposal(boxes, ids, foreground, counts, dropped)
+    return Proposal(boxes, ids, counts, dropped)
 
 
 def _select(components: list[Component], rough: Grid, image: Grid, policy: BoxPolicy) -> tuple[list[Component], list[DroppedComponent]]:

@@ -62,7 +62,8 @@ def find_components(
     if not count:
         return ids, []
     voxels = np.bincount(ids.ravel(), minlength=count + 1)
-    weight = voxels if weights is None else np.bincount(ids.ravel(), weights=weights.ravel(), minlength=count + 1)
+    # A mask weighs what it counts; numpy would make 8 bytes a voxel of it.
+    weight = voxels if weights is None or weights.dtype == bool else np.bincount(ids.ravel(), weights=weights.ravel(), minlength=count + 1)
     boxes = ndimage.find_objects(ids)
     found = [Component(i, Box.from_slices(boxes[i - 1]), int(voxels[i]), float(weight[i])) for i in range(1, count + 1)]
     return ids, sorted(found, key=lambda c: (-c.weight, c.id))

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from stseg3d.volumes import Volume
 
 Float = NDArray[np.float32]
-# Voxels of one streamed slab as float32, so that a slab stays in cache-friendly 16 MB whatever the size of the volume.
+# Voxels of one streamed slab: 16 MB as float32, whatever the size of the volume.
 SLAB_VOXELS = 4 << 20
 
 

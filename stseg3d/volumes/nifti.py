@@ -15,7 +15,7 @@ from stseg3d.volumes.volume import Array
 
 # Deflate cannot shrink data further than this: https://zlib.net/zlib_tech.html
 MAX_DEFLATE = 1032
-# What is read at a time, and the most of it that is inflated at a time: bounds memory; from 64 KiB on the size makes no difference in time.
+# What is read at a time, and the most of it that is inflated at a time: bounds memory.
 READ_BYTES, PIECE_BYTES = 1 << 18, 1 << 20
 # Millimetres of the spatial units of NIfTI (metre, mm, micrometre); a unit not given is mm.
 UNIT_MM = {1: 1000.0, 2: 1.0, 3: 0.001}
