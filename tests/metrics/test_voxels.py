@@ -7,7 +7,18 @@ import pytest
 from scipy.spatial.distance import dice as scipy_dice
 from scipy.spatial.distance import jaccard as scipy_jaccard
 
-from stseg3d.metrics import METRICS, Confusion, confusion, confusion_per_class, dice, iou, precision, recall
+from stseg3d.metrics import (
+    OVERLAPS,
+    Confusion,
+    confusion,
+    confusion_per_class,
+    dice,
+    iou,
+    precision,
+    recall,
+    specificity,
+    volume_difference,
+)
 
 SHAPES = [(7,), (5, 6), (4, 5, 1), (3, 4, 5)]
 
@@ -52,7 +63,7 @@ def test_every_metric_is_monais(pair: tuple[np.ndarray, np.ndarray]) -> None:
     theirs = {name: compute_confusion_matrix_metric(name, counts)[0] for name in ("precision", "recall")}
     theirs |= {"dice": DiceMetric(include_background=False)(*one_hot)[0], "iou": MeanIoU(include_background=False)(*one_hot)[0]}
     ours = confusion_per_class(*pair)
-    for name, metric in METRICS.items():
+    for name, metric in OVERLAPS.items():
         assert [metric(ours[c]) for c in (1, 2, 3)] == pytest.approx(theirs[name].tolist(), abs=1e-6), name
 
 
@@ -64,12 +75,12 @@ def test_numbers_by_hand() -> None:
     assert (dice(counts), iou(counts), precision(counts), recall(counts)) == (4 / 7, 2 / 5, 2 / 3, 2 / 4)
 
 
-@pytest.mark.parametrize("metric", METRICS.values(), ids=METRICS)
+@pytest.mark.parametrize("metric", OVERLAPS.values(), ids=OVERLAPS)
 def test_two_empty_masks_agree(metric: Callable[[Confusion], float]) -> None:
     assert metric(Confusion(0, 0, 0)) == 1
 
 
-@pytest.mark.parametrize("metric", METRICS.values(), ids=METRICS)
+@pytest.mark.parametrize("metric", OVERLAPS.values(), ids=OVERLAPS)
 @pytest.mark.parametrize("counts", [Confusion(0, 5, 0), Confusion(0, 0, 5), Confusion(0, 2, 3)])
 def test_nothing_shared_is_zero(metric: Callable[[Confusion], float], counts: Confusion) -> None:
     assert metric(counts) == 0
@@ -94,3 +105,31 @@ def test_shapes_must_agree(count: Callable[..., object]) -> None:
 def test_negative_classes_are_refused() -> None:
     with pytest.raises(ValueError, match="must not be negative, got -1"):
         confusion_per_class(np.array([[-1, 1]]), np.array([[0, 1]]))
+
+
+def test_specificity_and_volume_difference_by_hand() -> None:
+    counts = Confusion(both=2, prediction_only=1, label_only=4)
+    assert specificity(counts, 16) == 9 / 10  # of 10 voxels outside the label, 9 are outside the prediction
+    assert volume_difference(counts) == -3 / 6
+
+
+def test_specificity_is_one_where_the_label_is_everywhere() -> None:
+    assert specificity(Confusion(both=3, prediction_only=0, label_only=1), 4) == 1
+
+
+def test_the_relative_difference_to_no_volume_is_undefined_but_for_none() -> None:
+    assert np.isnan(volume_difference(Confusion(0, 5, 0)))
+    assert volume_difference(Confusion(0, 0, 0)) == 0
+
+
+def test_overlaps_are_those_of_simpleitk(pair: tuple[np.ndarray, np.ndarray]) -> None:
+    import SimpleITK as sitk  # noqa: N813
+
+    prediction, label = pair
+    theirs = sitk.LabelOverlapMeasuresImageFilter()
+    theirs.Execute(sitk.GetImageFromArray(prediction), sitk.GetImageFromArray(label))
+    for c, counts in confusion_per_class(prediction, label).items():
+        assert dice(counts) == pytest.approx(theirs.GetDiceCoefficient(c), abs=1e-6)
+        assert iou(counts) == pytest.approx(theirs.GetJaccardCoefficient(c), abs=1e-6)
+        assert recall(counts) == pytest.approx(1 - theirs.GetFalseNegativeError(c), abs=1e-6)
+        assert specificity(counts, label.size) == pytest.approx(1 - theirs.GetFalsePositiveError(c), abs=1e-6)

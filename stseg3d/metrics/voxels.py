@@ -1,8 +1,4 @@
-"""How well a prediction agrees with its label, from counts of voxels.
-
-The empty cases are the same for every metric: where neither the prediction nor the label has a voxel of the class, they agree and the
-value is 1; where only one of them has, it is 0.
-"""
+"""How well a prediction agrees with its label, from counts of voxels; empty masks as :mod:`stseg3d.metrics` says."""
 
 from __future__ import annotations
 
@@ -51,7 +47,7 @@ def confusion(prediction: NDArray[np.generic], label: NDArray[np.generic]) -> Co
     Raises:
         ValueError: If the shapes differ.
     """
-    _check_shapes(prediction, label)
+    check_shapes(prediction, label)
     total = Confusion(0, 0, 0)
     for predicted, true in zip(np.atleast_1d(prediction), np.atleast_1d(label), strict=True):  # slab by slab: no full-size mask
         inside, wanted = predicted > 0, true > 0
@@ -76,7 +72,7 @@ def confusion_per_class(
     Raises:
         ValueError: If the shapes differ, or a value is negative.
     """
-    _check_shapes(prediction, label)
+    check_shapes(prediction, label)
     top = 1 + max((int(a.max()) for a in (prediction, label) if a.size), default=0)
     counts = np.zeros((3, top), dtype=np.int64)  # in both, in the prediction, in the label
     for predicted, true in zip(np.atleast_1d(prediction), np.atleast_1d(label), strict=True):
@@ -111,7 +107,26 @@ def recall(counts: Confusion) -> float:
     return _share(counts.both, counts.label_voxels, counts)
 
 
-METRICS: dict[str, Callable[[Confusion], float]] = {"dice": dice, "iou": iou, "precision": precision, "recall": recall}
+def specificity(counts: Confusion, voxels: int) -> float:
+    """Part of what is not in the label that is not in the prediction either, in ``[0, 1]``; 1 if the label is everywhere.
+
+    Args:
+        counts: Of the masks.
+        voxels: Of the whole image: the value depends on how much of the surroundings it shows.
+    """
+    outside = voxels - counts.label_voxels
+    return 1 - counts.prediction_only / outside if outside else 1.0
+
+
+def volume_difference(counts: Confusion) -> float:
+    """Volume of the prediction over that of the label, less 1; 0 if both are empty, NaN if only the label is."""
+    difference = counts.prediction_voxels - counts.label_voxels
+    if not counts.label_voxels:
+        return float("nan") if difference else 0.0
+    return difference / counts.label_voxels
+
+
+OVERLAPS: dict[str, Callable[[Confusion], float]] = {"dice": dice, "iou": iou, "precision": precision, "recall": recall}
 
 
 def _share(part: int, whole: int, counts: Confusion) -> float:
@@ -120,7 +135,12 @@ def _share(part: int, whole: int, counts: Confusion) -> float:
     return part / whole if whole else 0.0
 
 
-def _check_shapes(prediction: NDArray[np.generic], label: NDArray[np.generic]) -> None:
+def check_shapes(prediction: NDArray[np.generic], label: NDArray[np.generic]) -> None:
+    """Refuse arrays of different shapes.
+
+    Raises:
+        ValueError: If they differ.
+    """
     if prediction.shape != label.shape:
         msg = f"prediction must have the label's shape {label.shape}, got {prediction.shape}"
         raise ValueError(msg)

@@ -1,0 +1,23 @@
+"""Predictions against labels: pair the files by name, score them, tell how sure the means are, tabulate."""
+
+from stseg3d.evaluate.pairing import Pair, pair_cases
+from stseg3d.evaluate.scoring import FOREGROUND, Row, evaluate_case, read_classes
+from stseg3d.evaluate.statistics import ClassSummary, Interval, Summary, bootstrap_interval, paired_difference, summarise
+from stseg3d.evaluate.tables import dump, table
+
+__all__ = [
+    "FOREGROUND",
+    "ClassSummary",
+    "Interval",
+    "Pair",
+    "Row",
+    "Summary",
+    "bootstrap_interval",
+    "dump",
+    "evaluate_case",
+    "pair_cases",
+    "paired_difference",
+    "read_classes",
+    "summarise",
+    "table",
+]
