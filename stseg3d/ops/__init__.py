@@ -1,7 +1,19 @@
 """Voxels: pure functions on arrays, from resampling to fusion."""
 
 from stseg3d.ops.boxes import BoxPolicy, Proposal, ProposedBox, propose_boxes
+from stseg3d.ops.coverage import box_coverage, object_coverage
 from stseg3d.ops.fuse import Canvas, FineCrop
 from stseg3d.ops.resample import resample, resample_volume
 
-__all__ = ["BoxPolicy", "Canvas", "FineCrop", "Proposal", "ProposedBox", "propose_boxes", "resample", "resample_volume"]
+__all__ = [
+    "BoxPolicy",
+    "Canvas",
+    "FineCrop",
+    "Proposal",
+    "ProposedBox",
+    "box_coverage",
+    "object_coverage",
+    "propose_boxes",
+    "resample",
+    "resample_volume",
+]

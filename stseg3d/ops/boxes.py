@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from stseg3d.geometry import Box, Grid, tiles
 from stseg3d.ops.components import Component, find_components, structure
+from stseg3d.ops.resample import resample, resample_region
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,9 @@ class BoxPolicy:
         keep_aspect: Grow the box (in mm) to the aspect of the fine input, the paper's square; otherwise crops are stretched.
         max_downscale: A box longer than so many times the fine input on some axis is split into tiles; no limit by default.
         max_spacing_mm: The same limit in mm: no crop is sampled coarser than this.
-        min_spacing_mm: A box grows until its crop is not sampled finer than this.
+        min_downscale: A box grows until it is at least so many times as long as the fine input: at 1 a small object's crop holds more of
+            its surroundings in place of made-up detail.
+        min_spacing_mm: The same limit in mm: no crop is sampled finer than this.
         tile_overlap: Fraction of a tile that neighbours of a split share.
         per_class: Components of each foreground class apart, instead of those of all classes together.
         merge: Merge overlapping boxes where their union costs no more voxels than the two.
@@ -52,6 +55,7 @@ class BoxPolicy:
     margin_rough_voxels: float = 1.0
     keep_aspect: bool = False
     max_downscale: float | None = None
+    min_downscale: float | None = None
     max_spacing_mm: float | None = None
     min_spacing_mm: float | None = None
     tile_overlap: float = 0.25
@@ -59,7 +63,13 @@ class BoxPolicy:
     merge: bool = True
 
     def __post_init__(self) -> None:
-        ranges = {"threshold": (0, 1), "tile_overlap": (0, 0.9), "max_downscale": (0.1, np.inf), "max_components": (1, np.inf)}
+        ranges = {
+            "threshold": (0, 1),
+            "tile_overlap": (0, 0.9),
+            "max_downscale": (0.1, np.inf),
+            "min_downscale": (0.1, np.inf),
+            "max_components": (1, np.inf),
+        }
         not_negative = ("min_volume_mm3", "margin_mm", "margin_fraction", "margin_rough_voxels", "max_spacing_mm", "min_spacing_mm")
         ranges |= dict.fromkeys(not_negative, (0, np.inf))
         for name, (low, high) in ranges.items():
@@ -120,12 +130,30 @@ class Proposal:
         ids: Component ids on the rough grid (0 outside), or None where boxes were given.
         counts: What happened: ``found, dropped_small, dropped_rank, split, merged, clipped``.
         dropped: Components without a box, and why.
+        probability: Foreground probability on the rough grid, of shape ``ids.shape``, or None where boxes were given.
     """
 
     boxes: list[ProposedBox]
     ids: NDArray[np.int32] | None = None
     counts: Counter[str] = field(default_factory=Counter)
     dropped: list[DroppedComponent] = field(default_factory=list)
+    probability: NDArray[Any] | None = None
+
+    def probability_in(self, box: Box, shape: Sequence[int], size: Sequence[int]) -> NDArray[np.float32]:
+        """What the rough stage says about a box, as one channel of a fine network's input.
+
+        Args:
+            box: Box of the image, inside it.
+            shape: The image's shape.
+            size: Input size of the fine network.
+
+        Returns:
+            Foreground probability ``(1, *size)``; zeros where it is not known.
+        """
+        if self.probability is None:
+            return np.zeros((1, *size), dtype=np.float32)
+        inside = resample_region(self.probability[None], Box.of(shape), box)
+        return resample(inside, size).clip(0, 1)
 
 
 def propose_boxes(probability: NDArray[Any], rough: Grid, image: Grid, fine_size: Sequence[int], policy: BoxPolicy) -> Proposal:
@@ -163,7 +191,8 @@ def propose_boxes(probability: NDArray[Any], rough: Grid, image: Grid, fine_size
     if policy.merge:
         boxes = _merge(boxes, policy.longest_box(image, fine_size), counts)
     counts["clipped"] = sum(b.clipped for b in boxes)
-    return Proposal(boxes, ids, counts, dropped)
+    together = probability if probability.ndim == rough.ndim else probability[0] if len(probability) == 1 else probability.sum(axis=0)
+    return Proposal(boxes, ids, counts, dropped, together)
 
 
 def _select(components: list[Component], rough: Grid, image: Grid, policy: BoxPolicy) -> tuple[list[Component], list[DroppedComponent]]:
@@ -192,10 +221,12 @@ def margin_voxels(box: Box, rough: Grid, image: Grid, policy: BoxPolicy) -> tupl
 
 
 def fit_box(box: Box, image: Grid, fine_size: Sequence[int], policy: BoxPolicy) -> Box:
-    """The box grown to the fine input's aspect and least spacing, where the policy asks for it; not clipped."""
+    """The box grown to the fine input's aspect and least extent, where the policy asks for it; not clipped."""
     extent_mm = np.array(box.shape) * image.spacing_mm
     fine = np.array(fine_size)
     wanted_mm = extent_mm.copy()
+    if policy.min_downscale:
+        wanted_mm = np.maximum(wanted_mm, fine * policy.min_downscale * np.array(image.spacing_mm))
     if policy.min_spacing_mm:
         wanted_mm = np.maximum(wanted_mm, fine * policy.min_spacing_mm)
     if policy.keep_aspect:

@@ -1,0 +1,114 @@
+"""Conformal risk control: the least careful setting whose expected loss on a new case is bounded.
+
+Angelopoulos, Bates, Fisch, Lei, Schuster, "Conformal Risk Control", ICLR 2024 (arXiv:2208.02814). The settings are one chain, ordered
+from the least to the most careful **before** the cases are looked at. With losses in ``[0, 1]`` of ``n`` cases, the first setting whose
+mean loss ``R`` obeys ``n / (n + 1) * R + 1 / (n + 1) <= alpha`` has an expected loss of at most ``alpha`` on one more case, if all
+``n + 1`` are exchangeable and no setting has a larger loss than a less careful one. Where losses are not so ordered,
+each is replaced by the largest of its own and of all more careful settings, as the paper does.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import ceil
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+ROUNDING = 1e-9  # 1 - 0.99 is not 0.01
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The setting that was chosen.
+
+    Attributes:
+        index: Its place in the chain.
+        guaranteed: Whether the coverage asked for is guaranteed; otherwise the mean over the cases at hand reaches it, and no more.
+        coverage: The expected coverage that *is* guaranteed by choosing so, in ``[0, 1]``.
+    """
+
+    index: int
+    guaranteed: bool
+    coverage: float
+
+
+def monotonised(losses: ArrayLike) -> NDArray[np.float64]:
+    """Losses that never grow along the chain: each the largest of its own and of all more careful settings.
+
+    Args:
+        losses: ``(cases, settings)``, the least careful setting first.
+
+    Example:
+        >>> monotonised([[0.5, 0.1, 0.2, 0.0]]).tolist()
+        [[0.5, 0.2, 0.2, 0.0]]
+    """
+    losses = np.asarray(losses, dtype=np.float64)
+    return np.maximum.accumulate(losses[:, ::-1], axis=1)[:, ::-1]
+
+
+def risk_bounds(losses: ArrayLike) -> NDArray[np.float64]:
+    """For each setting the least ``alpha`` at which it passes: ``n / (n + 1) * mean + 1 / (n + 1)`` of the monotonised losses.
+
+    Args:
+        losses: ``(cases, settings)`` in ``[0, 1]``, the least careful setting first.
+
+    Raises:
+        ValueError: If there is no case, or a loss is outside ``[0, 1]``.
+    """
+    losses = np.asarray(losses, dtype=np.float64)
+    if losses.ndim != 2 or not losses.size or not ((losses >= 0) & (losses <= 1)).all():
+        msg = f"losses must be (cases, settings) in [0, 1] with a case at least, got shape {losses.shape}"
+        raise ValueError(msg)
+    cases = len(losses)
+    bounds: NDArray[np.float64] = (cases * monotonised(losses).mean(axis=0) + 1) / (cases + 1)
+    return bounds
+
+
+def cases_needed(coverage: float, risk: float = 0.0) -> int | None:
+    """Fewest cases that can guarantee an expected ``coverage``; None where no number can.
+
+    Args:
+        coverage: In ``(0, 1)``.
+        risk: Mean loss of the cases: 0, by default, if they all are covered whole.
+
+    Raises:
+        ValueError: If ``coverage`` is out of range: all of every object is never guaranteed.
+
+    Example:
+        >>> cases_needed(0.99), cases_needed(0.99, risk=0.005)
+        (99, 198)
+    """
+    if not 0 < coverage < 1:
+        msg = f"coverage must be above 0 and below 1, got {coverage:g}"
+        raise ValueError(msg)
+    room = 1 - coverage - risk
+    return ceil(coverage / room - ROUNDING) if room > ROUNDING else None
+
+
+def choose(losses: ArrayLike, costs: ArrayLike, coverage: float) -> Choice | None:
+    """The cheapest setting that guarantees the coverage, or else the cheapest whose cases reach it on average.
+
+    Any setting behind the first that passes may be taken, whatever the data say about its cost: its monotonised loss is no larger. The
+    second rule asks for a mean loss of ``1 - coverage``, which is the first rule at ``alpha = (n * (1 - coverage) + 1) / (n + 1)``: what
+    it does guarantee. Where even that finds none, the expectation holds for who then looks at the whole volume, and misses nothing.
+
+    Args:
+        losses: ``(cases, settings)`` in ``[0, 1]``, the least careful setting first.
+        costs: One of each setting; of equal ones the least careful setting is taken.
+        coverage: Wanted mean of ``1 - loss``, in ``(0, 1)``.
+
+    Returns:
+        Choice, or None where the mean of no setting reaches the coverage.
+
+    Raises:
+        ValueError: If ``losses`` or ``coverage`` is out of range.
+    """
+    cases_needed(coverage)  # refuses what is out of range
+    bounds, costs = risk_bounds(losses), np.asarray(costs, dtype=np.float64)
+    cases, alpha = len(np.asarray(losses)), 1 - coverage
+    for guaranteed, level in ((True, alpha), (False, (cases * alpha + 1) / (cases + 1))):
+        passing = np.flatnonzero(bounds <= level + ROUNDING)
+        if len(passing):
+            return Choice(int(passing[np.argmin(costs[passing])]), guaranteed, 1 - level)
+    return None

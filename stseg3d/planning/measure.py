@@ -1,0 +1,177 @@
+"""What the boxes of each policy of a chain hold of labelled cases; the rough network runs once a case."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stseg3d.bundle import load_network, select_device
+from stseg3d.evaluate import read_classes
+from stseg3d.geometry import Box
+from stseg3d.inference import NetworkProposer, SegmentThenSegmentInferer
+from stseg3d.inference.propose import whole_volume
+from stseg3d.ops import BoxPolicy, box_coverage, propose_boxes
+from stseg3d.planning.settings import margin_name
+from stseg3d.volumes import Case, load_dataset, open_volume
+
+# Fixed before any case is looked at, as the guarantee wants, and not derived from the bundle's present values: calibrating twice must
+# give the same answer.
+THRESHOLDS = (0.5, 0.4, 0.3, 0.2, 0.1, 0.05)
+MARGINS = {"margin_mm": (0, 1, 2, 3, 4, 6, 8, 10, 12, 16, 20), "margin_rough_voxels": (0, 0.25, 0.5, 0.75, 1, 1.5, 2, 3, 4)}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What each policy does on one case, one entry a policy.
+
+    Attributes:
+        case: Id of the case.
+        loss: Share of the labelled voxels outside all boxes; 0 where nothing is labelled.
+        boxes: Number of boxes, each a run of the fine network.
+        voxels: Full-resolution voxels read: the sum over boxes.
+    """
+
+    case: str
+    loss: NDArray[np.float64]
+    boxes: NDArray[np.int64]
+    voxels: NDArray[np.int64]
+
+
+def labelled_cases(data: Path, part: str) -> list[Case]:
+    """Cases with a label in one part of a ``dataset.json``.
+
+    Args:
+        data: The file, or its folder.
+        part: ``training``, ``validation`` or ``test``.
+
+    Raises:
+        FileNotFoundError: If it, or a file it lists, does not exist.
+        ValueError: If it is not such a file, or lists no labelled case in that part.
+    """
+    cases: list[Case] = [case for case in getattr(load_dataset(data), part) if case.label is not None]
+    if not cases:
+        msg = f"{data}: file must list cases with labels under {part!r} to calibrate on, got none"
+        raise ValueError(msg)
+    return cases
+
+
+def policy_chain(policy: BoxPolicy, margin: str, thresholds: Sequence[float], margins: Sequence[float]) -> list[BoxPolicy]:
+    """Policies from the least to the most careful: a staircase from the highest threshold without margin to the lowest with the widest.
+
+    Args:
+        policy: Everything else.
+        margin: Field of the policy that grows.
+        thresholds: Thresholds of the stairs, in any order.
+        margins: Margins of the stairs, in any order.
+
+    Raises:
+        ValueError: If there is no threshold or no margin, or one is out of range.
+
+    Example:
+        >>> [(p.threshold, p.margin_mm) for p in policy_chain(BoxPolicy(), "margin_mm", (0.2, 0.5), (0, 2, 4))]
+        [(0.5, 0), (0.5, 2), (0.2, 2), (0.2, 4)]
+    """
+    if not thresholds or not margins:
+        msg = f"thresholds and margins must not be empty, got {tuple(thresholds)} and {tuple(margins)}"
+        raise ValueError(msg)
+    down, up = sorted(set(thresholds), reverse=True), sorted(set(margins))
+    # Both reach their ends together: each step is taken where it lies on the way from 0 to 1, the margin's first.
+    steps = [(i / len(up), True) for i in range(1, len(up))] + [(i / len(down), False) for i in range(1, len(down))]
+    t = m = 0
+    stairs = [(t, m)]
+    for _, wider in sorted(steps, key=lambda step: (step[0], not step[1])):
+        t, m = (t, m + 1) if wider else (t + 1, m)
+        stairs.append((t, m))
+    changes: list[dict[str, Any]] = [{"threshold": down[t], margin: up[m]} for t, m in stairs]
+    return [replace(policy, **change) for change in changes]
+
+
+class Calibrator:
+    """Measures on a case what each policy of a chain, and the bundle's own, puts into boxes.
+
+    Args:
+        bundle: Folder of the bundle.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        thresholds: Of the chain, see :func:`policy_chain`.
+        margins: Of the chain, in the unit of the margin that the bundle's policy sets: mm if it names ``margin_mm``, else rough voxels.
+
+    Attributes:
+        margin: Name of that margin.
+        chain: Policies from the least to the most careful.
+        own: The bundle's present policy; measured last, and not part of the chain.
+
+    Raises:
+        OSError: If the bundle lacks a file.
+        ValueError: If it cannot be loaded, its boxes are not those of its rough network, or a threshold or margin is out of range.
+    """
+
+    def __init__(
+        self, bundle: Path, device: str = "auto", thresholds: Sequence[float] = THRESHOLDS, margins: Sequence[float] | None = None
+    ) -> None:
+        self.network, parser = load_network(bundle, select_device(device))
+        inferer: Any = parser.get_parsed_content("inferer")
+        if not isinstance(inferer, SegmentThenSegmentInferer) or inferer.proposer is not None:
+            msg = f"bundle {bundle}: inferer must be a SegmentThenSegmentInferer whose boxes come from its rough network"
+            msg += f", got {type(inferer).__name__}"
+            raise ValueError(msg)
+        self.inferer, self.own = inferer, inferer.policy
+        self.margin = margin_name(bundle)
+        self.chain = policy_chain(self.own, self.margin, thresholds, MARGINS[self.margin] if margins is None else margins)
+
+    @property
+    def crop_voxels(self) -> int:
+        """Voxels of one input of the fine network."""
+        return prod(self.inferer.fine.size)
+
+    def measure(self, case: Case) -> Measured:
+        """Boxes of each policy of the chain, and of the present one, against the case's label.
+
+        At inference a box may still grow where the fine mask touches its border, and then holds more than is counted here.
+
+        Raises:
+            ValueError: If the case has no label, the image does not fit the networks, or the label lies on another grid.
+        """
+        if case.label is None:
+            msg = f"{case.image}: case must have a label to calibrate on"
+            raise ValueError(msg)
+        image, label = open_volume(case.image, channels_last=True), open_volume(case.label)
+        if not label.grid.is_close(image.grid):
+            msg = f"{label.name}: the label must be on the grid of {image.name}, got shape {label.grid.shape} for {image.grid.shape}"
+            raise ValueError(msg)
+        view = self.inferer.view(image)
+        if view.channels != self.inferer.in_channels:
+            msg = f"{image.name}: must have {self.inferer.in_channels} channel(s) for these networks, got {view.channels}"
+            raise ValueError(msg)
+        fine = self.inferer.fine.size
+        rough_network: Any = self.network.rough
+        classes = NetworkProposer(rough_network, self.inferer.rough, self.own, fine, self.inferer.precision).classes(view)
+        rough = view.grid.resized(classes.shape[1:])
+        found = []
+        for policy in (*self.chain, self.own):
+            proposal = propose_boxes(classes, rough, view.grid, fine, policy)
+            if not proposal.boxes and self.inferer.when_empty == "tile":
+                proposal = whole_volume(view, policy, fine)
+            found.append([b.box for b in proposal.boxes])
+        mask, origin = _objects(view.view(read_classes(label)))
+        return Measured(
+            case.id,
+            loss=np.array([1 - box_coverage(mask, [b.relative_to(origin) for b in boxes]) for boxes in found]),
+            boxes=np.array([len(boxes) for boxes in found]),
+            voxels=np.array([sum(b.voxels for b in boxes) for boxes in found]),
+        )
+
+
+def _objects(label: NDArray[Any]) -> tuple[NDArray[np.bool_], Box]:
+    """The smallest part of a label that holds all of its objects, and where it is: each policy is compared with no more than that."""
+    mask: NDArray[np.bool_] = label > 0
+    spans = [np.flatnonzero(mask.any(axis=tuple(a for a in range(mask.ndim) if a != axis))) for axis in range(mask.ndim)]
+    if not all(len(span) for span in spans):
+        return np.zeros((1,) * mask.ndim, dtype=bool), Box.of((1,) * mask.ndim)
+    where = Box(tuple(s[0] for s in spans), tuple(s[-1] + 1 for s in spans))
+    return mask[where.slices], where
