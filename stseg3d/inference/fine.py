@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy import ndimage
-from torch import nn
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from stseg3d.geometry import Box
@@ -59,7 +59,7 @@ class FineStage:
     """Runs the fine network on every box of a proposal.
 
     Args:
-        network: Fine network, ``(B, C, *S) -> (B, K, *S)`` logits.
+        network: Fine network, ``(B, C, *S) -> (B, K, *S)`` logits; one channel more with ``stage.rough_channel``.
         stage: Its input.
         policy: See :class:`FinePolicy`.
         precision: ``"float32"``, ``"bfloat16"`` or ``"float16"``.
@@ -114,11 +114,17 @@ class FineStage:
         with evaluating(self.network, self.precision) as device:
             for start in range(0, len(boxes), self.policy.batch_size):
                 part = boxes[start : start + self.policy.batch_size]
-                batch = torch.stack([self.stage.prepare(self._read(volume, b.box)) for b in part]).to(device)
+                batch = torch.stack([self._input(volume, proposal, b.box) for b in part]).to(device)
                 found = probabilities(self.network, batch, self.stage.mirror_axes).numpy()
                 crops += [FineCrop(b.box, self._keep(f, b, proposal, volume)) for b, f in zip(part, found, strict=True)]
         self.counts["crops"] += len(boxes)
         return crops
+
+    def _input(self, volume: Volume, proposal: Proposal, box: Box) -> Tensor:
+        image = self.stage.prepare(self._read(volume, box))
+        if not self.stage.rough_channel:
+            return image
+        return torch.cat([image, torch.from_numpy(proposal.probability_in(box, volume.grid.shape, self.stage.size))])
 
     def _read(self, volume: Volume, box: Box) -> NDArray[np.float32]:
         # Contiguous first: the same numbers in the same order, however the file stores its axes.

@@ -22,15 +22,16 @@ from monai.utils.type_conversion import convert_to_dst_type
 from numpy.typing import NDArray
 from torch import Tensor
 
+from stseg3d.geometry import Box
 from stseg3d.inference.fine import FinePolicy, FineStage
 from stseg3d.inference.propose import NetworkProposer, Proposer, whole_volume
 from stseg3d.inference.stages import Stage
 from stseg3d.networks import RoughFineNet
 from stseg3d.ops.boxes import BoxPolicy, DroppedComponent, Proposal, ProposedBox
 from stseg3d.ops.fuse import Canvas
-from stseg3d.ops.instances import order_instances, seeds_on, split_instances
+from stseg3d.ops.instances import order_instances, seeds_on, split_at_necks, split_instances
 from stseg3d.ops.resample import resample_region, slabs
-from stseg3d.volumes import CanonicalVolume, Volume, as_volume
+from stseg3d.volumes import CanonicalVolume, Volume, as_volume, network_view
 
 logger = logging.getLogger(__name__)
 
@@ -73,9 +74,14 @@ class SegmentThenSegmentInferer(Inferer):
         output: ``"labels"``, ``"instances"`` (one id an object) or ``"probabilities"`` (of the foreground classes).
         in_channels: Channels that the networks take.
         out_channels: Classes including background.
+        colour: Whether images are pictures, shown to the networks as red, green and blue whatever they are stored as.
+        standardize: Whether each channel is brought to mean 0 and standard deviation 1 over the whole image first; the stages' own
+            transforms see the small copy or the crop alone.
         when_empty: Where nothing is found: ``"empty"`` gives an empty mask, ``"tile"`` runs the fine network on the whole volume.
         axcodes: Axis order in which the networks see a volume; None keeps the file's own. Stages and policies count axes so.
         number_from: World direction whose end gets instance 1, such as ``"S"`` for the top; by default the file order of ``axcodes``.
+        neck_depth_mm: Instances: touching objects are told apart by their necks, see :func:`stseg3d.ops.instances.split_at_necks`;
+            by default by the rough components, which for objects smaller than a rough voxel are none.
         precision: ``"float32"``, ``"bfloat16"`` or ``"float16"``, whatever autocast surrounds the call.
         proposer: Other source of boxes than the rough network.
         progress: Whether a terminal shows how many boxes are done.
@@ -101,9 +107,12 @@ class SegmentThenSegmentInferer(Inferer):
         output: str = "labels",
         in_channels: int = 1,
         out_channels: int = 2,
+        colour: bool = False,
+        standardize: bool = False,
         when_empty: str = "empty",
         axcodes: str | None = "RAS",
         number_from: str | None = None,
+        neck_depth_mm: float | None = None,
         precision: str = "float32",
         proposer: Proposer | None = None,
         progress: bool = False,
@@ -123,7 +132,9 @@ class SegmentThenSegmentInferer(Inferer):
         self.fine_policy = fine_policy or FinePolicy()
         self.output, self.when_empty = output, when_empty
         self.in_channels, self.out_channels = in_channels, out_channels
+        self.colour, self.standardize = colour, standardize
         self.axcodes, self.number_from = axcodes, number_from
+        self.neck_depth_mm = neck_depth_mm
         self.precision = precision
         self.proposer = proposer
         self.progress = progress
@@ -215,10 +226,10 @@ class SegmentThenSegmentInferer(Inferer):
 
     def view(self, volume: Volume) -> CanonicalVolume:
         """The volume as stages and policies see it."""
-        return CanonicalVolume(volume, self.axcodes or volume.grid.orientation)
+        return network_view(volume, self.axcodes, colour=self.colour, standardize=self.standardize)
 
     def _checked_view(self, volume: Volume) -> CanonicalVolume:
-        if volume.channels != self.in_channels:
+        if volume.channels != self.in_channels and not self.colour:
             msg = f"{volume.name}: must have {self.in_channels} channel(s) for these networks, got {volume.channels}"
             raise ValueError(msg)
         if volume.grid.ndim != len(self.fine.size):
@@ -232,16 +243,21 @@ class SegmentThenSegmentInferer(Inferer):
         where = boxes[0].box
         for box in boxes[1:]:
             where = where.union(box.box)
-        seeds = None if proposal.ids is None else seeds_on(where, proposal.ids, view.grid.shape)
-        least = max(int(self.policy.min_volume_mm3 / view.grid.voxel_mm3), 1)
-        mask, spacing_mm = labels[where.slices] > 0, view.grid.spacing_mm
-        ids, count = split_instances(mask, seeds, connectivity=self.policy.connectivity, min_voxels=least, spacing_mm=spacing_mm)
+        ids, count = self._split(view, labels[where.slices] > 0, proposal, where)
         if self.number_from and self.axcodes:
             axis = next(i for i, code in enumerate(self.axcodes) if code in _same_axis(self.number_from))
             ids = order_instances(ids, count, axis, descending=self.axcodes[axis] == self.number_from)
         out = np.zeros(labels.shape, dtype=np.min_scalar_type(count))
         out[where.slices] = ids
         return out
+
+    def _split(self, view: CanonicalVolume, mask: NDArray[np.bool_], proposal: Proposal, where: Box) -> tuple[NDArray[np.int32], int]:
+        spacing_mm = view.grid.spacing_mm
+        if self.neck_depth_mm is not None:
+            return split_at_necks(mask, self.neck_depth_mm, spacing_mm)
+        seeds = None if proposal.ids is None else seeds_on(where, proposal.ids, view.grid.shape)
+        least = max(int(self.policy.min_volume_mm3 / view.grid.voxel_mm3), 1)
+        return split_instances(mask, seeds, connectivity=self.policy.connectivity, min_voxels=least, spacing_mm=spacing_mm)
 
     def _warnings(self, view: CanonicalVolume, proposal: Proposal, *, given: bool) -> list[str]:
         said = []

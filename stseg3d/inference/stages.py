@@ -32,6 +32,8 @@ class Stage:
             Build it from transforms without randomness; it runs on the small volume and on crops, never on the whole volume.
         mirror_axes: Axes along which the input is mirrored too, the probabilities averaged (test-time augmentation): every
             combination is one more run of the network.
+        rough_channel: For a fine stage: the rough stage's foreground probability follows as one more channel, after ``transform``; zeros
+            where there is none, as for boxes that were given. Training and inference must agree on it.
 
     Raises:
         ValueError: If ``size``, ``spacing_mm`` or ``multiple`` is not positive, or a mirrored axis does not exist or has one voxel.
@@ -42,6 +44,7 @@ class Stage:
     mirror_axes: Sequence[int] = ()
     spacing_mm: float | None = None
     multiple: int = 8
+    rough_channel: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "size", tuple(int(n) for n in self.size))

@@ -1,21 +1,47 @@
 """Learn: samples as MONAI transforms, augmentation, phantoms, and the thin caller of a bundle's training configs."""
 
 from stseg3d.training.augmentation import augmentation
-from stseg3d.training.engine import ClipGradients, EpochProgress, KeepBest, PrecisionInferer, ResumeHandler, TimeBudget
+from stseg3d.training.averaging import WeightAverage
+from stseg3d.training.engine import (
+    ClipGradients,
+    EpochProgress,
+    KeepBest,
+    PrecisionInferer,
+    ResumeHandler,
+    TimeBudget,
+    shared_handler,
+)
+from stseg3d.training.ensemble import ensemble_bundles
+from stseg3d.training.folds import load_predictions, training_cases, with_ids
+from stseg3d.training.history import History
+from stseg3d.training.rough_channel import AppendRoughd
 from stseg3d.training.samples import FineBoxesd, OpenCased, RandFineCropsd, RoughSampled
 from stseg3d.training.stages import assemble
+from stseg3d.training.starting import StartFromRough
+from stseg3d.training.supervision import FullResolutiond, HeadsLoss
 
 __all__ = [
+    "AppendRoughd",
     "ClipGradients",
     "EpochProgress",
     "FineBoxesd",
+    "FullResolutiond",
+    "HeadsLoss",
+    "History",
     "KeepBest",
     "OpenCased",
     "PrecisionInferer",
     "RandFineCropsd",
     "ResumeHandler",
     "RoughSampled",
+    "StartFromRough",
     "TimeBudget",
+    "WeightAverage",
     "assemble",
     "augmentation",
+    "ensemble_bundles",
+    "load_predictions",
+    "shared_handler",
+    "training_cases",
+    "with_ids",
 ]

@@ -16,7 +16,7 @@ from monai.transforms.intensity.dictionary import (
 )
 from monai.transforms.spatial.dictionary import RandAffined, RandFlipd
 
-KEYS = ("image", "label")
+KEYS = ("image", "label", "rough")
 
 
 def augmentation(
@@ -30,7 +30,7 @@ def augmentation(
     strength: float = 1.0,
     bias: bool = True,
 ) -> Compose:
-    """Random changes of ``image`` and ``label`` of a sample that has the size of a network's input.
+    """Random changes of ``image`` and ``label`` of a sample that has the size of a network's input; ``rough`` moves with them.
 
     Args:
         size: Size of the sample, one entry an axis.
@@ -59,10 +59,11 @@ def augmentation(
             scale_range=[scale if long else 0.0 for long in long_axes],
             shear_range=None if flat else [shear] * 6,
             translate_range=[shift * n if long else 0.0 for n, long in zip(size, long_axes, strict=True)],
-            mode=("bilinear", "nearest"),
+            mode=("bilinear", "nearest", "bilinear"),
             padding_mode="border",
+            allow_missing_keys=True,
         ),
-        *(RandFlipd(KEYS, prob=0.5, spatial_axis=axis) for axis in mirror_axes if long_axes[axis]),
+        *(RandFlipd(KEYS, prob=0.5, spatial_axis=axis, allow_missing_keys=True) for axis in mirror_axes if long_axes[axis]),
     ]
     if not strength:
         return Compose(spatial)

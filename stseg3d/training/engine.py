@@ -29,6 +29,11 @@ def fast_precision(device: torch.device) -> str:
     return "bfloat16" if native else "float32"
 
 
+def shared_handler(handler: Any) -> Any:
+    """``handler`` itself: MONAI's check of a bundle takes no reference among a trainer's handlers, only ``_target_``s."""
+    return handler
+
+
 class PrecisionInferer(Inferer):
     """Runs a network as it is, under autocast, and gives float32 logits.
 
@@ -120,16 +125,23 @@ class ClipGradients:
 class TimeBudget:
     """Handler: ends training, its learning rate brought down to zero, when a time is up.
 
-    After each epoch the number of epochs that still fit is estimated from those done; the schedule is stretched to it.
+    After each epoch the number of epochs that still fit is estimated from those done; the schedule is stretched to it. What a killed
+    training had spent counts when it goes on.
 
     Args:
-        seconds: Wall time for the whole training.
+        seconds: Wall time for the whole training; 0 sets no limit, and the time is only counted.
         lr_scheduler: ``PolynomialLR`` (or another with ``total_iters`` in epochs).
     """
 
     def __init__(self, seconds: float, lr_scheduler: Any) -> None:
         self.seconds, self.lr_scheduler = seconds, lr_scheduler
-        self.start, self.first_epoch, self.most = 0.0, 0, 0
+        self.start: float | None = None
+        self.before_s, self.most = 0.0, 0
+
+    @property
+    def spent_s(self) -> float:
+        """Wall seconds of the training so far, those before a kill included."""
+        return self.before_s + (0.0 if self.start is None else time.monotonic() - self.start)
 
     def attach(self, engine: Engine) -> None:
         """Register with a trainer; before the handler that steps the scheduler."""
@@ -137,14 +149,23 @@ class TimeBudget:
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._fit)
 
     def _begin(self, engine: Engine) -> None:
-        self.start, self.first_epoch, self.most = time.monotonic(), engine.state.epoch, engine.state.max_epochs or 1
+        self.start, self.most = time.monotonic(), engine.state.max_epochs or 1
 
     def _fit(self, engine: Engine) -> None:
-        spent = time.monotonic() - self.start
-        done = engine.state.epoch - self.first_epoch
-        more = int((self.seconds - spent) / (spent / done))
+        if not self.seconds:
+            return
+        spent = self.spent_s
+        more = int((self.seconds - spent) / (spent / engine.state.epoch))
         engine.state.max_epochs = min(self.most, engine.state.epoch + max(more, 0))
         self.lr_scheduler.total_iters = engine.state.max_epochs
+
+    def state_dict(self) -> dict[str, float]:
+        """The seconds spent so far."""
+        return {"spent_s": self.spent_s}
+
+    def load_state_dict(self, state: Mapping[str, float]) -> None:
+        """Count on from there."""
+        self.before_s = state["spent_s"]
 
 
 class KeepBest:

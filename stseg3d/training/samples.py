@@ -6,7 +6,7 @@ Both begin with :class:`OpenCased`, which is worth caching; what follows it is r
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,8 @@ from stseg3d.inference.stages import Stage
 from stseg3d.ops.boxes import BoxPolicy, Proposal, ProposedBox, fit_box, propose_boxes
 from stseg3d.ops.instances import seeds_on
 from stseg3d.ops.resample import count_not_finite, resample, resample_volume
-from stseg3d.volumes import CanonicalVolume, Volume, open_volume
+from stseg3d.training.rough_channel import corrupted
+from stseg3d.volumes import Volume, network_view, open_volume
 
 Data = Mapping[Hashable, Any]
 TARGETS = ("foreground", "component")
@@ -30,10 +31,11 @@ TARGETS = ("foreground", "component")
 
 @dataclass(frozen=True)
 class OpenCase:
-    """An image and its label, open and on one grid, seen along the world's axes."""
+    """An image and its label, open and on one grid, seen along the world's axes; ``id`` is the case's in its data set."""
 
     image: Volume
     label: NDArray[np.uint8]
+    id: str = ""
 
     @property
     def name(self) -> str:
@@ -49,10 +51,22 @@ class OpenCased(Transform):
         foreground: Whether every label above 0 becomes class 1; otherwise labels are classes.
         in_channels: Channels that the networks take; a fourth dimension of the image counts them.
         out_channels: Number of classes including background.
+        colour: Whether images are pictures, as in :class:`stseg3d.inference.SegmentThenSegmentInferer`.
+        standardize: Whether intensities are standardised by the whole image, as there.
     """
 
-    def __init__(self, axcodes: str | None = "RAS", foreground: bool = True, in_channels: int = 1, out_channels: int = 2) -> None:
+    def __init__(
+        self,
+        axcodes: str | None = "RAS",
+        foreground: bool = True,
+        in_channels: int = 1,
+        out_channels: int = 2,
+        *,
+        colour: bool = False,
+        standardize: bool = False,
+    ) -> None:
         super().__init__()
+        self.colour, self.standardize = colour, standardize
         self.axcodes, self.foreground = axcodes, foreground
         self.in_channels, self.out_channels = in_channels, out_channels
 
@@ -64,7 +78,7 @@ class OpenCased(Transform):
                 channels, or holds classes that do not exist.
         """
         image, label = open_volume(data["image"], channels_last=True), open_volume(data["label"])
-        if image.channels != self.in_channels:
+        if image.channels != self.in_channels and not self.colour:
             msg = f"{image.name}: the image must have in_channels={self.in_channels} channel(s), got {image.channels}"
             raise ValueError(msg)
         if label.channels != 1 or not label.grid.is_close(image.grid):
@@ -72,8 +86,7 @@ class OpenCased(Transform):
             msg = msg if label.channels == 1 else f"{label.name}: the label must have one channel, got {label.channels}"
             raise ValueError(msg)
         # The image's grid for both: affines that differ in the last digit must not be flipped differently.
-        axcodes = self.axcodes or image.grid.orientation
-        view = CanonicalVolume(image, axcodes)
+        view = network_view(image, self.axcodes, colour=self.colour, standardize=self.standardize)
         classes = view.view(label.read()[0])
         classes = (classes > 0) if self.foreground else classes
         with np.errstate(invalid="ignore"):  # NaN becomes some number, which it then does not equal
@@ -82,7 +95,7 @@ class OpenCased(Transform):
             msg = f"{label.name}: labels must be whole numbers below out_channels={self.out_channels}"
             msg += f", got {classes.min():g} to {classes.max():g}"
             raise ValueError(msg)
-        return {"case": OpenCase(view, whole)}
+        return {"case": OpenCase(view, whole, str(data.get("id", "")))}
 
 
 def class_fractions(label: NDArray[np.uint8], size: Sequence[int], classes: int) -> NDArray[np.float32]:
@@ -134,7 +147,7 @@ class RoughSampled(Transform):
 
 
 class FineBoxesd(Transform):
-    """Adds the boxes that the policy makes from ground truth on the rough grid: ``{"proposal": Proposal}``.
+    """Adds the boxes that the policy makes from ground truth on the rough grid: ``{"proposal": Proposal, "predicted": ...}``.
 
     Ground truth is brought to the rough grid as the image is, so that objects merge and break there as they will at inference.
 
@@ -142,28 +155,49 @@ class FineBoxesd(Transform):
         rough: Input of the rough network.
         fine: Input of the fine network.
         policy: The box policy of inference.
+        predictions: What a rough network says about cases that it has not seen, by case id: probabilities ``(K - 1, *S)`` on the rough
+            grid. ``"predicted"`` is what the policy makes of them, None for other cases.
     """
 
-    def __init__(self, rough: Stage, fine: Stage, policy: BoxPolicy) -> None:
+    def __init__(self, rough: Stage, fine: Stage, policy: BoxPolicy, predictions: Mapping[str, NDArray[Any]] | None = None) -> None:
         super().__init__()
         self.rough, self.fine, self.policy = rough, fine, policy
+        self.predictions = dict(predictions or {})
 
     def __call__(self, data: Data) -> dict[Hashable, Any]:
-        """See the class."""
+        """See the class.
+
+        Raises:
+            ValueError: If a prediction is of another rough size.
+        """
         case: OpenCase = data["case"]
         grid = case.image.grid
         shape = self.rough.shape_of(grid)
         classes = class_fractions(case.label, shape, int(case.label.max()) + 1)[1:]
-        fullest = classes.sum(axis=0).max(initial=0)
+        foreground = classes.sum(axis=0)
+        fullest = foreground.max(initial=0)
         if 0 < fullest < self.policy.threshold:
             # A thin object that fills no cell far enough still has to be learned: its fullest cells count.
             classes = classes / fullest
         proposal = propose_boxes(classes, grid.resized(shape), grid, self.fine.size, self.policy)
-        return {**data, "proposal": proposal}
+        return {**data, "proposal": replace(proposal, probability=foreground), "predicted": self._predicted(case, shape)}
+
+    def _predicted(self, case: OpenCase, shape: tuple[int, ...]) -> Proposal | None:
+        found = self.predictions.get(case.id)
+        if found is None:
+            return None
+        if found.shape[1:] != shape:
+            msg = f"{case.name}: prediction must have the rough size {shape}, got {found.shape[1:]}: train the rough stage anew"
+            raise ValueError(msg)
+        grid = case.image.grid
+        return propose_boxes(found.astype(np.float32), grid.resized(shape), grid, self.fine.size, self.policy)
 
 
 class RandFineCropsd(Randomizable, Transform):
     """Crops of a case for the fine network: a list of ``{"image": (C, *size), "label": (1, *size)}``.
+
+    With ``stage.rough_channel`` they have ``"rough"``, ``(1, *size)``, too: the prediction for the case, or else ground truth on the
+    rough grid.
 
     Args:
         stage: Input of the fine network, as at inference.
@@ -172,6 +206,9 @@ class RandFineCropsd(Randomizable, Transform):
         shift: Largest translation of a box, as a fraction of its extent on each axis.
         scale: Largest change of each face, as a fraction of the box's extent: boxes grow and shrink.
         negatives: Probability that a crop is drawn anywhere in the volume, most often without an object, instead of at a box.
+        predicted: Probability that a crop is drawn at a box from the prediction for its case, real or false, instead of from ground truth.
+        corruption: How often each kind of corruption spoils ``"rough"``, see :func:`stseg3d.training.rough_channel.corrupted`; nothing
+            is spoilt where ``samples`` is None.
         target: ``"foreground"``: everything in the crop that is labelled; ``"component"``: only what the box was made for.
         out_channels: Number of classes including background.
 
@@ -188,6 +225,8 @@ class RandFineCropsd(Randomizable, Transform):
         shift: float = 0.1,
         scale: float = 0.1,
         negatives: float = 0.0,
+        predicted: float = 0.0,
+        corruption: float = 0.25,
         target: str = "foreground",
         out_channels: int = 2,
     ) -> None:
@@ -197,15 +236,34 @@ class RandFineCropsd(Randomizable, Transform):
             raise ValueError(msg)
         self.stage, self.policy = stage, policy
         self.samples, self.shift, self.scale, self.negatives = samples, shift, scale, negatives
+        self.predicted, self.corruption = predicted, corruption
         self.target, self.out_channels = target, out_channels
 
     def __call__(self, data: Data) -> list[dict[Hashable, Any]]:
-        """See the class; a case without objects gives crops of places without one."""
-        case, proposal = data["case"], data["proposal"]
+        """See the class; a case without objects gives crops of places without one.
+
+        Raises:
+            ValueError: If voxels are NaN or infinite, or a box is to be drawn from a prediction and there is none.
+        """
+        case, truth, prediction = data["case"], data["proposal"], data.get("predicted")
+        rough = (prediction or truth) if self.stage.rough_channel else None
         if self.samples is None:
-            boxes = proposal.boxes or [self._elsewhere(case, [0.5] * case.label.ndim)]
-            return [self._crop(case, proposal, b) for b in boxes]
-        return [self._crop(case, proposal, self._draw(case, proposal)) for _ in range(self.samples)]
+            boxes = truth.boxes or [self._elsewhere(case, [0.5] * case.label.ndim)]
+            return [self._crop(case, truth, b, rough) for b in boxes]
+        out = []
+        for _ in range(self.samples):
+            source = self._source(case, truth, prediction)
+            box = self._draw(case, source)
+            out.append(self._crop(case, source, box, None if rough is None else corrupted(rough, self.R, self.corruption)))
+        return out
+
+    def _source(self, case: OpenCase, truth: Proposal, prediction: Proposal | None) -> Proposal:
+        if not self.predicted or self.R.random() >= self.predicted:
+            return truth
+        if prediction is None:
+            msg = f"{case.name}: predicted_boxes={self.predicted} needs a prediction for each training case: train with folds"
+            raise ValueError(msg)
+        return prediction if prediction.boxes else truth
 
     def _draw(self, case: OpenCase, proposal: Proposal) -> ProposedBox:
         if not proposal.boxes or self.R.random() < self.negatives:
@@ -228,7 +286,7 @@ class RandFineCropsd(Randomizable, Transform):
         start = [int(p * (max(n - m, 0) + 1)) for p, n, m in zip(place, grid.shape, size.shape, strict=True)]
         return ProposedBox(Box.of(size.shape).shift(start).clip(grid.shape))
 
-    def _crop(self, case: OpenCase, proposal: Proposal, box: ProposedBox) -> dict[Hashable, Any]:
+    def _crop(self, case: OpenCase, proposal: Proposal, box: ProposedBox, rough: Proposal | None) -> dict[Hashable, Any]:
         voxels = np.ascontiguousarray(case.image.read(box.box))
         bad = count_not_finite(voxels)
         if bad:
@@ -239,7 +297,11 @@ class RandFineCropsd(Randomizable, Transform):
         if self.target == "component" and box.components:
             label = np.where(own_objects(label, proposal, box, case.label.shape), label, 0)
         target = _label_tensor(label, self.stage.size, self.out_channels)
-        return {"image": MetaTensor(self.stage.prepare(image)), "label": MetaTensor(target)}
+        sample: dict[Hashable, Any] = {"image": MetaTensor(self.stage.prepare(image)), "label": MetaTensor(target)}
+        if rough is not None:
+            channel = rough.probability_in(box.box, case.label.shape, self.stage.size)
+            sample["rough"] = MetaTensor(torch.from_numpy(channel))
+        return sample
 
 
 def own_objects(label: NDArray[np.uint8], proposal: Proposal, box: ProposedBox, shape: Sequence[int]) -> NDArray[np.bool_]:

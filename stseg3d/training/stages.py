@@ -13,6 +13,11 @@ from stseg3d.networks.composite import STAGES
 STAGES_DIR = Path("models", "stages")
 
 
+def trained_stage(bundle: Path, stage: str) -> Path | None:
+    """File with the newest weights ``<stage>.*``: the stage's own, or the composite; None before there are any."""
+    return next((p for p in (bundle / STAGES_DIR / f"{stage}.pt", bundle / WEIGHTS) if p.is_file()), None)
+
+
 def assemble(bundle: str | Path, dtype: str = "float16") -> Path | None:
     """Write the composite ``models/model.pt`` from the best checkpoint of each stage.
 
@@ -28,7 +33,7 @@ def assemble(bundle: str | Path, dtype: str = "float16") -> Path | None:
     bundle = Path(bundle)
     state: dict[str, Tensor] = {}
     for stage in STAGES:
-        source = next((p for p in (bundle / STAGES_DIR / f"{stage}.pt", bundle / WEIGHTS) if p.is_file()), None)
+        source = trained_stage(bundle, stage)
         if source is None:
             return None
         state |= {name: tensor for name, tensor in read_weights(source).items() if name.startswith(f"{stage}.")}

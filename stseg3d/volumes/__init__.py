@@ -4,6 +4,7 @@ Importing it imports neither torch nor MONAI nor an image library; those of MONA
 """
 
 from stseg3d.volumes.cases import Case, Dataset, case_id, find_cases, load_dataset, output_name
+from stseg3d.volumes.derived import ColourVolume, StandardizedVolume, network_view
 from stseg3d.volumes.file import FileVolume
 from stseg3d.volumes.open import as_volume, is_volume_file, open_volume
 from stseg3d.volumes.volume import ArrayVolume, CanonicalVolume, Volume
@@ -13,8 +14,10 @@ __all__ = [
     "ArrayVolume",
     "CanonicalVolume",
     "Case",
+    "ColourVolume",
     "Dataset",
     "FileVolume",
+    "StandardizedVolume",
     "Volume",
     "as_volume",
     "case_id",
@@ -22,6 +25,7 @@ __all__ = [
     "find_cases",
     "is_volume_file",
     "load_dataset",
+    "network_view",
     "open_volume",
     "output_name",
     "write_labels",

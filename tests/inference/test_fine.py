@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from stseg3d.geometry import Box
-from stseg3d.inference import BoxProposer, FinePolicy, FineStage, Stage
+from stseg3d.geometry import Box, Grid
+from stseg3d.inference import BoxProposer, FinePolicy, FineStage, SegmentThenSegmentInferer, Stage
 from stseg3d.inference.fine import touched_faces
 from stseg3d.networks import RoughFineNet
 from stseg3d.ops import BoxPolicy, Canvas, FineCrop
 from stseg3d.ops.boxes import Proposal, ProposedBox
 from stseg3d.ops.resample import resample
+from stseg3d.volumes import ArrayVolume
 from tests.inference.fakes import Threshold, Witness, dice, networks, pipeline, volume_of
 from tests.ops.twins import slow_probabilities
 from tests.phantoms import image_of, many_objects, near, object_at_border
@@ -180,6 +183,65 @@ def test_boxes_that_were_given_have_no_component_to_keep_to():
     image, mask = balls((12, 24, 24), (34, 24, 24))
     found = given(Box((2, 12, 12), (46, 36, 36)), only_proposed=True).segment(volume_of(image), networks())
     assert dice(found.labels, mask) > 0.95
+
+
+# --- the rough channel -------------------------------------------------------
+
+SEEING = Stage(FINE, rough_channel=True)
+
+
+class Believes(nn.Module):
+    """Foreground is what the last channel, that of the rough network, says."""
+
+    def __init__(self):
+        super().__init__()
+        self.level = nn.Parameter(torch.tensor(0.5))
+
+    def forward(self, x):
+        odds = 100 * (x[:, -1:] - self.level)
+        return torch.cat([-odds, odds], dim=1)
+
+
+def test_the_fine_network_is_shown_what_the_rough_one_said_in_each_box():
+    image, mask = balls((12, 24, 24), (36, 24, 24), radius=8)
+    inferer = SegmentThenSegmentInferer(Stage((24, 24, 24)), SEEING, BoxPolicy(margin_mm=4), FinePolicy())
+    found = inferer.segment(volume_of(image), RoughFineNet(Threshold(50, 0.2), Believes()))
+    assert len(found.boxes) == 2
+    assert dice(found.labels, mask) > 0.9
+
+
+def test_the_channel_follows_the_image_and_leaves_it_alone():
+    image, _ = balls((24, 24, 24))
+    box = Box((12, 12, 12), (36, 36, 36))
+    for channels in (1, 2):
+        fine = Witness(Threshold())
+        volume = ArrayVolume(np.stack([image] * channels), Grid(CUBE))
+        proposal = Proposal([ProposedBox(box)], probability=np.full((6, 6, 6), 0.25, np.float32))
+        FineStage(fine, replace(SEEING, transform=lambda x: x * 2), FinePolicy()).paint(volume, proposal, Canvas(CUBE))
+        assert fine.inputs[0].shape == (1, channels + 1, *FINE)
+        torch.testing.assert_close(fine.inputs[0][0, -1], torch.full(FINE, 0.25))
+        torch.testing.assert_close(fine.inputs[0][0, 0], torch.from_numpy(2 * resample(image[box.slices][None], FINE)[0]))
+
+
+def test_boxes_that_were_given_leave_the_channel_unknown():
+    image, mask = balls((24, 24, 24))
+    fine = Witness(Threshold())
+    box = Box((12, 12, 12), (36, 36, 36))
+    inferer = SegmentThenSegmentInferer(Stage((12, 12, 12)), SEEING, proposer=BoxProposer([box], BoxPolicy(), FINE))
+    found = inferer.segment(volume_of(image), RoughFineNet(Threshold(), fine))
+    assert dice(found.labels, mask) > 0.97
+    assert not any(x[:, -1].any() for x in fine.inputs)
+
+
+def test_a_mirrored_input_has_its_channel_mirrored():
+    image, _ = balls((20, 24, 24), radius=7)
+    volume = volume_of(image)
+    inferer = SegmentThenSegmentInferer(Stage((24, 24, 24)), SEEING, BoxPolicy(margin_mm=4), FinePolicy())
+    mirrored = SegmentThenSegmentInferer(
+        Stage((24, 24, 24)), Stage(FINE, rough_channel=True, mirror_axes=[0, 1]), BoxPolicy(margin_mm=4), FinePolicy()
+    )
+    network = RoughFineNet(Threshold(50, 0.2), Believes())
+    np.testing.assert_array_equal(mirrored.segment(volume, network).labels, inferer.segment(volume, network).labels)
 
 
 # --- crops and fusion --------------------------------------------------------

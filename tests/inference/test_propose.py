@@ -12,7 +12,7 @@ from torch import nn
 from stseg3d.geometry import Box, Grid
 from stseg3d.inference import BoxProposer, MaskProposer, NetworkProposer, SegmentThenSegmentInferer, Stage
 from stseg3d.inference.propose import whole_volume
-from stseg3d.ops import BoxPolicy
+from stseg3d.ops import BoxPolicy, propose_boxes
 from stseg3d.ops.resample import resample
 from stseg3d.volumes import ArrayVolume
 from tests.inference.fakes import Threshold, dice, networks, pipeline, volume_of
@@ -72,6 +72,28 @@ def test_the_fine_stage_never_knows_which_it_was(proposer):
     inferer = pipeline(ROUGH, (24, 24, 24), POLICY, proposer=proposer)
     found = inferer.segment(VOLUME, networks())
     assert dice(found.labels, BALLS) > (0.85 if len(found.boxes) == 1 else 0.97)  # the whole volume in one crop is not sharp
+
+
+def test_what_the_rough_stage_says_about_a_box_is_known_unless_boxes_were_given(proposer):
+    proposal = proposer.propose(VOLUME)
+    box = Box((4, 6, 4), (17, 19, 17))
+    channel = proposal.probability_in(box, SHAPE, FINE)
+    assert (channel.dtype, channel.shape) == (np.float32, (1, *FINE))
+    if proposal.probability is None:
+        assert not channel.any()
+    else:
+        assert proposal.probability.shape == proposal.ids.shape
+        whole = resample(proposal.probability[None], SHAPE)  # the slow way
+        np.testing.assert_allclose(channel, resample(whole[(slice(None), *box.slices)], FINE), atol=1e-5)
+        assert channel[0, 8, 8, 8] > 0.5
+
+
+def test_probabilities_of_several_classes_add_up():
+    classes = np.zeros((2, *ROUGH), np.float32)
+    classes[0, 2:5, 2:5, 2:5], classes[1, 2:5, 2:5, 4:6] = 0.75, 0.125
+    for per_class in (False, True):
+        proposal = propose_boxes(classes, GRID.resized(ROUGH), GRID, FINE, replace(POLICY, per_class=per_class))
+        np.testing.assert_array_equal(proposal.probability, classes.sum(axis=0))
 
 
 # --- the network -------------------------------------------------------------

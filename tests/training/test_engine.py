@@ -241,6 +241,45 @@ def test_training_ends_within_its_time_with_its_rate_brought_down(seconds, epoch
     assert rate.get_last_lr() == pytest.approx([0])
 
 
+def timed(training, seconds, clock, rate, path, epoch_s=10):
+    """A training of 8 epochs that take ``epoch_s`` each, under a time budget, that can be gone on with."""
+
+    def pass_time(_engine):
+        clock.now += epoch_s
+
+    training.engine.add_event_handler(Events.EPOCH_COMPLETED, pass_time)
+    budget = TimeBudget(seconds, rate)
+    budget.attach(training.engine)
+    ResumeHandler(path, training.objects | {"budget": budget}).attach(training.engine)
+    return budget
+
+
+@pytest.mark.parametrize(("seconds", "last"), [(50, 5), (45, 4), (1000, 8), (0, 8)])
+def test_what_a_killed_training_had_spent_counts_when_it_goes_on(seconds, last, monkeypatch, tmp_path):
+    clock = Clock()
+    monkeypatch.setattr("stseg3d.training.engine.time.monotonic", clock)
+    first = Training()
+    timed(first, seconds, clock, first.scheduler, tmp_path / "last.pt")
+    kill_in(first.engine, epoch=4)
+    with pytest.raises(Killed):
+        first.run(8)
+    clock.now = 5000.0  # another process, some time later
+    second = Training()
+    budget = timed(second, seconds, clock, second.scheduler, tmp_path / "last.pt")
+    second.run(8)
+    assert second.epochs == list(range(4, last + 1))
+    assert budget.spent_s == 10 * last
+
+
+def test_without_a_limit_the_time_is_counted_and_no_epoch_left_out(monkeypatch, tmp_path):
+    clock = Clock()
+    monkeypatch.setattr("stseg3d.training.engine.time.monotonic", clock)
+    training = Training()
+    budget = timed(training, 0, clock, training.scheduler, tmp_path / "last.pt")
+    assert training.run(8).epochs == list(range(1, 9))
+    assert budget.spent_s == 80
+
+
 def test_one_bar_shows_the_epochs(capsys, tmp_path):
     training = Training()
     keep = KeepBest(tmp_path / "fine.pt", nn.Linear(1, 1))

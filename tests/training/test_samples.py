@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -13,11 +14,11 @@ from monai.transforms import Compose, NormalizeIntensity, RandFlipd
 from monai.utils import set_determinism
 
 from stseg3d.geometry import Box
-from stseg3d.inference import NetworkProposer, Stage
+from stseg3d.inference import FinePolicy, FineStage, NetworkProposer, Stage
 from stseg3d.networks import RoughFineNet
-from stseg3d.ops import BoxPolicy
+from stseg3d.ops import BoxPolicy, Canvas
 from stseg3d.ops.resample import resample
-from stseg3d.training import FineBoxesd, OpenCased, RandFineCropsd, RoughSampled, augmentation
+from stseg3d.training import AppendRoughd, FineBoxesd, OpenCased, RandFineCropsd, RoughSampled, augmentation
 from stseg3d.training.samples import class_fractions
 from tests.inference.fakes import Threshold, Witness, pipeline
 from tests.phantoms import near
@@ -177,7 +178,7 @@ def test_crops_have_the_networks_size_and_labels_move_with_images(two, size):
 def test_jitter_moves_and_scales_boxes_within_its_bounds(two, monkeypatch):
     data = with_boxes(two)
     drawn = []
-    monkeypatch.setattr(RandFineCropsd, "_crop", lambda _self, _case, _proposal, box: drawn.append(box) or {})
+    monkeypatch.setattr(RandFineCropsd, "_crop", lambda _self, _case, _proposal, box, _rough: drawn.append(box) or {})
     crops(data, samples=200, shift=0.2, scale=0.1)
     originals = {b.components: b.box for b in data["proposal"].boxes}
     for box in drawn:
@@ -194,7 +195,7 @@ def test_jitter_moves_and_scales_boxes_within_its_bounds(two, monkeypatch):
 
 def test_jitter_never_leaves_the_image(two, monkeypatch):
     drawn = []
-    monkeypatch.setattr(RandFineCropsd, "_crop", lambda _self, _case, _proposal, box: drawn.append(box.box) or {})
+    monkeypatch.setattr(RandFineCropsd, "_crop", lambda _self, _case, _proposal, box, _rough: drawn.append(box.box) or {})
     crops(with_boxes(two), samples=200, shift=3.0, scale=0.9)
     assert all(Box.of(SHAPE).contains(b) and not b.is_empty() for b in drawn)
 
@@ -236,7 +237,7 @@ def test_validation_of_a_case_without_objects_is_the_same_every_time(write_case,
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
 def test_negatives_show_other_places_as_often_as_was_asked(two, share, monkeypatch):
     drawn = []
-    monkeypatch.setattr(RandFineCropsd, "_crop", lambda _self, _case, _proposal, box: drawn.append(box) or {})
+    monkeypatch.setattr(RandFineCropsd, "_crop", lambda _self, _case, _proposal, box, _rough: drawn.append(box) or {})
     crops(with_boxes(two), samples=300, negatives=share)
     elsewhere = [b for b in drawn if not b.components]
     assert abs(len(elsewhere) / 300 - share) < 0.1
@@ -395,3 +396,92 @@ def test_no_strength_leaves_intensities_alone():
         torch.testing.assert_close(out["image"].as_tensor(), sample_of((16, 16, 16))["image"].as_tensor(), atol=1e-4, rtol=0)
     changed = [out["image"].std() for out in augmented((16, 16, 16), strength=1)]
     assert len({round(float(s), 3) for s in changed}) > 6
+
+
+# --- predictions, and the rough channel --------------------------------------
+
+
+def predicted(case, *corners):
+    """Data with a prediction that has cubes of 2 rough voxels at these corners."""
+    probability = np.zeros((1, *ROUGH.size), np.float16)
+    for corner in corners:
+        probability[(0, *(slice(c, c + 2) for c in corner))] = 0.75
+    data = {"case": replace(case["case"], id="a")}
+    return FineBoxesd(ROUGH, FINE, POLICY, {"a": probability})(data)
+
+
+def test_boxes_come_from_the_prediction_as_often_as_was_asked(two, monkeypatch):
+    data = predicted(two, (0, 6, 0))
+    [false] = [b.box for b in data["predicted"].boxes]
+    assert false not in [b.box for b in data["proposal"].boxes]
+    drawn = []
+    monkeypatch.setattr(RandFineCropsd, "_crop", lambda _self, _case, _proposal, box, _rough: drawn.append(box.box) or {})
+    for chance in (0.0, 0.5, 1.0):
+        drawn.clear()
+        crops(data, samples=400, shift=0, scale=0, predicted=chance)
+        assert np.mean([box == false for box in drawn]) == pytest.approx(chance, abs=0.06)
+
+
+def test_a_false_box_teaches_that_nothing_is_there(two):
+    data = predicted(two, (10, 0, 0))
+    for sample in crops(data, samples=5, predicted=1.0, target="component"):
+        assert not sample["label"].any()
+
+
+def test_without_a_prediction_there_is_no_predicted_box(two):
+    with pytest.raises(ValueError, match=r"image\.nii: predicted_boxes=0.5 needs a prediction for each training case"):
+        crops(with_boxes(two), samples=50, predicted=0.5)
+
+
+def test_where_the_prediction_found_nothing_boxes_come_from_ground_truth(two):
+    data = predicted(two)
+    assert data["predicted"].boxes == []
+    assert all(sample["label"].any() for sample in crops(data, samples=5, predicted=1.0))
+
+
+def test_a_prediction_of_another_rough_size_is_refused(two):
+    with pytest.raises(ValueError, match=r"prediction must have the rough size \(12, 10, 9\), got \(6, 5, 9\)"):
+        FineBoxesd(ROUGH, FINE, POLICY, {"": np.zeros((1, 6, 5, 9), np.float16)})(two)
+
+
+SEEING = Stage(FINE.size, rough_channel=True)
+
+
+def test_the_rough_channel_of_training_is_that_of_inference(two):
+    """The prediction is what a rough network would say: then validation crops are what the fine network sees."""
+    case = two["case"].image
+    proposer = NetworkProposer(Threshold(30, 0.1), ROUGH, POLICY, FINE.size)
+    classes = proposer.classes(case)
+    data = FineBoxesd(ROUGH, FINE, POLICY, {"": classes})(two)
+    samples = [AppendRoughd()(s) for s in crops(data, stage=SEEING, samples=None)]
+    fine = Witness(Threshold(50))
+    stage = FineStage(fine, SEEING, FinePolicy(border_growth=0, batch_size=8))
+    stage.paint(case, replace(proposer.propose(case), boxes=data["proposal"].boxes), Canvas(SHAPE, 2))
+    torch.testing.assert_close(torch.cat(fine.inputs), torch.stack([s["image"].as_tensor() for s in samples]))
+    assert fine.inputs[0].shape[1] == 2
+
+
+def test_without_a_prediction_the_channel_is_ground_truth_on_the_rough_grid(two):
+    sample, *_ = crops(with_boxes(two), stage=SEEING, samples=None)
+    assert sample["rough"].shape == sample["label"].shape
+    inside, outside = sample["rough"][sample["label"] > 0].mean(), sample["rough"][sample["label"] == 0].mean()
+    assert 0.6 < inside <= 1
+    assert outside < 0.25
+
+
+def test_the_channel_moves_with_the_image_and_keeps_its_intensities(two):
+    data = with_boxes(two)
+    sample, *_ = crops(data, stage=SEEING, samples=1, corruption=0)
+    change = augmentation(FINE.size, mirror_axes=[0, 1, 2]).set_random_state(3)
+    sample["image"] = sample["rough"].clone() * 100
+    for _ in range(5):
+        out = AppendRoughd()(change(dict(sample)))
+        assert out["image"].shape == (2, *FINE.size)
+        image, rough = out["image"].as_tensor()
+        assert 0 <= rough.min() <= rough.max() <= 1
+        assert np.corrcoef(image.flatten(), rough.flatten())[0, 1] > 0.7
+
+
+def test_augmentation_without_a_rough_channel_is_as_before(two):
+    sample, *_ = crops(with_boxes(two))
+    assert set(augmentation(FINE.size, mirror_axes=[0])(dict(sample))) == {"image", "label"}

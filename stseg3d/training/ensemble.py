@@ -1,0 +1,73 @@
+"""Trained bundles of one task, such as those of several folds or seeds, as one bundle that asks them all."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from monai.bundle import ConfigParser
+from torch import Tensor
+
+from stseg3d.bundle import INFERENCE, WEIGHTS, load_network, read_weights, save_weights
+from stseg3d.networks.composite import STAGES
+from stseg3d.training.options import config_text
+
+
+def ensemble_bundles(bundles: Sequence[Path], out: Path, *, stages: Sequence[str] = STAGES) -> Path:
+    """Write a bundle whose networks are :class:`stseg3d.networks.MeanEnsemble` of those of others.
+
+    It is a copy of the first without its training configs: an ensemble is trained one by one.
+
+    Args:
+        bundles: Folders of trained bundles with the same networks.
+        out: Folder of the new one; must not exist.
+        stages: Which networks become ensembles; the other one is that of the first bundle.
+
+    Returns:
+        Path of the weights.
+
+    Raises:
+        FileExistsError: If ``out`` exists.
+        FileNotFoundError: If a bundle has no weights.
+        ValueError: If there is no bundle, or weights are of different networks.
+    """
+    if not bundles:
+        msg = "bundles must name at least one bundle, got none"
+        raise ValueError(msg)
+    if out.exists():
+        msg = f"{out}: folder of the ensemble must not exist yet"
+        raise FileExistsError(msg)
+    states = [_state(bundle, bundles[0]) for bundle in bundles]
+    shutil.copytree(bundles[0], out, ignore=shutil.ignore_patterns("train*.json", "models", "logs"))
+    parser = ConfigParser(json.loads((out / INFERENCE).read_text(encoding="utf-8")))
+    parser["imports"] = [*parser.get("imports", []), "$from copy import deepcopy"]
+    for name in stages:
+        parser[f"{name}_member_def"] = parser[f"{name}_network_def"]
+        # A reference alone would be one and the same network, however often it is named.
+        networks = f"$[deepcopy(@{name}_member_def) for _ in range({len(bundles)})]"
+        parser[f"{name}_network_def"] = {"_target_": "stseg3d.networks.MeanEnsemble", "networks": networks}
+    (out / INFERENCE).write_text(config_text(parser.get()), encoding="utf-8")
+    weights = save_weights(_joined(states, stages), out / WEIGHTS)
+    load_network(out)
+    return weights
+
+
+def _state(bundle: Path, first: Path) -> dict[str, Tensor]:
+    load_network(bundle)  # says what is wrong with a bundle that cannot be used
+    state, due = read_weights(bundle / WEIGHTS), read_weights(first / WEIGHTS)
+    if {name: tensor.shape for name, tensor in state.items()} != {name: tensor.shape for name, tensor in due.items()}:
+        msg = f"{bundle}: networks of an ensemble must be those of {first}, got others"
+        raise ValueError(msg)
+    return state
+
+
+def _joined(states: Sequence[dict[str, Tensor]], stages: Sequence[str]) -> dict[str, Tensor]:
+    joined = {name: tensor for name, tensor in states[0].items() if name.split(".")[0] not in stages}
+    for n, state in enumerate(states):
+        for name, tensor in state.items():
+            stage, _, rest = name.partition(".")
+            if stage in stages:
+                joined[f"{stage}.networks.{n}.{rest}"] = tensor
+    return joined

@@ -1,0 +1,91 @@
+"""Out-of-fold predictions: what a rough network says about cases that it has not learned from, as it will be at inference."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stseg3d.volumes import Case, Dataset
+from stseg3d.volumes.write import renamed
+
+Predictions = dict[str, NDArray[np.float16]]
+PREFIX = "predicted"
+
+
+def training_cases(dataset: Dataset, folds: int = 0, fold: int | None = None) -> list[dict[str, str]]:
+    """Cases to learn from, as MONAI's transforms take them, with their ``id``.
+
+    Args:
+        dataset: Data set.
+        folds: Number of folds; every ``folds``-th case belongs to one.
+        fold: The fold that is left out; None leaves none out.
+    """
+    return with_ids(case for n, case in enumerate(dataset.training) if fold is None or n % folds != fold)
+
+
+def held_out(dataset: Dataset, folds: int, fold: int) -> list[Case]:
+    """The cases that :func:`training_cases` leaves out."""
+    return dataset.training[fold::folds]
+
+
+def with_ids(cases: Iterable[Case]) -> list[dict[str, str]]:
+    """Paths by ``image`` and ``label``, and the ``id``."""
+    return [{"id": case.id, **case.as_dict()} for case in cases]
+
+
+def check_folds(dataset: Dataset, folds: int) -> None:
+    """Refuse folds that cannot be made.
+
+    Raises:
+        ValueError: If there are fewer than two, or more than cases to learn from, or two cases share an id.
+    """
+    cases = dataset.training
+    if not 2 <= folds <= len(cases):
+        msg = f"folds must be 0, or from 2 to the number of training cases, {len(cases)}, got {folds}"
+        raise ValueError(msg)
+    check_ids([*cases, *dataset.validation])
+
+
+def check_ids(cases: Iterable[Case]) -> None:
+    """Refuse cases that predictions could not be kept apart for.
+
+    Raises:
+        ValueError: If two cases share an id.
+    """
+    seen: dict[str, Case] = {}
+    for case in cases:
+        if case.id in seen:
+            msg = f"{case.image}: case id must be unique, got {case.id!r} twice, also from {seen[case.id].image}"
+            raise ValueError(msg)
+        seen[case.id] = case
+
+
+def fold_name(fold: int, folds: int) -> str:
+    """Name of a fold's files, such as ``fold0of3``; the configs call its training ``rough_fold0of3``."""
+    return f"fold{fold}of{folds}"
+
+
+def predictions_path(stages: Path, part: str) -> Path:
+    """File of the predictions of a fold, or of another part of the data set."""
+    return stages / f"{PREFIX}_{part}.npz"
+
+
+def save_predictions(found: Mapping[str, NDArray[Any]], path: Path) -> None:
+    """Write probabilities ``(K - 1, *S)`` by case id, as float16, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with renamed(path) as temporary, temporary.open("wb") as file:
+        # Ids are keys behind a letter: "file" is an argument of savez.
+        np.savez_compressed(file, **{f"_{name}": array.astype(np.float16) for name, array in found.items()})  # type: ignore[arg-type]
+
+
+def load_predictions(stages: str | Path) -> Predictions:
+    """All predictions that lie in a folder, by case id; none if there are none."""
+    found: Predictions = {}
+    for path in sorted(Path(stages).glob(f"{PREFIX}_*.npz")):
+        with np.load(path, allow_pickle=False) as file:
+            found |= {name.removeprefix("_"): file[name] for name in file.files}
+    return found

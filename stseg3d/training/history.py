@@ -1,0 +1,67 @@
+"""The course of a training, one JSON object a line, so that runs can be compared afterwards."""
+
+from __future__ import annotations
+
+import json
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+from ignite.engine import Engine, Events
+
+from stseg3d.training.engine import TimeBudget
+
+
+class History:
+    """Handler: each validation adds a line ``{"epoch", "metric", "loss", "seconds"}`` to a file.
+
+    ``metric`` is the key metric, ``loss`` the mean training loss since the line before, ``seconds`` the wall time of the training, that
+    before a kill included. A new training begins a new file. Attach it after the handler that resumes.
+
+    Args:
+        path: The file, ``.jsonl``.
+        evaluator: What validates.
+        budget: What counts the time.
+    """
+
+    def __init__(self, path: str | Path, evaluator: Engine, budget: TimeBudget) -> None:
+        self.path, self.evaluator, self.budget = Path(path), evaluator, budget
+        self.losses: list[float] = []
+        self.last = 0
+
+    def attach(self, engine: Engine) -> None:
+        """Register with a trainer."""
+        engine.add_event_handler(Events.STARTED, self._begin)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._collect)
+        self.evaluator.add_event_handler(Events.COMPLETED, self._write)
+
+    def _begin(self, engine: Engine) -> None:
+        lines = [line for line in read_history(self.path) if line["epoch"] <= engine.state.epoch]
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.write_text("".join(f"{json.dumps(line)}\n" for line in lines), encoding="utf-8")
+        self.losses, self.last = [], engine.state.epoch
+
+    def _collect(self, engine: Engine) -> None:
+        output = engine.state.output
+        self.losses += [float(o["loss"]) for o in (output if isinstance(output, list) else [output])]
+
+    def _write(self, evaluator: Engine) -> None:
+        epoch = evaluator.state.epoch
+        if epoch <= self.last:  # the validation that ends a training, where its last epoch had one
+            return
+        found: dict[str, Any] = {
+            "metric": float(evaluator.state.metrics[evaluator.state.key_metric_name]),
+            "loss": sum(self.losses) / max(len(self.losses), 1),
+            "seconds": round(self.budget.spent_s, 1),
+        }
+        line = {"epoch": epoch} | {name: value if isfinite(value) else None for name, value in found.items()}
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(f"{json.dumps(line)}\n")
+        self.losses, self.last = [], epoch
+
+
+def read_history(path: str | Path) -> list[dict[str, Any]]:
+    """Lines of such a file; none if it is not there. A last line that a kill cut in two is left out."""
+    path = Path(path)
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.is_file() else []
+    return [json.loads(line) for line in lines if line.endswith("\n")]

@@ -1,0 +1,76 @@
+"""The rough network's opinion as a channel of the fine network's input, in training: made unreliable, so that it stays an opinion.
+
+A fine network that is shown the rough mask learns to copy it, the more so where that mask is better than it will be at inference. What
+it is shown in training is therefore predicted out of fold where it can be, and corrupted: left out, blurred, moved, noisy, with objects
+missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from monai.transforms.transform import Transform
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from stseg3d.ops.boxes import Proposal
+
+Float = NDArray[np.float32]
+NOISE = 0.2  # standard deviation, in units of probability
+BLUR_VOXELS = 1.0  # largest standard deviation, in rough voxels
+
+
+def corrupted(proposal: Proposal, random: np.random.RandomState, chance: float) -> Proposal:
+    """The proposal with its probability spoilt; its boxes and ids stay.
+
+    Args:
+        proposal: Proposal with a probability.
+        random: Where chance comes from.
+        chance: Probability of each of: nothing known, an object missing, blur, a shift by up to one rough voxel, noise.
+    """
+    probability = proposal.probability
+    assert probability is not None
+    if random.random() < chance:
+        return replace(proposal, probability=None)
+    spoilt: Float = probability.astype(np.float32)
+    for spoil in (_without_object, _blurred, _shifted, _noisy):
+        if random.random() < chance:
+            spoilt = spoil(spoilt, random)
+    return replace(proposal, probability=spoilt)
+
+
+def _without_object(probability: Float, random: np.random.RandomState) -> Float:
+    ids, count = ndimage.label(probability > NOISE)
+    return np.where(ids == random.randint(count) + 1, np.float32(0), probability) if count else probability
+
+
+def _blurred(probability: Float, random: np.random.RandomState) -> Float:
+    blurred: Float = ndimage.gaussian_filter(probability, random.uniform(0, BLUR_VOXELS))
+    return blurred
+
+
+def _shifted(probability: Float, random: np.random.RandomState) -> Float:
+    move = [random.uniform(-1, 1) if n > 1 else 0.0 for n in probability.shape]
+    moved: Float = ndimage.shift(probability, move, order=1, mode="nearest")
+    return moved
+
+
+def _noisy(probability: Float, random: np.random.RandomState) -> Float:
+    noise = random.normal(0, NOISE, probability.shape).astype(np.float32)
+    noisy: Float = (probability + noise).clip(0, 1)
+    return noisy
+
+
+class AppendRoughd(Transform):
+    """Puts the channel ``rough`` of a sample, if it has one, behind those of ``image``: after what changes intensities."""
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """See the class."""
+        out = dict(data)
+        if "rough" in out:
+            out["image"] = torch.cat([out["image"], out.pop("rough")])
+        return out

@@ -1,0 +1,80 @@
+"""Where the fine network begins: at the weights of the rough one, which has seen the same objects from further away."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import torch
+from ignite.engine import Engine, Events
+from torch import Tensor
+
+from stseg3d.bundle import read_weights
+from stseg3d.networks import RoughFineNet
+from stseg3d.training.stages import trained_stage
+
+logger = logging.getLogger(__name__)
+
+
+class StartFromRough:
+    """Handler: before training, ``fine.*`` becomes what the trained ``rough.*`` is (Benčević et al. 2023, sec. 5, future work).
+
+    Weights of the same name and shape are copied. A layer that takes more channels in the fine network, as its first one does with a
+    rough channel, gets zeros for them. Attach it after what loads weights at the start, and before what resumes.
+
+    Args:
+        network: Composite whose fine network is trained.
+        bundle: Bundle folder: the rough weights are those of its trained stage, or of ``models/model.pt``.
+        least_share: Least share of the fine network's parameters that must be copied.
+    """
+
+    def __init__(self, network: RoughFineNet, bundle: str | Path, least_share: float = 0.5) -> None:
+        self.network, self.bundle, self.least_share = network, Path(bundle), least_share
+
+    def attach(self, engine: Engine) -> None:
+        """Register with a trainer."""
+        engine.add_event_handler(Events.STARTED, self._start)
+
+    def _start(self, engine: Engine) -> None:
+        del engine
+        path = trained_stage(self.bundle, "rough")
+        if path is None:
+            msg = f"fine_from_rough needs a trained rough stage, {self.bundle} has none: train it with --stage rough"
+            raise FileNotFoundError(msg)
+        rough = {name.removeprefix("rough."): t for name, t in read_weights(path).items() if name.startswith("rough.")}
+        share = copy_fitting(rough, self.network.fine.state_dict())
+        if share < self.least_share:
+            msg = f"fine_from_rough needs networks alike: rough_network_def fits {share:.0%} of fine_network_def's weights"
+            msg += f", at least {self.least_share:.0%} are due, from {path}"
+            raise ValueError(msg)
+        logger.info("%s: the fine network starts from the rough one, %.1f %% of its weights copied", path, 100 * share)
+
+
+@torch.no_grad()
+def copy_fitting(source: dict[str, Tensor], target: dict[str, Tensor]) -> float:
+    """Copy what fits, in place.
+
+    Args:
+        source: State dict.
+        target: State dict of another network, whose tensors are changed.
+
+    Returns:
+        Share of the target's floating-point numbers that were copied.
+    """
+    copied = 0
+    for name, there in target.items():
+        here = source.get(name)
+        if here is None or not _fits(here, there):
+            continue
+        there.zero_()
+        there[tuple(slice(n) for n in here.shape)] = here.to(there)
+        copied += here.numel() if there.is_floating_point() else 0
+    return copied / max(sum(t.numel() for t in target.values() if t.is_floating_point()), 1)
+
+
+def _fits(here: Tensor, there: Tensor) -> bool:
+    """Of one shape, or the input channels (axis 1) alone are more."""
+    if here.shape == there.shape:
+        return True
+    rest = here.ndim == there.ndim > 1 and here.shape[0] == there.shape[0] and here.shape[2:] == there.shape[2:]
+    return rest and here.shape[1] < there.shape[1]

@@ -1,0 +1,45 @@
+"""Deep supervision: what a network with several heads returns in training, its loss, and the one head that counts in the end.
+
+The heads come as MONAI's ``DynUNet(deep_supervision=True)`` stacks them: ``(B, heads, K, *S)``, the full-resolution one first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from typing import Any
+
+from monai.losses.ds_loss import DeepSupervisionLoss
+from monai.transforms.transform import Transform
+from torch import Tensor, nn
+
+
+class HeadsLoss(nn.Module):
+    """A loss on one or on all heads of a network.
+
+    Args:
+        loss: Loss of logits ``(B, K, *S)`` and labels ``(B, 1, *S)``.
+        weight_mode: Weight of each head: ``"exp"`` halves it from head to head, ``"same"``, or ``"two"`` (1, then 0.5 each).
+    """
+
+    def __init__(self, loss: nn.Module, weight_mode: str = "exp") -> None:
+        super().__init__()
+        self.loss, self.heads = loss, DeepSupervisionLoss(loss, weight_mode=weight_mode)
+
+    def forward(self, logits: Tensor, label: Tensor) -> Tensor:
+        """Loss of ``(B, K, *S)``, or weighted sum over the heads of ``(B, heads, K, *S)``."""
+        if logits.ndim == label.ndim:
+            found: Tensor = self.loss(logits, label)
+            return found
+        weighted: Tensor = self.heads(list(logits.unbind(dim=1)), label)
+        return weighted
+
+
+class FullResolutiond(Transform):
+    """Of ``pred``, a sample's logits of one or of all heads, the full-resolution ones: for metrics."""
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """See the class; ``label`` tells how many axes are due."""
+        out = dict(data)
+        if out["pred"].ndim > out["label"].ndim:
+            out["pred"] = out["pred"][0]
+        return out

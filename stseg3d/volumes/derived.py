@@ -1,0 +1,96 @@
+"""Images as networks see them: along the world's axes, pictures as three colours, intensities standardised by the whole image."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stseg3d.geometry import Box
+from stseg3d.volumes.volume import Array, CanonicalVolume, Volume, box_inside
+
+COLOURS = 3
+
+# Voxels of a slab whose sums are taken at once.
+SLAB_VOXELS = 1 << 22
+
+# A spread of less than this share of the mean is rounding: such an image holds one value.
+FLAT = 1e-6
+
+
+class ColourVolume:
+    """A picture as red, green and blue, however it is stored: grey is repeated, transparency dropped.
+
+    Args:
+        volume: Picture of one (grey), two (grey, alpha), three (RGB) or four (RGBA) channels.
+
+    Raises:
+        ValueError: If it has more channels.
+    """
+
+    def __init__(self, volume: Volume) -> None:
+        if volume.channels > COLOURS + 1:
+            msg = f"{volume.name}: a picture must have at most 4 channels (RGBA), got {volume.channels}"
+            raise ValueError(msg)
+        self.volume = volume
+        self.grid, self.dtype, self.name = volume.grid, volume.dtype, volume.name
+        self.channels = COLOURS
+
+    def read(self, box: Box | None = None) -> Array:
+        """Colours in ``box``, of shape ``(3, *box.shape)``."""
+        array = self.volume.read(box)
+        return array[:COLOURS] if self.volume.channels >= COLOURS else np.repeat(array[:1], COLOURS, axis=0)
+
+
+class StandardizedVolume:
+    """An image whose channels have mean 0 and standard deviation 1 over all its voxels, as float32.
+
+    Unlike a normalisation of each crop it leaves a crop of nothing dark. A channel of one value becomes zeros.
+
+    Args:
+        volume: Any image. It is read once, slab by slab, when its first voxels are asked for; voxels that are NaN or infinite stay so.
+    """
+
+    dtype = np.dtype(np.float32)
+
+    def __init__(self, volume: Volume) -> None:
+        self.volume = volume
+        self.grid, self.channels, self.name = volume.grid, volume.channels, volume.name
+
+    @cached_property
+    def moments(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Mean and standard deviation of each channel over its finite voxels."""
+        shape = self.grid.shape
+        rows = max(SLAB_VOXELS * shape[0] // max(int(np.prod(shape)), 1), 1)
+        slabs = [Box((low, *(0,) * (len(shape) - 1)), (min(low + rows, shape[0]), *shape[1:])) for low in range(0, shape[0], rows)]
+        count, total, squares = np.zeros((3, self.channels))
+        for slab in slabs:
+            voxels = self.volume.read(slab).reshape(self.channels, -1).astype(np.float64)
+            finite = np.isfinite(voxels)
+            voxels[~finite] = 0
+            count += finite.sum(axis=1)
+            total += voxels.sum(axis=1)
+            squares += np.square(voxels).sum(axis=1)
+        mean = total / np.maximum(count, 1)
+        return mean, np.sqrt(np.maximum(squares / np.maximum(count, 1) - mean**2, 0))
+
+    def read(self, box: Box | None = None) -> Array:
+        """Standardised voxels in ``box``, of shape ``(C, *box.shape)``."""
+        mean, sd = (m.astype(np.float32).reshape(-1, *(1,) * len(self.grid.shape)) for m in self.moments)
+        voxels = self.volume.read(box_inside(self.grid, box, self.name)).astype(np.float32)
+        return (voxels - mean) / np.where(sd > FLAT * np.abs(mean), sd, np.float32(np.inf))
+
+
+def network_view(volume: Volume, axcodes: str | None, *, colour: bool = False, standardize: bool = False) -> CanonicalVolume:
+    """The image as networks and box policies see it, at inference and in training.
+
+    Args:
+        volume: The image.
+        axcodes: Where the axes of the view point to, such as ``"RAS"``; None keeps the file's own.
+        colour: Whether it is a picture, see :class:`ColourVolume`.
+        standardize: See :class:`StandardizedVolume`.
+    """
+    seen: Volume = ColourVolume(volume) if colour else volume
+    seen = StandardizedVolume(seen) if standardize else seen
+    return CanonicalVolume(seen, axcodes or volume.grid.orientation)
