@@ -1,4 +1,4 @@
-"""The command line: ``stseg3d segment | train | evaluate | demo``.
+"""The command line: ``stseg3d segment | train | calibrate | evaluate | demo``.
 
 Our own imports wait inside the commands here, and only here: ``stseg3d --help`` must answer without waiting seconds for torch and MONAI.
 Exit status: 0 all done; 1 something failed; 2 the input or the arguments were bad; 130 stopped from the keyboard.
@@ -7,6 +7,7 @@ Exit status: 0 all done; 1 something failed; 2 the input or the arguments were b
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import os
 import re
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
+    from stseg3d.evaluate import Pair, Row
     from stseg3d.volumes import Case
 
 BAD_INPUT = (ValueError, OSError)  # everything else that is raised is a failure of ours
@@ -124,36 +126,108 @@ def _train(args: argparse.Namespace) -> int:
     from stseg3d.training.run import train_bundle
 
     bundle = find_bundle(args.bundle)
-    if not Path(args.bundle).expanduser().is_dir():
-        msg = f"DIR must be a folder of your own, got the embedded {bundle.name}: copy {bundle} and train the copy"
-        raise ValueError(msg)
+    _ensure_own(args.bundle, bundle, "train")
     _set_threads(args.threads)
-    options = {name: getattr(args, name) for name in ("epochs", "budget_s", "seed", "weights") if getattr(args, name) is not None}
+    names = ("epochs", "budget_s", "seed", "weights", "folds")
+    options = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    options |= {"overrides": dict(args.set)} if args.set else {}
     print(train_bundle(bundle, args.data, stage=args.stage, device=args.device, **options))
     return DONE
 
 
-def _evaluate(args: argparse.Namespace) -> int:
-    from stseg3d.evaluate import dump, evaluate_case, mean_rows, pair_cases, table
+def _calibrate(args: argparse.Namespace) -> int:
+    from stseg3d.bundle import find_bundle
+    from stseg3d.planning import Calibration, Calibrator, labelled_cases, write_policy
 
-    if args.output and args.output.suffix not in (".csv", ".json"):
-        msg = f"-o must end on .csv or .json, got {args.output}"
-        raise ValueError(msg)
-    if args.output and not args.output.parent.is_dir():
-        msg = f"-o must lie in a folder that exists, got {args.output}"
-        raise FileNotFoundError(msg)
-    pairs = pair_cases(args.prediction, args.label, part=args.part)
-    rows = [row for pair in _progress(pairs, "cases") for row in evaluate_case(pair, per_class=args.per_class)]
-    rows += mean_rows(rows)
-    print(table(rows))
+    bundle = find_bundle(args.bundle)
+    if args.write:
+        _ensure_own(args.bundle, bundle, "calibrate")
+    _ensure_table(args.output)
+    _set_threads(args.threads)
+    cases = labelled_cases(args.data, args.part)
+    chain = {name: getattr(args, name) for name in ("thresholds", "margins") if getattr(args, name) is not None}
+    calibrator = Calibrator(bundle, args.device, **chain)
+    found = Calibration.of(calibrator, [calibrator.measure(case) for case in _progress(cases, "cases")], args.part, args.coverage)
+    print(found.table(), *found.sentences(), sep="\n")
     if args.output:
-        args.output.write_text(dump(rows, args.output.suffix), encoding="utf-8")
+        args.output.write_text(found.dump(args.output.suffix), encoding="utf-8")
+    if args.write and not found.numbers:
+        msg = f"--write needs a policy that reaches --coverage {args.coverage:g}, got none; the bundle is as it was"
+        raise ValueError(msg)
+    if args.write:
+        files = " and ".join(map(str, write_policy(bundle, found.numbers)))
+        print(f"Written into {files}. Train the fine network again: it is to see such boxes.")
+    return DONE
+
+
+def _ensure_own(given: str, bundle: Path, verb: str) -> None:
+    if not Path(given).expanduser().is_dir():
+        msg = f"DIR must be a folder of your own, got the embedded {bundle.name}: copy {bundle} and {verb} the copy"
+        raise ValueError(msg)
+
+
+def _ensure_table(output: Path | None) -> None:
+    if output and output.suffix not in (".csv", ".json"):
+        msg = f"-o must end on .csv or .json, got {output}"
+        raise ValueError(msg)
+    if output and not output.parent.is_dir():
+        msg = f"-o must lie in a folder that exists, got {output}"
+        raise FileNotFoundError(msg)
+
+
+def _evaluate(args: argparse.Namespace) -> int:
+    from stseg3d.evaluate import dump, pair_cases, summarise, table
+
+    _ensure_table(args.output)
+    pairs = pair_cases(args.prediction, args.label, part=args.part)
+    settings = {name: getattr(args, name) for name in ("tolerance_mm", "boundary_mm", "objects")}
+    rows, errors = _evaluate_pairs(args, pairs, settings)
+    if not rows:
+        return BAD if all(isinstance(error, BAD_INPUT) for error in errors.values()) else FAILED
+    summaries = summarise(rows)
+    print(table(rows, summaries))
+    if args.output:
+        failed = {case: _sentence(error) for case, error in errors.items()}
+        args.output.write_text(dump(rows, summaries, args.output.suffix, failed=failed, settings=settings), encoding="utf-8")
+    return FAILED if errors else DONE
+
+
+def _evaluate_pairs(args: argparse.Namespace, pairs: list[Pair], settings: dict[str, Any]) -> tuple[list[Row], dict[str, Exception]]:
+    """Rows of the cases that can be scored, and why the others can not; errors are told, not raised."""
+    from stseg3d.evaluate import evaluate_case
+    from stseg3d.volumes import Case
+
+    rows: list[Row] = []
+    errors: dict[str, Exception] = {}
+    for pair in _progress(pairs, "cases"):
+        try:
+            rows += evaluate_case(pair, per_class=args.per_class, **settings)
+        except Exception as error:  # a failing case never stops the others
+            _fail(error, args, Case(pair.case, pair.prediction))
+            errors[pair.case] = error
+    return rows, errors
+
+
+def _compare(args: argparse.Namespace) -> int:
+    from stseg3d.compare import advise, compare, summary_text, write_outputs
+
+    logging.getLogger("stseg3d").setLevel(logging.INFO)
+    _set_threads(args.threads)
+    args.output_dir.mkdir(parents=True, exist_ok=True)
+    names = ("sizes", "rough_sizes", "sliding_sizes", "ways", "part", "budget_s", "device", "seed", "threads")
+    options = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    comparison = compare(args.bundle, args.data, args.output_dir, overrides=dict(args.overrides), **options)
+    files = write_outputs(comparison, args.data, args.output_dir)
+    print(summary_text(comparison))
+    for path in files:
+        print(path)
+    print(advise(comparison).sentence)
     return DONE
 
 
 def _demo(args: argparse.Namespace) -> int:
     from stseg3d.demo import demonstrate
-    from stseg3d.metrics import METRICS
+    from stseg3d.metrics import OVERLAPS
 
     logging.getLogger("stseg3d").setLevel(logging.INFO)
     _set_threads(args.threads)
@@ -163,7 +237,7 @@ def _demo(args: argparse.Namespace) -> int:
         print(f"{what:<{width}}  {path}")
     print(f"{'boxes':<{width}}  {demo.boxes}")
     if demo.counts:
-        scores = ", ".join(f"{name} {metric(demo.counts):.3f}" for name, metric in METRICS.items())
+        scores = ", ".join(f"{name} {metric(demo.counts):.3f}" for name, metric in OVERLAPS.items())
         print(f"{'scores':<{width}}  {scores}")
     return DONE
 
@@ -189,7 +263,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"stseg3d {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for add in (_add_segment, _add_train, _add_evaluate, _add_demo):
+    for add in (_add_segment, _add_train, _add_calibrate, _add_evaluate, _add_compare, _add_demo):
         command, run = add(commands)
         command.add_argument("--traceback", action="store_true", help="with an error, show where it came from")
         command.set_defaults(run=run)
@@ -236,20 +310,78 @@ def _add_train(commands: Any) -> Command:
     )
     command.add_argument("--seed", type=int, metavar="N", help="of weights, order and augmentation (default: what the bundle says)")
     command.add_argument("--from", dest="weights", type=Path, metavar="WEIGHTS", help="start from these weights")
+    command.add_argument(
+        "--folds", type=_positive, metavar="K", help="rough networks that each predict cases they have not seen, for the fine stage"
+    )
+    command.add_argument(
+        "--set", action="append", type=_setting, default=[], metavar="KEY=JSON", help="an entry of train.json, such as ema_decay=0.99"
+    )
     _add_machine(command)
     return command, _train
 
 
+def _add_calibrate(commands: Any) -> Command:
+    command = commands.add_parser("calibrate", help="threshold and margin whose boxes hold the objects, and what is guaranteed of them")
+    command.add_argument("bundle", metavar="BUNDLE", help="folder of a trained bundle, or an embedded one")
+    command.add_argument("--data", required=True, type=Path, metavar="DATASET.json", help="cases with labels, see data/README.md")
+    command.add_argument(
+        "--part", choices=["training", "validation", "test"], default="validation", help="of the dataset.json (default: validation)"
+    )
+    command.add_argument(
+        "--coverage", type=_share, default=0.99, metavar="SHARE", help="of the objects' voxels that are to lie in boxes (default: 0.99)"
+    )
+    command.add_argument("--thresholds", type=_numbers, metavar="A,B,...", help="to choose from (default: 0.5 down to 0.05)")
+    command.add_argument(
+        "--margins", type=_numbers, metavar="A,B,...", help="to choose from, in mm if the bundle names margin_mm, else in rough voxels"
+    )
+    command.add_argument("-o", dest="output", type=Path, metavar="OUT", help="write the table to a .csv or .json, too")
+    command.add_argument("--write", action="store_true", help="put what was chosen into the bundle's inference.json and train.json")
+    _add_machine(command)
+    return command, _calibrate
+
+
 def _add_evaluate(commands: Any) -> Command:
-    command = commands.add_parser("evaluate", help="Dice, IoU, precision and recall of predictions against labels")
+    command = commands.add_parser("evaluate", help="overlap, distances in mm and objects of predictions against labels, with intervals")
     command.add_argument("prediction", type=Path, metavar="PRED", help="file or folder; <id>_seg.nii.gz goes with the label <id>.nii.gz")
     command.add_argument("label", type=Path, metavar="LABEL", help="file, folder or dataset.json")
-    command.add_argument("-o", dest="output", type=Path, metavar="OUT", help="write the rows to a .csv or .json, too")
+    command.add_argument("-o", dest="output", type=Path, metavar="OUT", help="write every metric to a .csv or .json, too")
     command.add_argument("--per-class", action="store_true", help="a row for each class, too, beside the foreground (label above 0)")
+    command.add_argument("--objects", choices=["labels", "components"], help="score objects, too: label values, or connected components")
+    command.add_argument("--tolerance-mm", type=_length, default=1.0, metavar="MM", help="surfaces this near agree, in nsd (default: 1)")
+    command.add_argument("--boundary-mm", type=_length, default=2.0, metavar="MM", help="width of boundary_iou_fixed (default: 2)")
     command.add_argument(
         "--part", choices=["training", "validation", "test"], default="validation", help="of a dataset.json (default: validation)"
     )
     return command, _evaluate
+
+
+def _add_compare(commands: Any) -> Command:
+    command = commands.add_parser(
+        "compare", help="does cropping pay on your data? four ways at several input sizes, with figures and advice"
+    )
+    command.add_argument("bundle", metavar="NAME_OR_DIR", help="bundle whose networks, policy and recipe are used")
+    command.add_argument("--data", required=True, type=Path, metavar="DATASET.json", help="training and validation lists")
+    command.add_argument(
+        "-o", dest="output_dir", type=Path, default=Path("stseg3d_compare"), metavar="OUT", help="folder of all runs, tables and figures"
+    )
+    command.add_argument("--sizes", type=_sizes, default=[32, 48, 64], metavar="N,N", help="input sizes in voxels (default: 32,48,64)")
+    command.add_argument("--rough-sizes", type=_sizes, metavar="N,N", help="further sizes of the rough network alone, such as 96,128")
+    command.add_argument(
+        "--sliding-sizes", type=_sizes, metavar="N,N", help="sizes of the sliding window, the costliest way (default: all)"
+    )
+    command.add_argument(
+        "--ways", type=lambda text: text.split(","), metavar="WAY,WAY", help="rough_only,two_stage,sliding_window,true_boxes"
+    )
+    command.add_argument(
+        "--part", choices=["training", "validation", "test"], default="validation", help="cases to score (default: validation)"
+    )
+    command.add_argument("--budget", dest="budget_s", type=_seconds, metavar="TIME", help="for all training together, such as 30min or 6h")
+    command.add_argument("--seed", type=int, metavar="N", help="of weights, order and augmentation (default: 0)")
+    command.add_argument(
+        "--set", dest="overrides", type=_setting, action="append", default=[], metavar="KEY=JSON", help="change a config entry of every run"
+    )
+    _add_machine(command)
+    return command, _compare
 
 
 def _add_demo(commands: Any) -> Command:
@@ -280,6 +412,43 @@ def _positive(text: str) -> int:
         msg = f"must be a whole number above 0, got {text!r}"
         raise argparse.ArgumentTypeError(msg)
     return int(text)
+
+
+def _length(text: str) -> float:
+    if not re.fullmatch(r"\d+(\.\d+)?|\.\d+", text):
+        msg = f"must be a number of mm, 0 or more, got {text!r}"
+        raise argparse.ArgumentTypeError(msg)
+    return float(text)
+
+
+def _share(text: str) -> float:
+    if not re.fullmatch(r"0?\.\d+", text) or not float(text):
+        msg = f"must be a share above 0 and below 1, such as 0.99, got {text!r}"
+        raise argparse.ArgumentTypeError(msg)
+    return float(text)
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    if not re.fullmatch(r"\d*\.?\d+(,\d*\.?\d+)*", text):
+        msg = f"must be numbers such as 0.5,0.3,0.1, got {text!r}"
+        raise argparse.ArgumentTypeError(msg)
+    return tuple(float(part) for part in text.split(","))
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    key, _, value = text.partition("=")
+    try:
+        return key, json.loads(value)
+    except ValueError as error:
+        msg = f"must be KEY=JSON, such as ema_decay=0.99, rough_channel=true or target='\"component\"', got {text!r}"
+        raise argparse.ArgumentTypeError(msg) from error
+
+
+def _sizes(text: str) -> list[int]:
+    if not re.fullmatch(r"[1-9]\d*(,[1-9]\d*)*", text):
+        msg = f"must be sizes such as 32,48,64, got {text!r}"
+        raise argparse.ArgumentTypeError(msg)
+    return [int(part) for part in text.split(",")]
 
 
 def _seconds(text: str) -> float:

@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "stseg3d"
 # From the ground up. `bundle` stands above `inference`: a bundle is looked up and loaded before it is used, and knows nothing of its use.
 ROOMS = [
     *("geometry", "volumes", "ops", "networks", "losses", "metrics", "evaluate", "bundle"),
-    *("inference", "planning", "training", "batch", "report", "demo", "cli", "__main__"),
+    *("inference", "planning", "training", "batch", "report", "compare", "demo", "cli", "__main__"),
 ]
 # The one exception to "never in functions": `stseg3d --help` answers without torch and MONAI (tests/test_cli.py), so cli.py imports
 # on demand.

@@ -365,19 +365,46 @@ def folders(tmp_path: Path) -> tuple[Path, Path]:
 
 def test_evaluate_pairs_folders_by_name_and_prints_a_table(folders: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
     assert evaluate(*folders) == 0
-    assert capsys.readouterr().out.splitlines() == [
-        "case  class         dice     iou  precision  recall",
-        "a     foreground  0.6667  0.5000     1.0000  0.5000",
-        "b     foreground  1.0000  1.0000     1.0000  1.0000",
-        "mean  foreground  0.8333  0.7500     1.0000  0.7500",
+    told = capsys.readouterr().out
+    # a: two layers of 16 voxels are called one. All are surface; of the label's, half lie 1 mm from the prediction's.
+    assert told.splitlines() == [
+        "case     class         dice     iou  precision  recall  hd95_mm  assd_mm     nsd",
+        "a        foreground  0.6667  0.5000     1.0000  0.5000     1.00     0.33  1.0000",
+        "b        foreground  1.0000  1.0000     1.0000  1.0000     0.00     0.00  1.0000",
+        "mean     foreground  0.8333  0.7500     1.0000  0.7500     0.50     0.17  1.0000",
+        "ci_low   foreground  0.6667  0.5000     1.0000  0.5000     0.00     0.00  1.0000",
+        "ci_high  foreground  1.0000  1.0000     1.0000  1.0000     1.00     0.33  1.0000",
+        "ci_low to ci_high: 95% interval of the mean over cases, 10000 bootstrap resamples (expanded percentile)",
     ]
+
+
+def test_evaluate_takes_lengths_and_objects(folders: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--tolerance-mm", "0.5", "--boundary-mm", "0", "--objects", "components"]
+    assert evaluate(*folders, *options, "-o", tmp_path / "rows.json") == 0
+    head, case, *_ = capsys.readouterr().out.splitlines()
+    shown = dict(zip(head.split(), case.split(), strict=True))
+    assert (shown["nsd"], shown["objects_found"], shown["objects_missed"], shown["object_f1_50"]) == ("0.6667", "1", "0", "0.0000")
+    content = json.loads((tmp_path / "rows.json").read_text())
+    assert {k: v for k, v in content["settings"].items() if k != "bootstrap"} == {
+        "tolerance_mm": 0.5,
+        "boundary_mm": 0.0,
+        "objects": "components",
+    }
+    assert content["cases"][0]["boundary_iou_fixed"] == 0.5
+
+
+def test_a_length_must_be_one(folders: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        evaluate(*folders, "--tolerance-mm=-1")
+    assert is_one_sentence(capsys.readouterr().err, "must be a number of mm, 0 or more, got '-1'")
 
 
 def test_evaluate_gives_each_class_a_row(folders: tuple[Path, Path], tmp_path: Path) -> None:
     out = tmp_path / "rows.json"
     assert evaluate(*folders, "--per-class", "-o", out) == 0
-    rows = {(row["case"], row["class"]): row for row in json.loads(out.read_text())}
-    assert [key for key in rows if key[0] == "mean"] == [("mean", "foreground"), ("mean", "1"), ("mean", "2")]
+    content = json.loads(out.read_text())
+    assert [summary["class"] for summary in content["summary"]] == ["foreground", "1", "2"]
+    rows = {(row["case"], row["class"]): row for row in content["cases"]}
     assert rows["a", "1"]["dice"] == 0  # all of it is called 2 in the label
     assert (rows["a", "2"]["prediction_voxels"], rows["a", "2"]["label_voxels"]) == (0, 32)
 
@@ -386,9 +413,9 @@ def test_evaluate_writes_csv(folders: tuple[Path, Path], tmp_path: Path) -> None
     assert evaluate(*folders, "-o", tmp_path / "rows.csv") == 0
     with (tmp_path / "rows.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert [row["case"] for row in rows] == ["a", "b", "mean"]
+    assert [row["case"] for row in rows] == ["a", "b", "mean", "median", "sd", "ci_low", "ci_high", "n", "n_undefined"]
     assert float(rows[2]["dice"]) == pytest.approx(5 / 6)
-    assert (rows[2]["prediction_voxels"], rows[2]["label_voxels"]) == ("64", "80")
+    assert (rows[0]["prediction_voxels"], rows[0]["label_voxels"]) == ("16", "32")
 
 
 def test_two_files_pair_whatever_their_names(folders: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
@@ -437,8 +464,10 @@ def test_a_label_on_another_grid_is_refused(
     array: np.ndarray, spacing: float, what: str, folders: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     save(folders[0] / "a_seg.nii.gz", array, spacing)
-    assert evaluate(*folders) == 2
-    assert is_one_sentence(capsys.readouterr().err, "a_seg.nii.gz", "a.nii.gz", "must be on the same grid", what)
+    assert evaluate(folders[0] / "a_seg.nii.gz", folders[1] / "a.nii.gz") == 2
+    told = capsys.readouterr()
+    assert is_one_sentence(told.err, "a_seg.nii.gz", "a.nii.gz", "must be on the same grid", what)
+    assert told.out == ""
 
 
 @pytest.mark.parametrize(("value", "rule"), [(0.5, "must hold whole numbers, got 0.5"), (-1.0, "must not be negative, got -1")])
@@ -446,8 +475,49 @@ def test_what_is_not_a_label_map_is_refused(
     value: float, rule: str, folders: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     nib.save(nib.Nifti1Image(np.full((4, 4, 4), value, np.float32), np.eye(4)), folders[0] / "a_seg.nii.gz")
-    assert evaluate(*folders) == 2
+    assert evaluate(folders[0] / "a_seg.nii.gz", folders[1] / "a.nii.gz") == 2
     assert is_one_sentence(capsys.readouterr().err, "a_seg.nii.gz", rule)
+
+
+@pytest.mark.parametrize("suffix", ["csv", "json"])
+def test_a_case_that_cannot_be_scored_is_told_and_does_not_stop_the_others(
+    suffix: str, folders: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folders[0] / "a_seg.nii.gz").write_bytes(b"not a scan")
+    assert evaluate(*folders, "-o", tmp_path / f"rows.{suffix}") == 1
+    told = capsys.readouterr()
+    assert is_one_sentence(told.err, "a_seg.nii.gz")
+    assert "mean  foreground  1.0000" in told.out
+    written = (tmp_path / f"rows.{suffix}").read_text()
+    failed = (
+        json.loads(written)["failed"] if suffix == "json" else {row["case"]: row["error"] for row in csv.DictReader(written.splitlines())}
+    )
+    assert "a_seg.nii.gz" in failed["a"]
+
+
+def test_where_no_case_can_be_scored_nothing_is_written(
+    folders: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a", "b"):
+        save(folders[0] / f"{name}_seg.nii.gz", block(1, shape=(4, 4, 5)))
+    assert evaluate(*folders, "-o", tmp_path / "rows.csv") == 2
+    told = capsys.readouterr()
+    assert (told.out, told.err.count("must be on the same grid")) == ("", 2)
+    assert not (tmp_path / "rows.csv").exists()
+
+
+def test_a_fault_of_ours_in_every_case_is_not_bad_input(
+    folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from stseg3d import evaluate as room
+
+    def fail(*_: object, **__: object) -> None:
+        msg = "out of luck"
+        raise RuntimeError(msg)
+
+    monkeypatch.setattr(room, "evaluate_case", fail)
+    assert evaluate(*folders) == 1
+    assert capsys.readouterr().err == "stseg3d: error: RuntimeError: a: out of luck\nstseg3d: error: RuntimeError: b: out of luck\n"
 
 
 def test_tables_are_csv_or_json(folders: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,233 @@
+"""One sentence: whether cropping pays on this data, and at what size."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from enum import Enum
+
+from stseg3d.compare.results import WAY_TITLES, Comparison
+from stseg3d.compare.summary import Difference, Place, difference_of, mean_of
+
+MIN_CASES = 5  # of fewer the bootstrap gives intervals that are far too short
+NEGLIGIBLE = 0.005  # of Dice, which no reader sees: retraining with another seed moves the mean by as much
+SMALL = 0.01  # of Dice; a difference within the noise that is larger still matters in the choice of a size
+LARGE_SHARE = 0.5  # of the field of view: a crop can enlarge such an object by 2 ** (1/3) along an axis
+LOW_DOWNSCALING = 2.0  # below it the paper's own gain vanishes: Benčević et al. 2023, U-Net from 128 on images of 256
+
+
+class Verdict(Enum):
+    """What the comparison says about cropping."""
+
+    PAYS = "pays"
+    DOES_NOT_PAY = "does not pay"
+    UNDECIDED = "undecided"
+
+
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """The answer.
+
+    Args:
+        verdict: Whether cropping pays.
+        way: What to use; None if undecided.
+        size: At which nominal size; None if undecided.
+        sentence: The same for a reader, with the numbers behind it.
+    """
+
+    verdict: Verdict
+    way: str | None
+    size: int | None
+    sentence: str
+
+
+@dataclass(frozen=True)
+class Ground:
+    """Scores and costs, as the rules ask for them."""
+
+    comparison: Comparison
+    metric: str
+
+    def score(self, place: Place) -> float:
+        """Mean score; NaN without cases."""
+        return mean_of(self.comparison, self.metric, place).interval.mean
+
+    def cost(self, place: Place) -> float:
+        """Mean multiply-adds in units of 1e9; NaN if unknown."""
+        return mean_of(self.comparison, "gmacs", place).interval.mean
+
+    def gain(self, one: Place, other: Place) -> Difference | None:
+        """Paired difference of the scores."""
+        return difference_of(self.comparison, self.metric, one, other)
+
+    def places(self, way: str) -> list[Place]:
+        """The way at each size where it has a score."""
+        return [(way, size) for size in self.comparison.sizes if math.isfinite(self.score((way, size)))]
+
+    def smallest_good(self, way: str) -> Place | None:
+        """The way at the smallest size that is as good as its best one, but for what is negligible, or small and within the noise."""
+        places = self.places(way)
+        if not places:
+            return None
+        best = max(places, key=self.score)
+        return next(place for place in places if place == best or self._is_as_good(place, best))
+
+    def rivals(self, of: Place) -> list[Difference]:
+        """What each way of one network at each size has over ``of``."""
+        found = [self.gain(place, of) for way in ("rough_only", "sliding_window") for place in self.places(way)]
+        return [difference for difference in found if difference is not None]
+
+    def _is_as_good(self, place: Place, best: Place) -> bool:
+        loss = self.gain(best, place)
+        if loss is None:
+            return False
+        mean, low = loss.interval.mean, loss.interval.low
+        return mean <= NEGLIGIBLE or (mean <= SMALL and low <= 0)
+
+
+def advise(comparison: Comparison, metric: str = "dice", title: str = "Dice") -> Advice:
+    """Whether cropping pays.
+
+    It pays at a size if two stages are better there than the rough network alone, beyond the noise and beyond what is negligible, and no
+    single network, at any size, is as good for at most the multiply-adds. The burden of proof is with the crops. The size is the
+    smallest that is as good as the best.
+
+    Args:
+        comparison: Scores of at least ``rough_only`` and ``two_stage``.
+        metric: The score that decides, in 0..1, larger is better.
+        title: Its name in the sentence.
+    """
+    ground = Ground(comparison, metric)
+    place = ground.smallest_good("two_stage")
+    alone = None if place is None else ("rough_only", place[1])
+    gain = None if place is None or alone is None else ground.gain(place, alone)
+    if place is None or alone is None or gain is None:
+        return _undecided(f"Whether cropping pays cannot be told: no case has a {title} both of two stages and of the rough network alone.")
+    if gain.cases < MIN_CASES:
+        change = f"two stages change {title} by {gain.interval.mean:+.3f} at {place[1]}"
+        return _undecided(f"Whether cropping pays cannot be told from {_count(gain.cases)}, at least {MIN_CASES} are needed: {change}.")
+    if gain.interval.mean <= NEGLIGIBLE:
+        return _no_gain(ground, gain, title)
+    if gain.interval.low <= 0:
+        change = f"at {place[1]} two stages change {title} by {_interval(gain)}"
+        return _undecided(f"Whether cropping pays cannot be told from {_count(gain.cases)}: {change}; score more cases.")
+    if cheaper := _as_good_for_less(ground, place):
+        return _matched(ground, place, cheaper, title)
+    return _pays(ground, gain, title)
+
+
+def _no_gain(ground: Ground, gain: Difference, title: str) -> Advice:
+    way, size = _single_network(ground)
+    what = "beyond the noise" if gain.interval.high < 0 else "within the noise" if gain.interval.low <= 0 else "which is negligible"
+    parts = [
+        f"Cropping does not pay here: at {gain.one[1]} two stages change {title} by {_interval(gain)}, {what}",
+        *_reasons(ground, gain),
+    ]
+    return Advice(Verdict.DOES_NOT_PAY, way, size, "; ".join([*parts, f"{_order(way, size)}{_below(ground, size)}."]))
+
+
+def _below(ground: Ground, size: int) -> str:
+    """A clause about the largest smaller size where crops do help, for those whom memory holds there."""
+    gains = [ground.gain(place, ("rough_only", place[1])) for place in ground.places("two_stage") if place[1] < size]
+    helped = [g for g in gains if g is not None and g.interval.low > 0 and g.interval.mean > NEGLIGIBLE]
+    return f" (where no more than {helped[-1].one[1]} fits, two stages help: {_interval(helped[-1])})" if helped else ""
+
+
+def _matched(ground: Ground, place: Place, cheaper: Difference, title: str) -> Advice:
+    way, size = cheaper.one
+    ours, theirs = ground.score(place), ground.score(cheaper.one)
+    what = f"{_of(way)} at {size} reaches {title} {theirs:.3f} with {_ratio(ground, cheaper.one, place)} the multiply-adds"
+    sentence = f"Cropping does not pay here: {what} of two stages at {place[1]} ({title} {ours:.3f}); {_order(way, size)}."
+    return Advice(Verdict.DOES_NOT_PAY, way, size, sentence)
+
+
+def _pays(ground: Ground, gain: Difference, title: str) -> Advice:
+    place, size = gain.one, gain.one[1]
+    doubled = ground.gain(place, ("rough_only", 2 * size))
+    shown = doubled if doubled is not None and doubled.interval.low > 0 else gain
+    score, interval = f"{title} {ground.score(place):.3f}", _interval(shown)
+    first = f"Cropping pays: two stages at {size} ({score}) beat the rough network alone at {shown.other[1]} ({interval})"
+    better = _better(ground, place)
+    rest = f"; {better}" if better else _against_window(ground, place)
+    return Advice(Verdict.PAYS, *place, f"{first}{rest}; use {size}.")
+
+
+def _against_window(ground: Ground, place: Place) -> str:
+    """A clause about the sliding window that is no better beyond the noise, or negligibly."""
+    window = ground.smallest_good("sliding_window")
+    gain = None if window is None else ground.gain(place, window)
+    if window is None or gain is None:
+        return ""
+    if abs(gain.interval.mean) <= SMALL:
+        what = f"come within {SMALL} of the sliding window at {window[1]}"
+    elif gain.interval.low > 0:
+        what = f"the sliding window at {window[1]} ({_interval(gain)})"
+    else:
+        what = f"differ from the sliding window at {window[1]} within the noise ({_interval(gain)})"
+    cost = _ratio(ground, place, window)
+    return f" and {what}" + (f" with {cost} its multiply-adds" if cost else "")
+
+
+def _better(ground: Ground, place: Place) -> str:
+    """A clause about the best single network, if it is better beyond the noise: it costs more, or the verdict were another."""
+    better = [r for r in ground.rivals(place) if r.interval.low > 0 and r.interval.mean > NEGLIGIBLE]
+    if not better:
+        return ""
+    best = max(better, key=lambda r: r.interval.mean)
+    cost = _ratio(ground, best.one, place)
+    return f"{_of(best.one[0])} at {best.one[1]} is better still ({_interval(best)})" + (f" for {cost} the multiply-adds" if cost else "")
+
+
+def _as_good_for_less(ground: Ground, place: Place) -> Difference | None:
+    """The cheapest single network that is as good for at most the multiply-adds."""
+    limit = ground.cost(place)
+    found = [r for r in ground.rivals(place) if r.interval.mean >= -NEGLIGIBLE and ground.cost(r.one) <= limit]
+    return min(found, key=lambda r: ground.cost(r.one), default=None)
+
+
+def _single_network(ground: Ground) -> Place:
+    """The rough network alone at its smallest good size, or the sliding window if that is better beyond the noise."""
+    alone, window = ground.smallest_good("rough_only"), ground.smallest_good("sliding_window")
+    assert alone is not None  # there is a gain over it
+    gain = None if window is None else ground.gain(window, alone)
+    return window if window and gain and gain.interval.low > 0 and gain.interval.mean > NEGLIGIBLE else alone
+
+
+def _reasons(ground: Ground, gain: Difference) -> list[str]:
+    """Why crops cannot help much, as far as it was measured."""
+    share, ratio = ground.comparison.object_share, ground.comparison.downscaling.get(gain.one[1], math.nan)
+    found = [f"the objects' boxes fill {share:.0%} of the view"] if share >= LARGE_SHARE else []
+    found += [f"the image is downscaled by only {ratio:.1f}x"] if 1 < ratio < LOW_DOWNSCALING else []
+    found += ["the image is not downscaled"] if ratio <= 1 else []
+    return [" and ".join(found)] if found else []
+
+
+def _order(way: str, size: int) -> str:
+    if way == "rough_only":
+        return f"train one network on the whole image at {size}"
+    return f"use one network in a {WAY_TITLES[way]} of {size}"
+
+
+def _of(way: str) -> str:
+    return {"rough_only": "the rough network alone", "sliding_window": "the sliding window"}.get(way, WAY_TITLES[way])
+
+
+def _ratio(ground: Ground, one: Place, other: Place) -> str:
+    """How many times the multiply-adds of the other: ``1/14 of``, ``3.2 times``; empty if unknown."""
+    ratio = ground.cost(one) / ground.cost(other) if ground.cost(other) else math.nan
+    if not math.isfinite(ratio) or ratio <= 0:
+        return ""
+    return f"1/{1 / ratio:.0f} of" if ratio <= 2 / 3 else f"{ratio:.1f} times"
+
+
+def _interval(difference: Difference) -> str:
+    mean, low, high = (f"{round(v, 3) + 0.0:+.3f}" for v in (difference.interval.mean, difference.interval.low, difference.interval.high))
+    return f"{mean}, 95 % CI {low} to {high}"
+
+
+def _count(cases: int) -> str:
+    return "one case" if cases == 1 else f"{cases} cases"
+
+
+def _undecided(sentence: str) -> Advice:
+    return Advice(Verdict.UNDECIDED, None, None, sentence)

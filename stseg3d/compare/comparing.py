@@ -1,0 +1,151 @@
+"""`stseg3d compare`: train what is missing, score every way at every size, draw and advise."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stseg3d.bundle import INFERENCE, find_bundle
+from stseg3d.compare.measure import Measured, Task, measure, measure_alone
+from stseg3d.compare.results import WAYS, Comparison
+from stseg3d.compare.runs import SLIDING, Run, prepare_runs, train_missing
+from stseg3d.geometry import Box
+from stseg3d.training.stages import trained_stage
+from stseg3d.volumes import load_dataset
+from stseg3d.volumes.write import renamed
+
+logger = logging.getLogger(__name__)
+
+RESULTS = "results.json"
+CHOSEN_ON = {
+    "validation": "The checkpoints were chosen on these cases: these are validation scores, not test scores.",
+    "training": "The networks were trained on these cases: these scores say how well they were learned by heart.",
+}
+
+
+def compare(
+    bundle: str | Path,
+    data: Path,
+    folder: Path,
+    *,
+    sizes: Sequence[int],
+    rough_sizes: Sequence[int] = (),
+    sliding_sizes: Sequence[int] | None = None,
+    ways: Sequence[str] = WAYS,
+    part: str = "validation",
+    budget_s: float | None = None,
+    device: str = "auto",
+    seed: int = 0,
+    threads: int | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    alone: bool = True,
+) -> Comparison:
+    """Segment the same cases in several ways at several input sizes.
+
+    What was trained or scored before in the same folder is not done again; what was killed goes on.
+
+    Args:
+        bundle: Bundle whose fine network, box policy and recipe are used: folder or name.
+        data: ``dataset.json``.
+        folder: Where runs, predictions and results lie.
+        sizes: Input sizes, in voxels along each axis.
+        rough_sizes: Further sizes, of the rough network alone.
+        sliding_sizes: Sizes of the sliding window; by default all of ``sizes``.
+        ways: Of :data:`WAYS`.
+        part: Which cases are scored: ``validation``, ``test`` or ``training``.
+        budget_s: Wall seconds for all training.
+        device: As ``stseg3d train`` has it.
+        seed: As there.
+        threads: Of the processor.
+        overrides: Config entries to change in every run, by id.
+        alone: Whether each way is measured in a process of its own; without, memory is that of them all.
+
+    Returns:
+        The comparison, which is also in ``folder / "results.json"``.
+
+    Raises:
+        ValueError: If a way or a size is unknown, the part has no labelled case, or the folder holds runs of other settings.
+    """
+    if unknown := sorted(set(ways) - set(WAYS)):
+        msg = f"ways must be of {', '.join(WAYS)}, got {', '.join(unknown)}"
+        raise ValueError(msg)
+    root, dataset = find_bundle(bundle), load_dataset(data)
+    cases = [case for case in getattr(dataset, part) if case.label is not None]
+    if not cases:
+        msg = f"{data}: {part} must list at least one case with a label, got none"
+        raise ValueError(msg)
+    runs = prepare_runs(root, dataset, folder, sizes=sizes, rough_sizes=rough_sizes, sliding_sizes=sliding_sizes, overrides=overrides)
+    runs = [run for run in runs if ways_of(run, ways)]
+    seconds = train_missing(runs, data, budget_s=budget_s, device=device, seed=seed)
+    found = [
+        (run, way, _measured(Task(run, way, cases, run.folder / "predictions" / way, device, threads), alone=alone))
+        for run in runs
+        for way in ways_of(run, ways)
+    ]
+    comparison = _comparison(root.name, data, part, found, seconds)
+    comparison.save(folder / RESULTS)
+    return comparison
+
+
+def ways_of(run: Run, ways: Iterable[str]) -> list[str]:
+    """Which of the ways the networks of a run serve."""
+    if run.kind == SLIDING:
+        return [way for way in ways if way == "sliding_window"]
+    return [way for way in ways if way == "rough_only" or (way != "sliding_window" and "fine" in run.stages)]
+
+
+def kept_boxes(run_folder: Path, way: str, case: str) -> list[Box]:
+    """Boxes that a way looked into, on the image's grid; empty for ways without any."""
+    kept = json.loads(_kept_path(run_folder, way).read_text(encoding="utf-8"))
+    return Measured.from_dict(kept["measured"]).boxes[case]
+
+
+def _kept_path(run_folder: Path, way: str) -> Path:
+    return run_folder / f"measured_{way}.json"
+
+
+def _measured(task: Task, *, alone: bool) -> Measured:
+    """What was measured before with the same weights on the same cases, or measured now."""
+    path, key = _kept_path(task.run.folder, task.way), _key(task)
+    kept = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if kept.get("key") == key:
+        logger.info("%s at %s: scored before", task.way, task.run.size)
+        return Measured.from_dict(kept["measured"])
+    found = measure_alone(task) if alone else measure(task)
+    with renamed(path) as temporary:
+        temporary.write_text(json.dumps({"key": key, "measured": found.as_dict()}, indent=1) + "\n", encoding="utf-8")
+    return found
+
+
+def _key(task: Task) -> str:
+    """What a score depends on: weights, configs, cases and their files."""
+    weights = trained_stage(task.run.folder, task.run.stages[-1])
+    assert weights is not None
+    digest = sha256(weights.read_bytes() + (task.run.folder / INFERENCE).read_bytes() + f"{task.device} {task.threads}".encode())
+    for case in task.cases:
+        for path in (case.image, case.label):
+            if path is not None:
+                digest.update(f"{path} {path.stat().st_mtime_ns}".encode())
+    return digest.hexdigest()
+
+
+def _comparison(bundle: str, data: Path, part: str, found: Sequence[tuple[Run, str, Measured]], seconds: Mapping[str, float]) -> Comparison:
+    shares = [s for _, way, m in found if way == "true_boxes" for s in m.box_share.values()]
+    return Comparison(
+        bundle=bundle,
+        data=load_dataset(data).name or data.parent.name,
+        part=part,
+        scores=[replace(score, peak_memory_bytes=m.peak_memory_bytes) for _, _, m in found for score in m.scores],
+        parameters={way: m.parameters for _, way, m in found},
+        downscaling={run.nominal_size: float(np.median(list(m.downscaling.values()))) for run, way, m in found if way == "rough_only"},
+        object_share=float(np.median(shares)) if shares else float("nan"),
+        training_seconds=dict(seconds),
+        notes=[CHOSEN_ON[part]] if part in CHOSEN_ON else [],
+    )

@@ -1,0 +1,172 @@
+"""Every case of a data set in one way, scored; in a process of its own, so that its memory is its own."""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import ndimage
+from tqdm import tqdm
+
+from stseg3d.compare.results import Score
+from stseg3d.compare.runs import SLIDING, Run
+from stseg3d.compare.ways import Contestant, Found
+from stseg3d.evaluate import read_classes
+from stseg3d.geometry import Box
+from stseg3d.inference.segment import peak_memory_bytes
+from stseg3d.metrics import score_masks, score_objects
+from stseg3d.ops import box_coverage
+from stseg3d.ops.components import structure
+from stseg3d.volumes import Case, open_volume, output_name, write_labels
+
+INSTANCES = "instances"
+
+
+@dataclass(frozen=True)
+class Task:
+    """One way at one size, on all cases.
+
+    Attributes:
+        run: Whose networks.
+        way: One of :data:`stseg3d.compare.results.WAYS`.
+        cases: With labels.
+        predictions: Folder for the label maps.
+        device: Where the networks run.
+        threads: Of the processor; torch's choice by default.
+    """
+
+    run: Run
+    way: str
+    cases: Sequence[Case]
+    predictions: Path
+    device: str = "cpu"
+    threads: int | None = None
+
+
+@dataclass
+class Measured:
+    """What a task gave.
+
+    Attributes:
+        scores: One a case, without memory.
+        boxes: By case, on the image's grid.
+        box_share: By case, how much of the field of view the boxes hold.
+        downscaling: By case, the largest ratio of a rough voxel to an image voxel.
+        parameters: Weights of the networks that were run.
+        peak_memory_bytes: Of the process.
+    """
+
+    scores: list[Score] = field(default_factory=list)
+    boxes: dict[str, list[Box]] = field(default_factory=dict)
+    box_share: dict[str, float] = field(default_factory=dict)
+    downscaling: dict[str, float] = field(default_factory=dict)
+    parameters: int = 0
+    peak_memory_bytes: int = 0
+
+    def as_dict(self) -> dict[str, Any]:
+        """As it stands in JSON."""
+        boxes = {case: [[b.start, b.stop] for b in own] for case, own in self.boxes.items()}
+        return asdict(self) | {"scores": [score.as_dict() for score in self.scores], "boxes": boxes}
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Self:
+        """The inverse of :meth:`as_dict`."""
+        boxes = {case: [Box(tuple(start), tuple(stop)) for start, stop in own] for case, own in content["boxes"].items()}
+        return cls(**{**content, "scores": [Score.from_dict(s) for s in content["scores"]], "boxes": boxes})
+
+
+def measure_alone(task: Task) -> Measured:
+    """:func:`measure` in a fresh process, so that the peak memory is of this way at this size and of nothing else."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(measure, task).result()
+
+
+def measure(task: Task) -> Measured:
+    """Segment and score all cases of a task, write the label maps.
+
+    Raises:
+        ValueError: If a case cannot be read, or its label lies on another grid; the message names the case.
+    """
+    if task.threads:
+        torch.set_num_threads(task.threads)
+    contestant = Contestant(task.run.folder, task.run.stages[-1], task.device)
+    measured = Measured(parameters=contestant.parameters(task.way))
+    _warm_up(contestant, task)
+    for case in tqdm(task.cases, desc=f"{task.way} at {task.run.nominal_size}", unit="case", disable=None):
+        try:
+            _measure_case(contestant, task, case, measured)
+        except ValueError as error:
+            msg = f"{case.id}: {error}"
+            raise ValueError(msg) from error
+    measured.peak_memory_bytes = peak_memory_bytes()
+    return measured
+
+
+def _warm_up(contestant: Contestant, task: Task) -> None:
+    """Both networks once on zeros: the first run of each shape chooses its kernels, which is not the first case's fault."""
+    inferer = contestant.inferer
+    stages = [] if task.run.kind == SLIDING else [(contestant.network.rough, inferer.rough)]
+    stages += [(contestant.network.fine, inferer.fine)] if "fine" in task.run.stages else []
+    with torch.inference_mode():
+        for network, stage in stages:
+            device = next(network.parameters()).device
+            network(torch.zeros((1, inferer.in_channels, *stage.size), device=device))
+
+
+def _measure_case(contestant: Contestant, task: Task, case: Case, measured: Measured) -> None:
+    assert case.label is not None
+    start = time.perf_counter()
+    volume, label = open_volume(case.image, channels_last=True), open_volume(case.label)
+    volume.read()
+    read_s = time.perf_counter() - start
+    truth = read_classes(label)
+    found = contestant.segment(task.way, volume, label)
+    grid = volume.grid
+    values = score_masks(found.labels, truth, grid.spacing_mm)
+    instances = contestant.inferer.output == INSTANCES
+    is_boxed = found.boxes is not None
+    values |= score_objects(_objects(found.labels, given=instances and is_boxed), _objects(truth, given=instances), objects="labels")
+    measured.scores.append(
+        Score(
+            case=case.id,
+            way=task.way,
+            size=task.run.size,
+            nominal_size=task.run.nominal_size,
+            values=values,
+            coverage=_coverage(contestant, task.way, truth, found, volume),
+            macs=found.macs,
+            seconds={"read": read_s} | found.seconds,
+            boxes=len(found.boxes or ()),
+        )
+    )
+    measured.boxes[case.id] = found.boxes or []
+    measured.box_share[case.id] = min(sum(b.voxels for b in found.boxes or ()) / grid.box.voxels, 1.0)
+    view = contestant.inferer.view(volume).grid
+    rough = contestant.inferer.rough.shape_of(view)
+    measured.downscaling[case.id] = max((n / r for n, r in zip(view.shape, rough, strict=True) if n > 1), default=1.0)
+    task.predictions.mkdir(parents=True, exist_ok=True)
+    write_labels(found.labels, task.predictions / output_name(case.id), volume)
+
+
+def _objects(labels: NDArray[Any], *, given: bool) -> NDArray[Any]:
+    """Ids of objects: the label map's own where it has them, else its connected components."""
+    if given:
+        return labels
+    ids: NDArray[np.int32] = ndimage.label(labels > 0, structure(labels.ndim, 26))[0]
+    return ids
+
+
+def _coverage(contestant: Contestant, way: str, truth: NDArray[Any], found: Found, volume: Any) -> float:
+    """Share of ground truth in the boxes; of the rough network alone in those it would propose; a sliding window sees everything."""
+    if way == "sliding_window":
+        return 1.0
+    boxes = contestant.rough_boxes(volume) if found.boxes is None else found.boxes
+    return box_coverage(truth, boxes)

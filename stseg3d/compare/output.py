@@ -1,0 +1,87 @@
+"""What a comparison leaves for people: tables, figures, example overlays and a sentence."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from stseg3d.compare.advice import advise
+from stseg3d.compare.comparing import kept_boxes
+from stseg3d.compare.examples import Example, choose_cases, draw_examples
+from stseg3d.compare.figures import draw_figures
+from stseg3d.compare.results import WAY_TITLES, Comparison
+from stseg3d.compare.runs import SLIDING, TWO_STAGE
+from stseg3d.compare.sheet import can_draw
+from stseg3d.compare.sheets import write_tables
+from stseg3d.compare.slices import best_slice
+from stseg3d.volumes import CanonicalVolume, Case, load_dataset, open_volume, output_name
+
+logger = logging.getLogger(__name__)
+
+FIGURES = "figures"
+SHOWN = ("rough_only", "two_stage", "sliding_window")
+
+
+def write_outputs(comparison: Comparison, data: Path, folder: Path) -> list[Path]:
+    """Tables, figures and overlays of a comparison whose runs lie in ``folder``.
+
+    Without matplotlib the tables are written all the same, and a warning says how to get the figures.
+
+    Returns:
+        The files.
+    """
+    files = write_tables(comparison, folder)
+    if not can_draw():
+        logger.warning("figures need matplotlib, which is not installed: pip install 'stseg3d[report]'; the tables are complete without")
+        return files
+    (folder / FIGURES).mkdir(exist_ok=True)
+    files += draw_figures(comparison, folder / FIGURES)
+    size = example_size(comparison)
+    if size is not None:
+        files += _draw_overlays(comparison, data, folder, size)
+    return files
+
+
+def example_size(comparison: Comparison) -> int | None:
+    """The size that is advised, or the largest with two stages; None without two stages."""
+    sizes = [size for size in comparison.sizes if comparison.at("two_stage", size)]
+    advised = advise(comparison).size
+    return advised if advised in sizes else max(sizes, default=None)
+
+
+def _draw_overlays(comparison: Comparison, data: Path, folder: Path, size: int) -> list[Path]:
+    cases = {case.id: case for case in getattr(load_dataset(data), comparison.part)}
+    chosen = choose_cases(comparison, size)
+    ways = [way for way in SHOWN if comparison.at(way, size)]
+    rows = [_row(comparison, cases[case], folder, size, ways, rank) for rank, case in chosen.items()]
+    return draw_examples(rows, folder / FIGURES / "examples")
+
+
+def _row(comparison: Comparison, case: Case, folder: Path, size: int, ways: Sequence[str], rank: str) -> list[Example]:
+    """Panels of one case: what each way made of its fullest slice."""
+    assert case.label is not None
+    image, label = open_volume(case.image, channels_last=True), open_volume(case.label)
+    view = CanonicalVolume(image, image.grid.orientation if image.grid.shape[2] == 1 else "RAS")
+    truth = view.view(label.read()[0])
+    cut = best_slice(truth > 0, lies_flat=image.grid.shape[2] == 1)
+    pixels = cut.pixels(view.read())
+    pixels = pixels[..., 0] if pixels.shape[-1] < 3 else pixels[..., :3]
+    row = []
+    for way in ways:
+        run = folder / f"{size:03d}" / (SLIDING if way == "sliding_window" else TWO_STAGE)
+        prediction = view.view(open_volume(run / "predictions" / way / output_name(case.id)).read()[0])
+        boxes = kept_boxes(run, way, case.id)
+        dice = comparison.at(way, size)[case.id].value("dice")
+        row.append(
+            Example(
+                title=f"{rank} case: {WAY_TITLES[way]}, Dice {dice:.3f}",
+                image=pixels,
+                label=cut.pixels(truth),
+                prediction=cut.pixels(prediction),
+                rectangles=cut.rectangles([view.view_box(b) for b in boxes], view.grid.shape),
+                pixel_mm=None if cut.lies_flat else cut.pixel_mm(view.grid.spacing_mm),
+                way=way,
+            )
+        )
+    return row

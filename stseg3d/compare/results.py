@@ -1,0 +1,245 @@
+"""What a comparison found: a score for each case, way and size, in one JSON file."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stseg3d.volumes.write import renamed
+
+VERSION = 1
+WAYS = ("rough_only", "two_stage", "sliding_window", "true_boxes")
+WAY_TITLES = {
+    "rough_only": "rough only",
+    "two_stage": "two stages",
+    "sliding_window": "sliding window",
+    "true_boxes": "two stages, true boxes",
+}
+TOTAL = "total"
+Vector = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """One case, segmented in one way at one size.
+
+    Args:
+        case: Id of the case.
+        way: One of :data:`WAYS`.
+        size: Network input in voxels along each axis.
+        nominal_size: The size that was asked for, in voxels.
+        values: Metrics of the foreground by name; NaN where undefined.
+        coverage: Share of the ground truth's voxels inside the boxes that were looked into, 0 to 1; NaN without ground truth.
+        macs: Multiply-adds of all networks.
+        seconds: Time by stage; ``total``, if given, is the whole.
+        boxes: How many boxes were looked into.
+        peak_memory_bytes: Of a process that does this way at this size and nothing else; 0 if unknown.
+    """
+
+    case: str
+    way: str
+    size: tuple[int, ...]
+    nominal_size: int
+    values: dict[str, float]
+    coverage: float = math.nan
+    macs: float = math.nan
+    seconds: dict[str, float] = field(default_factory=dict)
+    boxes: int = 0
+    peak_memory_bytes: int = 0
+
+    def __post_init__(self) -> None:
+        if self.way not in WAYS:
+            msg = f"way must be one of {', '.join(WAYS)}, got {self.way!r}"
+            raise ValueError(msg)
+        if self.nominal_size < 1:
+            msg = f"nominal_size must be at least 1, got {self.nominal_size}"
+            raise ValueError(msg)
+
+    @property
+    def total_seconds(self) -> float:
+        """Time of all stages; NaN without any."""
+        return self.seconds.get(TOTAL, sum(self.seconds.values()) if self.seconds else math.nan)
+
+    def value(self, name: str) -> float:
+        """A metric, ``coverage``, ``gmacs``, ``seconds``, ``boxes`` or ``peak_mib``; NaN if there is none of this name."""
+        costs = {
+            "coverage": self.coverage,
+            "gmacs": self.macs / 1e9,
+            "seconds": self.total_seconds,
+            "boxes": float(self.boxes),
+            "peak_mib": self.peak_memory_bytes / 2**20 or math.nan,
+        }
+        return self.values.get(name, costs.get(name, math.nan))
+
+    def as_dict(self) -> dict[str, Any]:
+        """As it stands in JSON: null for NaN."""
+        plain: dict[str, Any] = _plain(asdict(self))
+        return plain
+
+    @classmethod
+    def from_dict(cls, content: dict[str, Any]) -> Self:
+        """The inverse of :meth:`as_dict`.
+
+        Raises:
+            ValueError: If a name is unknown or missing.
+        """
+        _check_names(cls, content, "score")
+        floats = {name: _number(content[name]) for name in ("coverage", "macs")}
+        tables = {name: _numbers(content[name]) for name in ("values", "seconds")}
+        return cls(**content | floats | tables | {"size": tuple(content["size"])})
+
+
+@dataclass
+class Comparison:
+    """Several ways and sizes on the same cases of one data set.
+
+    Args:
+        bundle: Name of the bundle whose networks were compared.
+        data: Name of the data set.
+        part: Part of the data set that was scored.
+        scores: One for each case, way and size.
+        parameters: Weights of the networks that a way needs, by way.
+        downscaling: By nominal size, the median over the cases of the largest ratio of a rough voxel to an image voxel.
+        object_share: Median share of the field of view that the objects' boxes fill, 0 to 1; NaN if unknown.
+        training_seconds: By the name of the training run.
+        notes: Sentences to stand below the tables, such as which cases chose the checkpoints.
+    """
+
+    bundle: str
+    data: str
+    part: str = "validation"
+    scores: list[Score] = field(default_factory=list)
+    parameters: dict[str, int] = field(default_factory=dict)
+    downscaling: dict[int, float] = field(default_factory=dict)
+    object_share: float = math.nan
+    training_seconds: dict[str, float] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        keys = [(s.case, s.way, s.nominal_size) for s in self.scores]
+        if twice := sorted({key for key in keys if keys.count(key) > 1} if len(set(keys)) < len(keys) else ()):
+            msg = f"scores must hold each case, way and size once, got several of {twice}"
+            raise ValueError(msg)
+
+    @property
+    def sizes(self) -> list[int]:
+        """Nominal sizes, from small to large."""
+        return sorted({s.nominal_size for s in self.scores})
+
+    @property
+    def ways(self) -> list[str]:
+        """Ways with a score, in the order of :data:`WAYS`."""
+        return [way for way in WAYS if any(s.way == way for s in self.scores)]
+
+    @property
+    def cases(self) -> list[str]:
+        """Ids of the cases, sorted."""
+        return sorted({s.case for s in self.scores})
+
+    def at(self, way: str, size: int) -> dict[str, Score]:
+        """Scores of a way at a nominal size, by case, sorted."""
+        found = (s for s in self.scores if s.way == way and s.nominal_size == size)
+        return {s.case: s for s in sorted(found, key=lambda s: s.case)}
+
+    def groups(self) -> Iterator[tuple[int, str, list[Score]]]:
+        """Size, way and scores of each way at each size that has any."""
+        for size in self.sizes:
+            for way in WAYS:
+                if found := self.at(way, size):
+                    yield size, way, list(found.values())
+
+    def values(self, name: str, way: str, size: int) -> Vector:
+        """A value of :meth:`Score.value` of each case where it is finite."""
+        found = (s.value(name) for s in self.at(way, size).values())
+        return np.array([v for v in found if math.isfinite(v)], dtype=np.float64)
+
+    def pairs(self, name: str, one: tuple[str, int], other: tuple[str, int]) -> tuple[Vector, Vector]:
+        """A value of the cases that have it finite both ways.
+
+        Args:
+            name: As :meth:`Score.value` takes it.
+            one: A way and a nominal size.
+            other: What it is compared with.
+
+        Returns:
+            Two vectors, in the order of the cases; empty if there is no such case.
+        """
+        first, second = self.at(*one), self.at(*other)
+        both = [(first[case].value(name), second[case].value(name)) for case in first if case in second]
+        kept = [pair for pair in both if all(math.isfinite(v) for v in pair)]
+        matrix = np.array(kept, dtype=np.float64).reshape(-1, 2)
+        return matrix[:, 0], matrix[:, 1]
+
+    def as_dict(self) -> dict[str, Any]:
+        """As it stands in JSON: null for NaN."""
+        plain: dict[str, Any] = _plain({"version": VERSION} | asdict(self))
+        return plain
+
+    @classmethod
+    def from_dict(cls, content: Any) -> Self:
+        """The inverse of :meth:`as_dict`.
+
+        Raises:
+            ValueError: If a name is unknown or missing, or the version is another.
+        """
+        if not isinstance(content, dict) or content.get("version") != VERSION:
+            found = content.get("version") if isinstance(content, dict) else type(content).__name__
+            msg = f"version must be {VERSION}, got {found!r}"
+            raise ValueError(msg)
+        given = {name: value for name, value in content.items() if name != "version"}
+        _check_names(cls, given, "comparison")
+        downscaling = {int(size): _number(ratio) for size, ratio in given["downscaling"].items()}
+        numbers = {"training_seconds": _numbers(given["training_seconds"]), "object_share": _number(given["object_share"])}
+        return cls(**given | numbers | {"scores": [Score.from_dict(s) for s in given["scores"]], "downscaling": downscaling})
+
+    def save(self, path: Path) -> Path:
+        """Write it to a JSON file, under a temporary name first."""
+        text = json.dumps(self.as_dict(), indent=1, allow_nan=False)
+        with renamed(path) as temporary:
+            temporary.write_text(text + "\n", encoding="utf-8")
+        return path
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            ValueError: If the file is no comparison of this version; the message names it.
+        """
+        try:
+            return cls.from_dict(json.loads(path.read_text(encoding="utf-8")))
+        except (ValueError, TypeError, AttributeError) as error:
+            msg = f"{path}: file must be a comparison as `stseg3d compare` writes it, got: {error}"
+            raise ValueError(msg) from error
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def _number(value: Any) -> float:
+    return math.nan if value is None else float(value)
+
+
+def _numbers(values: dict[str, Any]) -> dict[str, float]:
+    return {name: _number(value) for name, value in values.items()}
+
+
+def _check_names(of: type[Any], content: dict[str, Any], what: str) -> None:
+    due = {f.name for f in fields(of)}
+    if due ^ set(content):
+        msg = f"{what} must have the names {', '.join(sorted(due))}, got {', '.join(sorted(content))}"
+        raise ValueError(msg)

@@ -1,0 +1,83 @@
+"""The baseline that needs no boxes: the fine network's family, trained on full-resolution patches and slid over the whole image."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import torch
+from monai.data.meta_tensor import MetaTensor
+from monai.data.utils import dense_patch_slices
+from monai.inferers.inferer import Inferer, SlidingWindowInferer
+from monai.transforms.transform import Transform
+from torch import Tensor, nn
+
+from stseg3d.inference.stages import Stage
+from stseg3d.training import PrecisionInferer
+from stseg3d.training.samples import OpenCase
+
+# MONAI's own default, and that of its users.
+OVERLAP = 0.25
+
+
+class WholeCased(Transform):
+    """The whole case at full resolution: ``{"image": (C, *S), "label": (1, *S)}`` from ``{"case": OpenCase}``.
+
+    Args:
+        stage: Its transform runs on the whole image, as a user of a sliding window has it.
+        out_channels: Number of classes including background; a network of two classes sees every label as foreground.
+    """
+
+    def __init__(self, stage: Stage, out_channels: int = 2) -> None:
+        super().__init__()
+        self.stage, self.out_channels = stage, out_channels
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """See the class."""
+        case: OpenCase = data["case"]
+        label = (case.label > 0) if self.out_channels == 2 else case.label
+        image = self.stage.prepare(np.ascontiguousarray(case.image.read(), dtype=np.float32))
+        return {"image": MetaTensor(image), "label": MetaTensor(torch.from_numpy(label.astype(np.float32)[None]))}
+
+
+class SlidingWindow(Inferer):
+    """MONAI's sliding window with Gaussian weights over one network, mirrored as its stage says.
+
+    Args:
+        stage: Gives the window and the axes to mirror.
+        overlap: Fraction that neighbouring windows share.
+        precision: As for :class:`stseg3d.training.PrecisionInferer`.
+        batch_size: Windows that go through the network together.
+        mirror: Whether to average over mirrored windows.
+    """
+
+    def __init__(
+        self, stage: Stage, overlap: float = OVERLAP, precision: str = "auto", *, batch_size: int = 4, mirror: bool = False
+    ) -> None:
+        super().__init__()
+        self.stage, self.overlap, self.mirror = stage, overlap, mirror
+        self.run = PrecisionInferer(precision)
+        self.slide = SlidingWindowInferer(stage.size, sw_batch_size=batch_size, overlap=overlap, mode="gaussian")
+
+    def __call__(self, inputs: Tensor, network: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
+        """Logits ``(B, K, *S)``, float32."""
+        del args, kwargs
+
+        def logits(windows: Tensor) -> Tensor:
+            axes = self.stage.mirror_axes if self.mirror else ()
+            flips = [[axis + 2 for axis in some] for n in range(len(axes) + 1) for some in combinations(axes, n)]
+            parts = [self.run(windows.flip(dims), network).flip(dims) for dims in flips]
+            return torch.stack(parts).mean(dim=0)
+
+        plain = inputs.as_subclass(Tensor)
+        found: Tensor = self.slide(plain, logits)
+        return found
+
+    def windows(self, shape: tuple[int, ...]) -> int:
+        """How many windows cover an image of ``shape``."""
+        # As MONAI counts them: an image smaller than the window is padded to it.
+        padded = tuple(max(n, w) for n, w in zip(shape, self.stage.size, strict=True))
+        steps = tuple(w if w == n else max(int(w * (1 - self.overlap)), 1) for n, w in zip(padded, self.stage.size, strict=True))
+        return len(dense_patch_slices(padded, tuple(self.stage.size), steps))

@@ -1,0 +1,205 @@
+"""Tables of a comparison: Markdown for a supplement, aligned text for a terminal."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from stseg3d.compare.advice import advise
+from stseg3d.compare.results import WAY_TITLES, Comparison
+from stseg3d.compare.summary import Difference, Mean, differences, mean_of
+from stseg3d.evaluate import Interval
+from stseg3d.metrics import METRICS
+
+NAMES = 2  # columns of a table that hold words, to the left; the others hold numbers
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A value of :meth:`~stseg3d.compare.results.Score.value` in a table.
+
+    Args:
+        name: The value's name.
+        title: Head of the column, with the unit.
+        digits: Decimals; None: about three digits.
+    """
+
+    name: str
+    title: str
+    digits: int | None = 3
+
+
+@dataclass(frozen=True)
+class Table:
+    """Cells of text under a head; the first :data:`NAMES` columns are words."""
+
+    title: str
+    head: list[str]
+    rows: list[list[str]]
+
+    def markdown(self) -> str:
+        """A table of GitHub's Markdown under a heading."""
+        marks = [":--" if n < NAMES else "--:" for n in range(len(self.head))]
+        lines = [f"| {' | '.join(cells)} |" for cells in [self.head, marks, *self.rows]]
+        return "\n".join([f"## {self.title}", "", *lines, ""])
+
+    def text(self) -> str:
+        """Aligned columns under one line of names."""
+        lines = [self.head, *self.rows]
+        widths = [max(len(line[n]) for line in lines) for n in range(len(self.head))]
+        aligned = [[c.ljust(w) if n < NAMES else c.rjust(w) for n, (c, w) in enumerate(zip(line, widths, strict=True))] for line in lines]
+        return "\n".join("  ".join(line).rstrip() for line in aligned)
+
+
+SCORES = (
+    Column("dice", "Dice"),
+    Column("recall", "Recall"),
+    Column("precision", "Precision"),
+    Column("hd95_mm", "HD95 [mm]", 2),
+    Column("nsd", "NSD"),
+    Column("coverage", "Coverage"),
+)
+COSTS = (
+    Column("boxes", "Boxes", 1),
+    Column("gmacs", "GMACs", None),
+    Column("seconds", "Time [s]", None),
+    Column("peak_mib", "Peak [MiB]", 0),
+)
+
+
+def score_table(comparison: Comparison) -> Table:
+    """Mean scores of each way at each size, with 95 % intervals."""
+    columns = _measured(comparison, SCORES)
+    rows = [[*_names(size, way), str(len(scores))] for size, way, scores in comparison.groups()]
+    for row, (size, way, _) in zip(rows, comparison.groups(), strict=True):
+        row += [show_mean(mean_of(comparison, c.name, (way, size)), c.digits) for c in columns]
+    return Table("Scores", ["size", "way", "cases", *(c.title for c in columns)], rows)
+
+
+def cost_table(comparison: Comparison) -> Table:
+    """What each way costs at each size, a case in the mean."""
+    columns = _measured(comparison, COSTS)
+    rows = []
+    for size, way, scores in comparison.groups():
+        means = [show(mean_of(comparison, c.name, (way, size)).interval.mean, c.digits) for c in columns]
+        weights = comparison.parameters.get(way)
+        rows.append([*_names(size, way), "x".join(map(str, scores[0].size)), *means, "" if weights is None else f"{weights:,}"])
+    return Table("Costs a case", ["size", "way", "Input [voxels]", *(c.title for c in columns), "Parameters"], rows)
+
+
+def difference_table(comparison: Comparison) -> Table:
+    """Paired differences, with 95 % intervals."""
+    columns = [c for c in _measured(comparison, SCORES) if c.name != "coverage"]
+    by_title: dict[str, dict[str, Difference]] = {}
+    for column in columns:
+        for found in differences(comparison, column.name):
+            by_title.setdefault(found.title, {})[column.name] = found
+    rows = []
+    for title, cells in by_title.items():
+        one, other = title.split(" - ")
+        values = [show_signed(cells[c.name].interval, c.digits or 0) if c.name in cells else "" for c in columns]
+        rows.append([one, other, str(max(d.cases for d in cells.values())), *values])
+    return Table("Paired differences", ["of", "minus", "cases", *(c.title for c in columns)], rows)
+
+
+def metric_tables(comparison: Comparison) -> list[Table]:
+    """Every metric at each size, a way in a column."""
+    names = list(dict.fromkeys(name for score in comparison.scores for name in score.values))
+    digits = {name: 2 if METRICS.get(name, METRICS["dice"]).unit else 3 for name in names}
+    tables = []
+    for size in comparison.sizes:
+        ways = [way for way in comparison.ways if comparison.at(way, size)]
+        rows = [[_heading(n), _better(n), *(show_mean(mean_of(comparison, n, (way, size)), digits[n]) for way in ways)] for n in names]
+        tables.append(Table(f"All metrics at {size}", ["metric", "better", *(WAY_TITLES[way] for way in ways)], rows))
+    return tables
+
+
+def terminal_table(comparison: Comparison) -> Table:
+    """The short form: scores and costs in one line, with the interval of Dice alone."""
+    scores, costs = _measured(comparison, SCORES), _measured(comparison, COSTS[1:])
+    rows = []
+    for size, way, _ in comparison.groups():
+        means = {c.name: mean_of(comparison, c.name, (way, size)) for c in (*scores, *costs)}
+        cells = [show_mean(means[c.name], c.digits) if c.name == "dice" else show(means[c.name].interval.mean, c.digits) for c in scores]
+        rows.append([*_names(size, way), *cells, *(show(means[c.name].interval.mean, c.digits) for c in costs)])
+    titles = ["Dice (95 % CI)" if c.name == "dice" else c.title for c in (*scores, *costs)]
+    return Table("Means", ["size", "way", *titles], rows)
+
+
+def summary_text(comparison: Comparison) -> str:
+    """What stands on the terminal: the short table, differences of Dice, the notes and the advice."""
+    changes = [f"{d.title}: Dice {show_signed(d.interval, 3)}" for d in differences(comparison, "dice")]
+    parts = [terminal_table(comparison).text(), "\n".join(changes), "\n".join(comparison.notes), advise(comparison).sentence]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def summary_markdown(comparison: Comparison) -> str:
+    """A page for a supplement: conditions, scores, differences, costs, notes and advice."""
+    tables = [score_table(comparison), difference_table(comparison), cost_table(comparison), *metric_tables(comparison)]
+    head = [f"# {comparison.bundle} on {comparison.data}", "", advise(comparison).sentence, "", *_conditions(comparison), ""]
+    return "\n".join([*head, *(table.markdown() for table in tables if table.rows)])
+
+
+def show(value: float, digits: int | None) -> str:
+    """A number, or nothing for NaN; without ``digits`` about three of them."""
+    if math.isnan(value):
+        return ""
+    if digits is None:
+        digits = 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2 if abs(value) >= 1 else 3
+    return f"{value:.{digits}f}"
+
+
+def show_mean(mean: Mean, digits: int | None) -> str:
+    """A mean with its interval, and how many of the cases it covers where some have no finite value."""
+    if not mean.cases:
+        return ""
+    found = show(mean.interval.mean, digits)
+    if mean.cases > 1:
+        found += f" ({show(mean.interval.low, digits)} to {show(mean.interval.high, digits)})"
+    return found + (f" [{mean.cases} of {mean.cases + mean.left_out}]" if mean.left_out else "")
+
+
+def show_signed(interval: Interval, digits: int) -> str:
+    """A difference with its interval."""
+    ends = (interval.mean, interval.low, interval.high)
+    mean, low, high = ("" if math.isnan(v) else f"{round(v, digits) + 0.0:+.{digits}f}" for v in ends)  # + 0.0: no minus before zero
+    return f"{mean} ({low} to {high})" if low else mean
+
+
+def _conditions(comparison: Comparison) -> list[str]:
+    count = len(comparison.cases)
+    lines = [
+        f"- {count} {comparison.part} case{'s' * (count != 1)}; means with 95 % bootstrap intervals over cases.",
+        "- Size: network input in voxels along an axis. Coverage: share of the ground truth inside the boxes that were looked into.",
+    ]
+    if any(math.isnan(v) for score in comparison.scores for v in score.values.values()):
+        lines.append("- [n of m]: the metric is defined in n of the m cases, and the mean is theirs.")
+    if comparison.downscaling:
+        ratios = ", ".join(f"{ratio:.1f}x at {size}" for size, ratio in sorted(comparison.downscaling.items()))
+        lines.append(f"- Downscaling in the rough stage, median of the cases: {ratios}.")
+    if not math.isnan(comparison.object_share):
+        lines.append(f"- The objects' boxes fill {comparison.object_share:.0%} of the field of view, median of the cases.")
+    if comparison.training_seconds:
+        runs = ", ".join(f"{name} {seconds / 60:.0f} min" for name, seconds in comparison.training_seconds.items())
+        lines.append(f"- Training: {runs}.")
+    return lines + [f"- {note}" for note in comparison.notes]
+
+
+def _names(size: int, way: str) -> list[str]:
+    return [str(size), WAY_TITLES[way]]
+
+
+def _heading(name: str) -> str:
+    return METRICS[name].heading if name in METRICS else name
+
+
+def _better(name: str) -> str:
+    """Which way is better."""
+    better = METRICS[name].higher_is_better if name in METRICS else None
+    return {None: "nearer to 0", True: "higher", False: "lower"}[better]
+
+
+def _measured(comparison: Comparison, columns: Sequence[Column]) -> list[Column]:
+    """The columns with any number in them."""
+    return [c for c in columns if any(math.isfinite(score.value(c.name)) for score in comparison.scores)]

@@ -1,0 +1,173 @@
+"""The four ways to segment a case that are compared, each with its boxes, its time and its multiply-adds."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from stseg3d.bundle import load_weights, read_config
+from stseg3d.compare.sliding_window import SlidingWindow
+from stseg3d.geometry import Box
+from stseg3d.inference import SegmentThenSegmentInferer, Stage
+from stseg3d.inference.inferer import Stopwatch
+from stseg3d.inference.propose import NetworkProposer, Proposer
+from stseg3d.networks import RoughFineNet
+from stseg3d.ops.boxes import Proposal
+from stseg3d.training import FineBoxesd
+from stseg3d.training.samples import OpenCase
+from stseg3d.training.stages import trained_stage
+from stseg3d.volumes import CanonicalVolume, Volume
+
+
+@dataclass
+class Found:
+    """What one way made of one case.
+
+    Attributes:
+        labels: Label map or instances, of the volume's shape.
+        boxes: Boxes that were looked into, on the volume's grid; None where there are none to speak of.
+        seconds: Wall time by stage, the file already read.
+        macs: Multiply-adds of all networks.
+    """
+
+    labels: NDArray[Any]
+    boxes: list[Box] | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+    macs: float = 0.0
+
+
+@dataclass(frozen=True)
+class TrueBoxProposer:
+    """Boxes that the policy makes from ground truth on the rough grid, as in training: the ceiling of the rough stage.
+
+    Args:
+        label: Ground truth, along the axes of the volumes to propose for.
+        boxes: The transform of training.
+    """
+
+    label: Volume
+    boxes: FineBoxesd
+
+    def propose(self, volume: Volume) -> Proposal:
+        """See :class:`stseg3d.inference.Proposer`."""
+        foreground = (self.label.read()[0] > 0).astype(np.uint8)
+        found: Proposal = self.boxes({"case": OpenCase(volume, foreground)})["proposal"]
+        return found
+
+
+class Contestant:
+    """The networks of one run, on one device, able to segment in each way that they serve.
+
+    Args:
+        folder: Bundle folder of the run.
+        stage: ``"fine"``, or ``"rough"`` where only that one was trained.
+        device: Where the networks run.
+    """
+
+    def __init__(self, folder: Path, stage: str = "fine", device: str = "cpu") -> None:
+        parser = read_config(folder, device=device)
+        network = cast(RoughFineNet, parser.get_parsed_content("network_def"))
+        weights = trained_stage(folder, stage)
+        if weights is None:
+            msg = f"{folder}: the {stage} stage must be trained before it is compared, got no weights"
+            raise FileNotFoundError(msg)
+        load_weights(network, weights)
+        self.network = network.to(parser.get_parsed_content("device")).eval()
+        self.inferer: SegmentThenSegmentInferer = parser.get_parsed_content("inferer")
+        if self.inferer.output == "probabilities":
+            self.inferer.output = "labels"
+        self.slide = SlidingWindow(self.inferer.fine, precision=self.inferer.precision, mirror=True)
+
+    def segment(self, way: str, volume: Volume, label: Volume) -> Found:
+        """Segment a volume that has been read.
+
+        Args:
+            way: One of :data:`stseg3d.compare.results.WAYS`.
+            volume: The image.
+            label: Ground truth on its grid; only ``true_boxes`` looks at it.
+        """
+        ways: dict[str, Callable[[Volume, Volume], Found]] = {
+            "rough_only": self._rough_only,
+            "two_stage": self._two_stage,
+            "true_boxes": self._true_boxes,
+            "sliding_window": self._sliding_window,
+        }
+        start = time.perf_counter()
+        found = ways[way](volume, label)
+        found.seconds["total"] = time.perf_counter() - start
+        return found
+
+    def _rough_only(self, volume: Volume, label: Volume) -> Found:
+        del label
+        clock = Stopwatch()
+        with clock("rough"):
+            labels = self.inferer.rough_only(volume, self.network)
+        return Found(labels, None, clock.seconds, self.rough_macs)
+
+    def _two_stage(self, volume: Volume, label: Volume) -> Found:
+        del label
+        return self._boxed(volume, None, self.rough_macs)
+
+    def _true_boxes(self, volume: Volume, label: Volume) -> Found:
+        inferer = self.inferer
+        boxes = FineBoxesd(inferer.rough, inferer.fine, inferer.policy)
+        return self._boxed(volume, TrueBoxProposer(CanonicalVolume(label, self._axcodes(volume)), boxes), 0.0)
+
+    def _boxed(self, volume: Volume, proposer: Proposer | None, rough_macs: float) -> Found:
+        found = self.inferer.segment(volume, self.network, proposer)
+        macs = rough_macs + found.counts.get("crops", 0) * self.fine_macs
+        return Found(found.labels, [b.box for b in found.boxes], dict(found.seconds), macs)
+
+    def _sliding_window(self, volume: Volume, label: Volume) -> Found:
+        del label
+        clock = Stopwatch()
+        view = self.inferer.view(volume)
+        with clock("fine"), torch.inference_mode():
+            image = self.inferer.fine.prepare(np.ascontiguousarray(view.read(), dtype=np.float32))[None]
+            logits = self.slide(image, self.network.fine)[0]
+            classes = logits.argmax(dim=0) if len(logits) > 1 else logits[0] > 0
+        labels = view.restore(classes.numpy().astype(np.uint8))
+        return Found(labels, None, clock.seconds, self.slide.windows(view.grid.shape) * self.fine_macs)
+
+    def _axcodes(self, volume: Volume) -> str:
+        return self.inferer.axcodes or volume.grid.orientation
+
+    def rough_boxes(self, volume: Volume) -> list[Box]:
+        """Boxes that the rough network proposes, on the volume's grid, before the fine stage grows any."""
+        inferer, view = self.inferer, self.inferer.view(volume)
+        proposer = NetworkProposer(self.network.rough, inferer.rough, inferer.policy, inferer.fine.size, inferer.precision)
+        return [view.source_box(b.box) for b in proposer.propose(view).boxes]
+
+    @cached_property
+    def rough_macs(self) -> float:
+        """Multiply-adds of the rough stage on one image, mirrored runs included."""
+        return multiply_adds(self.network.rough, self.inferer.rough, self.inferer.in_channels)
+
+    @cached_property
+    def fine_macs(self) -> float:
+        """Multiply-adds of the fine stage on one crop, mirrored runs included."""
+        return multiply_adds(self.network.fine, self.inferer.fine, self.inferer.in_channels)
+
+    def parameters(self, way: str) -> int:
+        """Weights of the networks that a way runs."""
+        networks = {"rough_only": [self.network.rough], "two_stage": [self.network.rough, self.network.fine]}
+        return sum(p.numel() for network in networks.get(way, [self.network.fine]) for p in network.parameters())
+
+
+def multiply_adds(network: nn.Module, stage: Stage, in_channels: int) -> float:
+    """Multiply-adds of convolutions and matrix products of one input, times the mirrored runs of its stage."""
+    parameter = next(network.parameters())
+    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        network(torch.zeros((1, in_channels, *stage.size), device=parameter.device, dtype=parameter.dtype))
+    flops = int(counter.get_total_flops())
+    return flops / 2 * float(2 ** len(stage.mirror_axes))

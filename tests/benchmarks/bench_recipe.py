@@ -1,0 +1,235 @@
+"""Ablation of the training recipe: each option alone against the plain recipe, on the validation cases, with equal training time.
+
+Run: ``python tests/benchmarks/bench_recipe.py BUNDLE dataset.json -o OUT --budget 240 [--only NAME,NAME]``. The rough network is trained
+once, with the architecture of the fine one (so that the fine one can start from it), and serves all variants; each variant then trains
+its fine network for ``--budget`` seconds. What was trained before in OUT is not trained again. Differences are paired over cases, with
+95 % bootstrap intervals; how far chance alone goes is shown by the plain recipe with a second seed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from monai.bundle import ConfigParser
+
+from stseg3d.bundle import WEIGHTS, find_bundle, read_weights, save_weights
+from stseg3d.compare.ways import Contestant
+from stseg3d.evaluate import bootstrap_interval, paired_difference, read_classes
+from stseg3d.metrics import score_masks, score_objects
+from stseg3d.ops import box_coverage
+from stseg3d.training.run import FOLDS_SHARE, train_bundle
+from stseg3d.training.stages import STAGES_DIR, assemble
+from stseg3d.volumes import load_dataset, open_volume
+
+FOLDS = 3
+PLAIN = {"jitter": {"shift": 0.1, "scale": 0.1}, "negatives": 0.0, "ema_decay": 0.0}
+COLUMNS = ("dice", "recall", "hd95_mm", "coverage", "crops")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """Config entries that differ from the plain recipe; ``weights_of`` another variant where only inference differs."""
+
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    weights_of: str = ""
+    seed: int = 0
+    folds: bool = False
+
+
+def variants(config: Mapping[str, Any]) -> dict[str, Variant]:
+    """By name, in the order in which they are trained."""
+    mirrored = bool(config["fine_stage"].get("mirror_axes"))
+    threshold = config["policy"]["threshold"]
+    dynunet = deep_network(config["fine_network_def"], config["fine_stage"]["size"])
+    return {
+        "plain": Variant(),
+        "plain, second seed": Variant(seed=1),
+        "no jitter": Variant({"jitter": {"shift": 0.0, "scale": 0.0}}),
+        "twice the jitter": Variant({"jitter": {"shift": 0.2, "scale": 0.2}}),
+        "negative crops, 15 %": Variant({"negatives": 0.15}),
+        "weight averaging, 0.99": Variant({"ema_decay": 0.99}),
+        "fine from rough": Variant({"fine_from_rough": True}),
+        "predicted boxes, half": Variant({"predicted_boxes": 0.5, "folds": FOLDS}, folds=True),
+        "rough channel": Variant({"rough_channel": True, "folds": FOLDS}, folds=True),
+        "rough channel, predicted boxes": Variant({"rough_channel": True, "predicted_boxes": 0.5, "folds": FOLDS}, folds=True),
+        "aspect kept": Variant({"policy#keep_aspect": not config["policy"].get("keep_aspect", False)}),
+        "DynUNet": Variant({"fine_network_def": dynunet}),
+        "DynUNet, deep supervision": Variant({"fine_network_def": deepened(dynunet)}),
+        **({"no mirroring at test": Variant({"fine_stage#mirror_axes": []}, "plain")} if mirrored else {}),
+        "half the rough threshold": Variant({"policy#threshold": threshold / 2}, "plain"),
+        "a rough voxel more margin": Variant({"policy#margin_rough_voxels": config["policy"]["margin_rough_voxels"] + 1}, "plain"),
+        "mean of both seeds": Variant({}, "plain + plain, second seed"),
+    }
+
+
+def deep_network(network: Mapping[str, Any], size: list[int]) -> dict[str, Any]:
+    """A DynUNet of about the size of the bundle's network, flat where the input is flat."""
+    flat = size[-1] == 1
+    inner = network.get("network", network)
+    channels = inner.get("channels") or inner["features"][:-1]
+    levels = len(channels)
+    return wrapped(
+        flat,
+        {
+            "_target_": "DynUNet",
+            "spatial_dims": 2 if flat else 3,
+            "in_channels": inner["in_channels"],
+            "out_channels": 2,
+            "kernel_size": [3] * levels,
+            "strides": [1] + [2] * (levels - 1),
+            "upsample_kernel_size": [2] * (levels - 1),
+            "filters": [max(c // 2, 8) for c in channels],
+        },
+    )
+
+
+def wrapped(flat: bool, network: dict[str, Any]) -> dict[str, Any]:
+    return {"_target_": "stseg3d.networks.SqueezeDepth", "network": network} if flat else network
+
+
+def deepened(network: dict[str, Any]) -> dict[str, Any]:
+    inner = network.get("network", network) | {"deep_supervision": True, "deep_supr_num": 2}
+    return wrapped("network" in network, inner)
+
+
+class Ablation:
+    """One bundle on one data set, all variants in one folder."""
+
+    def __init__(self, bundle: Path, data: Path, folder: Path, budget_s: float) -> None:
+        self.bundle, self.data, self.folder, self.budget_s = bundle, data, folder, budget_s
+        self.cases = [case for case in load_dataset(data).validation if case.label is not None]
+
+    def prepare(self, name: str, variant: Variant) -> Path:
+        """Bundle folder of a variant, without weights."""
+        root = self.folder / name.replace(" ", "_").replace(",", "").replace("%", "percent")
+        shutil.copytree(self.bundle / "configs", root / "configs", dirs_exist_ok=True)
+        for path in (root / "configs" / "train.json", root / "configs" / "inference.json"):
+            parser = ConfigParser(json.loads(path.read_text()))
+            parser["rough_network_def"] = dict(parser["fine_network_def"])
+            for stage in ("rough", "fine"):
+                target = parser[f"{stage}_network_def"].get("network", parser[f"{stage}_network_def"])
+                if stage == "rough" and str(target["in_channels"]).startswith("$"):
+                    target["in_channels"] = int(target["in_channels"].removeprefix("$").split("+")[0])
+            for key, value in (PLAIN | dict(variant.changes)).items():
+                if key in parser:
+                    parser[key] = value
+            path.write_text(json.dumps(parser.get(), indent=1))
+        return root
+
+    def rough(self) -> Path:
+        """Weights of the rough network that all variants share."""
+        root = self.folder / "rough"
+        path = root / STAGES_DIR / "rough.pt"
+        if not path.is_file() or path.with_name("last_rough.pt").is_file():
+            self.prepare("rough", Variant())
+            train_bundle(root, self.data, stage="rough", budget_s=self.budget_s, device="cpu", seed=0)
+        return path
+
+    def train(self, name: str, variant: Variant) -> Path:
+        """Bundle folder of a variant, trained."""
+        root = self.prepare(name, variant)
+        if variant.weights_of:
+            self._borrow(root, variant.weights_of.split(" + "))
+        elif not (root / WEIGHTS).is_file():
+            budget_s = self.budget_s
+            shared = self.folder / "predictions"
+            if variant.folds and shared.is_dir():
+                shutil.copytree(shared, root / STAGES_DIR, dirs_exist_ok=True)
+            if variant.folds:
+                budget_s /= 1 - FOLDS_SHARE
+            train_bundle(root, self.data, stage="fine", budget_s=budget_s, device="cpu", seed=variant.seed)
+            if variant.folds and not shared.is_dir():
+                shutil.copytree(root / STAGES_DIR, shared, ignore=shutil.ignore_patterns("fine.pt", "last_*"))
+            shutil.copy(self.rough(), root / STAGES_DIR / "rough.pt")
+            assemble(root)
+        return root
+
+    def _borrow(self, root: Path, names: list[str]) -> None:
+        """Weights of another variant; of several, one network that is their mean."""
+        folders = [self.folder / name.replace(" ", "_").replace(",", "") for name in names]
+        states = [read_weights(folder / WEIGHTS) for folder in folders]
+        if len(states) == 1:
+            save_weights(states[0], root / WEIGHTS)
+            return
+        path = root / "configs" / "inference.json"
+        config = json.loads(path.read_text())
+        config["fine_network_def"] = {"_target_": "stseg3d.networks.MeanEnsemble", "networks": [config["fine_network_def"]] * len(states)}
+        path.write_text(json.dumps(config, indent=1))
+        state = {key: value for key, value in states[0].items() if key.startswith("rough.")}
+        for n, member in enumerate(states):
+            state |= {key.replace("fine.", f"fine.networks.{n}."): v for key, v in member.items() if key.startswith("fine.")}
+        save_weights(state, root / WEIGHTS)
+
+    def score(self, root: Path) -> dict[str, dict[str, float]]:
+        """Metrics by case."""
+        contestant = Contestant(root)
+        out = {}
+        for case in self.cases:
+            assert case.label is not None
+            volume, label = open_volume(case.image, channels_last=True), open_volume(case.label)
+            truth = read_classes(label)
+            found = contestant.segment("two_stage", volume, label)
+            values = score_masks(found.labels, truth, volume.grid.spacing_mm)
+            if contestant.inferer.output == "instances":
+                values |= score_objects(found.labels, truth, objects="labels")
+            boxes = found.boxes or []
+            out[case.id] = values | {"coverage": box_coverage(truth, boxes), "crops": float(len(boxes)), "seconds": found.seconds["total"]}
+        return out
+
+    def run(self, name: str, variant: Variant) -> dict[str, Any]:
+        """Train and score a variant, or read what was scored before."""
+        path = self.folder / f"{name.replace(' ', '_')}.json"
+        if not path.is_file():
+            start = time.monotonic()
+            root = self.train(name, variant)
+            record = {"name": name, "cases": self.score(root), "seconds": time.monotonic() - start}
+            path.write_text(json.dumps(record))
+        found: dict[str, Any] = json.loads(path.read_text())
+        return found
+
+
+def row(found: Mapping[str, Any], plain: Mapping[str, Any]) -> str:
+    """A line of the table."""
+    cases = sorted(found["cases"])
+    columns = {c: np.array([found["cases"][k].get(c, np.nan) for k in cases]) for c in COLUMNS}
+    dice = bootstrap_interval(columns["dice"])
+    change = paired_difference(columns["dice"], np.array([plain["cases"][k]["dice"] for k in cases]))
+    difference = "" if found["name"] == plain["name"] else f"{change.mean:+.4f} ({change.low:+.4f} to {change.high:+.4f})"
+    means = [float(np.nanmean(v)) for v in columns.values()]
+    return f"| {found['name']} | {dice.mean:.4f} | {difference} | {means[1]:.3f} | {means[2]:.2f} | {means[3]:.4f} | {means[4]:.1f} |"
+
+
+def main() -> None:
+    """Print one row a variant, as they are done."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("bundle")
+    parser.add_argument("dataset", type=Path)
+    parser.add_argument("-o", dest="output", type=Path, required=True)
+    parser.add_argument("--budget", type=float, default=240, help="seconds of training a variant")
+    parser.add_argument("--only", type=lambda text: text.split(";"), help="names of variants, separated by semicolons")
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    options.output.mkdir(parents=True, exist_ok=True)
+    bundle = find_bundle(options.bundle)
+    ablation = Ablation(bundle, options.dataset, options.output, options.budget)
+    chosen = variants(json.loads((bundle / "configs" / "train.json").read_text()))
+    ablation.rough()
+    print("| variant | Dice | difference (95 % CI) | recall | HD95 [mm] | coverage | crops |\n|---|---|---|---|---|---|---|")
+    plain = ablation.run("plain", chosen["plain"])
+    for name, variant in chosen.items():
+        if options.only is None or name in options.only or name == "plain":
+            print(row(ablation.run(name, variant), plain), flush=True)
+
+
+if __name__ == "__main__":
+    main()
