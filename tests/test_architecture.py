@@ -15,8 +15,8 @@ ROOMS = [
     *("geometry", "volumes", "ops", "networks", "losses", "metrics", "evaluate", "bundle"),
     *("inference", "planning", "training", "batch", "report", "compare", "demo", "cli", "__main__"),
 ]
-# The one exception to "never in functions": `stseg3d --help` answers without torch and MONAI (tests/test_cli.py), so cli.py imports
-# on demand.
+# The one exception to "never in functions": `stseg3d --help` answers without torch and MONAI (tests/test_cli.py), so it
+# imports on demand.
 LAZY = {"cli"}
 MODULES = sorted(PACKAGE.rglob("*.py"))
 

@@ -17,6 +17,9 @@ import numpy as np
 import pytest
 
 from stseg3d import __version__, cli
+from stseg3d.cli.arguments import seconds as read_seconds
+from stseg3d.cli.tables import write_table
+from stseg3d.cli.terminal import log_to_stderr
 from stseg3d.metrics import Confusion
 
 
@@ -40,7 +43,10 @@ def is_one_sentence(text: str, *parts: str) -> bool:
 # --- help --------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["segment", "--help"], ["train", "--help"], ["evaluate", "--help"], ["demo", "--help"]])
+COMMANDS = ("segment", "train", "calibrate", "evaluate", "compare", "demo")
+
+
+@pytest.mark.parametrize("arguments", [["--help"], *([command, "--help"] for command in COMMANDS)])
 def test_help_imports_neither_torch_nor_monai(arguments: list[str]) -> None:
     code = """if 1:
         import sys
@@ -72,6 +78,10 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["segment", "x.nii", "--bundle", "b", "-o", "out", "--batch-size", "0"], "must be a whole number above 0, got '0'"),
         (["segment", "x.nii", "--bundle", "b", "-o", "out", "--rough"], "unrecognized arguments: --rough"),  # no guessing of half a flag
         (["train", "b", "--data", "d", "--budget", "30"], "must be a time such as 90s, 30min or 2h, got '30'"),
+        (["compare", "b"], "required: --data"),
+        (["compare", "b", "--data", "d", "--sizes", "32;48"], "must be sizes such as 32,48,64, got '32;48'"),
+        (["compare", "b", "--data", "d", "--set", "ema_decay"], "must be KEY=JSON"),
+        (["compare", "b", "--data", "d", "--part", "all"], "invalid choice: 'all'"),
     ],
 )
 def test_bad_arguments_are_one_sentence_and_status_2(arguments: list[str], rule: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -83,7 +93,7 @@ def test_bad_arguments_are_one_sentence_and_status_2(arguments: list[str], rule:
 
 @pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("30min", 1800), ("1.5 h", 5400)])
 def test_budgets_are_read(text: str, seconds: float) -> None:
-    assert cli._seconds(text) == seconds
+    assert read_seconds(text) == seconds
 
 
 # --- segment -----------------------------------------------------------------
@@ -278,7 +288,7 @@ def test_what_the_package_logs_is_shown_once(capsys: pytest.CaptureFixture[str])
             cli.main(["--version"])
     with pytest.raises(SystemExit):
         cli.main(["fly"])
-    cli._log_to_stderr()
+    log_to_stderr()
     capsys.readouterr()
     logging.getLogger("stseg3d.ops").warning("a box is %s", "clipped")
     logging.getLogger("stseg3d.ops").info("not this")
@@ -292,6 +302,14 @@ def test_a_folder_for_the_table_that_is_not_there_is_told_before_the_work(
     told = capsys.readouterr()
     assert told.out == ""
     assert is_one_sentence(told.err, "-o must lie in a folder that exists, got none/rows.csv")
+
+
+def test_a_table_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    output = tmp_path / "rows.csv"
+    output.write_text("from before")
+    with pytest.raises(UnicodeEncodeError):
+        write_table("half a table \ud800", output)  # no UTF-8
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"rows.csv": "from before"}
 
 
 # --- train and demo ----------------------------------------------------------
@@ -339,12 +357,58 @@ def test_demo_says_where_everything_is_and_how_well_it_went(
 
 def test_the_commands_call_what_is_there() -> None:
     """The fakes above take anything; the real ones must take what the command line gives."""
+    from stseg3d.compare import compare
     from stseg3d.inference.segment import Segmenter
     from stseg3d.training.run import train_bundle
 
     inspect.signature(Segmenter).bind("bundle", device="cpu", output=None, rough_only=True, overrides={})
     inspect.signature(Segmenter.segment).bind(None, "case", "out", mask=None, boxes=None)
+    inspect.signature(compare).bind("b", "d", "out", **dict.fromkeys(COMPARE_OPTIONS), overrides={})
     inspect.signature(train_bundle).bind("b", "d", stage="all", device="cpu", epochs=1, budget_s=1.0, seed=0, weights="w")
+
+
+# --- compare -----------------------------------------------------------------
+
+COMPARE_OPTIONS = ("sizes", "rough_sizes", "sliding_sizes", "ways", "part", "budget_s", "epochs", "device", "seed", "threads")
+
+
+@pytest.fixture
+def comparisons(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, dict[str, Any]]]:
+    """What is asked for of a module that compares nothing."""
+    calls: list[tuple[Any, dict[str, Any]]] = []
+
+    def compare(*args: Any, **options: Any) -> str:
+        calls.append((args, options))
+        return "comparison"
+
+    module = ModuleType("stseg3d.compare")
+    module.compare = compare  # type: ignore[attr-defined]
+    module.write_outputs = lambda comparison, data, folder: [folder / "summary.md"]  # type: ignore[attr-defined]
+    module.summary_text = lambda comparison: "a table"  # type: ignore[attr-defined]
+    module.advise = lambda comparison: SimpleNamespace(sentence="Cropping pays.")  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "stseg3d.compare", module)
+    return calls
+
+
+def test_compare_ends_with_one_sentence_of_advice(
+    comparisons: list[tuple[Any, dict[str, Any]]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["compare", "aorta_ct", "--data", "dataset.json", "-o", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.splitlines() == ["a table", str(tmp_path / "summary.md"), "Cropping pays."]
+    expected = {"sizes": [32, 48, 64], "part": "validation", "device": "auto", "overrides": {}}
+    assert comparisons == [(("aorta_ct", Path("dataset.json"), tmp_path), expected)]
+
+
+def test_compare_passes_its_choices_on(comparisons: list[tuple[Any, dict[str, Any]]], tmp_path: Path) -> None:
+    given = [
+        *("--sizes", "16,32", "--rough-sizes", "64", "--sliding-sizes", "32", "--ways", "rough_only,two_stage", "--part", "test"),
+        *("--budget", "2h", "--epochs", "3", "--seed", "5", "--device", "cpu", "--threads", "1"),
+        *("--set", "ema_decay=0.5", "--set", "policy#margin_mm=2"),
+    ]
+    assert cli.main(["compare", "aorta_ct", "--data", "dataset.json", "-o", str(tmp_path), *given]) == 0
+    values = ([16, 32], [64], [32], ["rough_only", "two_stage"], "test", 7200.0, 3, "cpu", 5, 1)
+    expected = dict(zip(COMPARE_OPTIONS, values, strict=True)) | {"overrides": {"ema_decay": 0.5, "policy#margin_mm": 2}}
+    assert comparisons[0][1] == expected
 
 
 # --- evaluate ----------------------------------------------------------------

@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 
 from stseg3d.bundle import INFERENCE, find_bundle
+from stseg3d.compare.checks import are_pictures, check_cases, check_runs, labelled_cases
 from stseg3d.compare.measure import Measured, Task, measure, measure_alone
 from stseg3d.compare.results import WAYS, Comparison
 from stseg3d.compare.runs import SLIDING, Run, prepare_runs, train_missing
 from stseg3d.geometry import Box
 from stseg3d.training.stages import trained_stage
-from stseg3d.volumes import load_dataset
+from stseg3d.volumes import Case, Dataset, load_dataset, output_name
 from stseg3d.volumes.write import renamed
 
 logger = logging.getLogger(__name__)
@@ -28,6 +29,8 @@ CHOSEN_ON = {
     "validation": "The checkpoints were chosen on these cases: these are validation scores, not test scores.",
     "training": "The networks were trained on these cases: these scores say how well they were learned by heart.",
 }
+PICTURES = "The images are pictures without a scale: what is given in mm are pixels."
+BOXED = {"two_stage", "true_boxes"}
 
 
 def compare(
@@ -41,6 +44,7 @@ def compare(
     ways: Sequence[str] = WAYS,
     part: str = "validation",
     budget_s: float | None = None,
+    epochs: int | None = None,
     device: str = "auto",
     seed: int = 0,
     threads: int | None = None,
@@ -60,7 +64,8 @@ def compare(
         sliding_sizes: Sizes of the sliding window; by default all of ``sizes``.
         ways: Of :data:`WAYS`.
         part: Which cases are scored: ``validation``, ``test`` or ``training``.
-        budget_s: Wall seconds for all training.
+        budget_s: Wall seconds for all training together, what was trained earlier included.
+        epochs: Epochs of each stage; by default what the bundle says.
         device: As ``stseg3d train`` has it.
         seed: As there.
         threads: Of the processor.
@@ -71,25 +76,26 @@ def compare(
         The comparison, which is also in ``folder / "results.json"``.
 
     Raises:
-        ValueError: If a way or a size is unknown, the part has no labelled case, or the folder holds runs of other settings.
+        ValueError: If a way or a size is unknown, the part has no labelled case, a case cannot be read or its label lies on another grid,
+            a network cannot take a size, or the folder holds runs of other settings; nothing was trained then.
     """
     if unknown := sorted(set(ways) - set(WAYS)):
         msg = f"ways must be of {', '.join(WAYS)}, got {', '.join(unknown)}"
         raise ValueError(msg)
     root, dataset = find_bundle(bundle), load_dataset(data)
-    cases = [case for case in getattr(dataset, part) if case.label is not None]
-    if not cases:
-        msg = f"{data}: {part} must list at least one case with a label, got none"
-        raise ValueError(msg)
+    cases = labelled_cases(dataset, part, data)
+    check_cases(root, [*dataset.training, *dataset.validation, *cases], overrides or {})
     runs = prepare_runs(root, dataset, folder, sizes=sizes, rough_sizes=rough_sizes, sliding_sizes=sliding_sizes, overrides=overrides)
-    runs = [run for run in runs if ways_of(run, ways)]
-    seconds = train_missing(runs, data, budget_s=budget_s, device=device, seed=seed)
+    runs = [needed(run, ways) for run in runs if ways_of(run, ways)]
+    check_runs(runs, dataset, data)
+    seconds = train_missing(runs, data, budget_s=budget_s, epochs=epochs, device=device, seed=seed)
     found = [
         (run, way, _measured(Task(run, way, cases, run.folder / "predictions" / way, device, threads), alone=alone))
         for run in runs
         for way in ways_of(run, ways)
     ]
-    comparison = _comparison(root.name, data, part, found, seconds)
+    comparison = _comparison(root.name, dataset, part, found, seconds)
+    comparison.notes.extend(_notes(dataset, part, cases))
     comparison.save(folder / RESULTS)
     return comparison
 
@@ -99,6 +105,11 @@ def ways_of(run: Run, ways: Iterable[str]) -> list[str]:
     if run.kind == SLIDING:
         return [way for way in ways if way == "sliding_window"]
     return [way for way in ways if way == "rough_only" or (way != "sliding_window" and "fine" in run.stages)]
+
+
+def needed(run: Run, ways: Iterable[str]) -> Run:
+    """The run with the stages that the ways ask for: no fine network for the rough one alone."""
+    return run if run.kind == SLIDING or BOXED & set(ways) else replace(run, stages=("rough",))
 
 
 def kept_boxes(run_folder: Path, way: str, case: str) -> list[Box]:
@@ -115,7 +126,7 @@ def _measured(task: Task, *, alone: bool) -> Measured:
     """What was measured before with the same weights on the same cases, or measured now."""
     path, key = _kept_path(task.run.folder, task.way), _key(task)
     kept = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    if kept.get("key") == key:
+    if kept.get("key") == key and all((task.predictions / output_name(case.id)).is_file() for case in task.cases):
         logger.info("%s at %s: scored before", task.way, task.run.size)
         return Measured.from_dict(kept["measured"])
     found = measure_alone(task) if alone else measure(task)
@@ -136,16 +147,25 @@ def _key(task: Task) -> str:
     return digest.hexdigest()
 
 
-def _comparison(bundle: str, data: Path, part: str, found: Sequence[tuple[Run, str, Measured]], seconds: Mapping[str, float]) -> Comparison:
+def _comparison(
+    bundle: str, dataset: Dataset, part: str, found: Sequence[tuple[Run, str, Measured]], seconds: Mapping[str, float]
+) -> Comparison:
     shares = [s for _, way, m in found if way == "true_boxes" for s in m.box_share.values()]
     return Comparison(
         bundle=bundle,
-        data=load_dataset(data).name or data.parent.name,
+        data=dataset.name,
         part=part,
         scores=[replace(score, peak_memory_bytes=m.peak_memory_bytes) for _, _, m in found for score in m.scores],
         parameters={way: m.parameters for _, way, m in found},
-        downscaling={run.nominal_size: float(np.median(list(m.downscaling.values()))) for run, way, m in found if way == "rough_only"},
+        downscaling={run.nominal_size: float(np.median(list(m.downscaling.values()))) for run, _, m in found},
         object_share=float(np.median(shares)) if shares else float("nan"),
         training_seconds=dict(seconds),
-        notes=[CHOSEN_ON[part]] if part in CHOSEN_ON else [],
     )
+
+
+def _notes(dataset: Dataset, part: str, cases: Sequence[Case]) -> list[str]:
+    """Sentences that a reader of the tables must know."""
+    whole = len(getattr(dataset, part))
+    notes = [CHOSEN_ON[part]] if part in CHOSEN_ON else []
+    notes += [f"Without a label, and not scored: {whole - len(cases)} of {whole} {part} cases."] * (whole > len(cases))
+    return notes + [PICTURES] * are_pictures(cases)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -25,6 +28,7 @@ from stseg3d.inference.segment import peak_memory_bytes
 from stseg3d.metrics import score_masks, score_objects
 from stseg3d.ops import box_coverage
 from stseg3d.ops.components import structure
+from stseg3d.training.options import network_channels
 from stseg3d.volumes import Case, open_volume, output_name, write_labels
 
 INSTANCES = "instances"
@@ -85,8 +89,18 @@ class Measured:
 
 def measure_alone(task: Task) -> Measured:
     """:func:`measure` in a fresh process, so that the peak memory is of this way at this size and of nothing else."""
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(measure, task).result()
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"), initializer=_be_quiet) as pool:
+        try:
+            return pool.submit(measure, task).result()
+        except BrokenProcessPool as error:
+            msg = f"{task.way} at {task.run.size}: the process that measures it was killed, perhaps for want of memory"
+            raise RuntimeError(msg) from error
+
+
+def _be_quiet() -> None:
+    """Third parties' warnings, and our own that two stages may not help here, once a case: the advice says it once."""
+    warnings.simplefilter("ignore")
+    logging.getLogger("stseg3d").setLevel(logging.ERROR)
 
 
 def measure(task: Task) -> Measured:
@@ -118,22 +132,22 @@ def _warm_up(contestant: Contestant, task: Task) -> None:
     with torch.inference_mode():
         for network, stage in stages:
             device = next(network.parameters()).device
-            network(torch.zeros((1, inferer.in_channels, *stage.size), device=device))
+            network(torch.zeros((1, network_channels(stage, inferer.in_channels), *stage.size), device=device))
 
 
 def _measure_case(contestant: Contestant, task: Task, case: Case, measured: Measured) -> None:
     assert case.label is not None
     start = time.perf_counter()
     volume, label = open_volume(case.image, channels_last=True), open_volume(case.label)
+    if not label.grid.is_close(volume.grid):
+        msg = f"{label.name}: the label must lie on the grid of {volume.name}"
+        raise ValueError(msg)
     volume.read()
     read_s = time.perf_counter() - start
     truth = read_classes(label)
     found = contestant.segment(task.way, volume, label)
     grid = volume.grid
-    values = score_masks(found.labels, truth, grid.spacing_mm)
-    instances = contestant.inferer.output == INSTANCES
-    is_boxed = found.boxes is not None
-    values |= score_objects(_objects(found.labels, given=instances and is_boxed), _objects(truth, given=instances), objects="labels")
+    values = score_found(contestant, found, truth, grid.spacing_mm)
     measured.scores.append(
         Score(
             case=case.id,
@@ -154,6 +168,16 @@ def _measure_case(contestant: Contestant, task: Task, case: Case, measured: Meas
     measured.downscaling[case.id] = max((n / r for n, r in zip(view.shape, rough, strict=True) if n > 1), default=1.0)
     task.predictions.mkdir(parents=True, exist_ok=True)
     write_labels(found.labels, task.predictions / output_name(case.id), volume)
+
+
+def score_found(contestant: Contestant, found: Found, truth: NDArray[Any], spacing_mm: Sequence[float]) -> dict[str, float]:
+    """Every metric of what a way made of a case, by name: of the foreground, and of objects.
+
+    Objects are what has an id where the bundle gives instances, else connected components; a way without boxes gives no ids.
+    """
+    instances = contestant.inferer.output == INSTANCES
+    ours, theirs = _objects(found.labels, given=instances and found.boxes is not None), _objects(truth, given=instances)
+    return score_masks(found.labels, truth, spacing_mm) | score_objects(ours, theirs, objects="labels")
 
 
 def _objects(labels: NDArray[Any], *, given: bool) -> NDArray[Any]:

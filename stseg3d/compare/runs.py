@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from stseg3d.bundle import METADATA, WEIGHTS, read_config, read_metadata
+from stseg3d.bundle import METADATA, WEIGHTS, read_config
+from stseg3d.compare.configs import CONFIGS, ensure_known, run_config, run_metadata
 from stseg3d.training.run import train_bundle
 from stseg3d.training.stages import STAGES_DIR
 from stseg3d.volumes import Dataset, open_volume
@@ -22,14 +23,6 @@ from stseg3d.volumes.write import renamed
 logger = logging.getLogger(__name__)
 
 TWO_STAGE, SLIDING = "two_stage", "sliding_window"
-CONFIGS = ("train.json", "inference.json")
-
-# Voxels of a batch of rough images: as many as fit beside a laptop's other work.
-BATCH_VOXELS = 1 << 20
-LARGEST_BATCH = 8
-
-# Epochs of a large input are long: a budget must not end before the first validation.
-VALIDATE_EVERY = 5
 
 # The bundles' networks halve an axis up to four times.
 MULTIPLE = 16
@@ -57,6 +50,11 @@ class Run:
         """Whether this stage was trained to its end: it alone, or all stages, which are one file then."""
         stages = self.folder / STAGES_DIR
         return (self.folder / WEIGHTS).is_file() or ((stages / f"{stage}.pt").is_file() and not (stages / f"last_{stage}.pt").is_file())
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether any weights lie in the folder, those of a training that was killed included."""
+        return any((self.folder / "models").rglob("*.pt"))
 
     @property
     def missing(self) -> list[str]:
@@ -116,9 +114,14 @@ def prepare_runs(
         overrides: Config entries to change, by id.
 
     Raises:
-        ValueError: If the folder holds runs of other settings, or an entry to override does not exist.
+        ValueError: If two sizes give one input, the folder holds runs of other settings, or an entry to override does not exist.
     """
+    if alien := sorted(set(sliding_sizes or ()) - set(sizes)):
+        msg = f"sliding_sizes must be of the sizes {sorted(sizes)}, got {alien}"
+        raise ValueError(msg)
+    ensure_known(bundle, overrides or {})
     shapes = _shapes(bundle, dataset)
+    _ensure_distinct({*sizes, *rough_sizes}, shapes)
     runs = []
     for nominal in sorted({*sizes, *rough_sizes}):
         size = input_size(nominal, shapes)
@@ -126,18 +129,25 @@ def prepare_runs(
         runs.append(Run(folder / f"{nominal:03d}" / TWO_STAGE, nominal, size, TWO_STAGE, stages))
         if nominal in (sizes if sliding_sizes is None else sliding_sizes):
             runs.append(Run(folder / f"{nominal:03d}" / SLIDING, nominal, size, SLIDING, ("fine",)))
-    for run in runs:
-        _write_configs(bundle, run, overrides or {})
+    texts = [_config_texts(bundle, run, overrides or {}) for run in runs]
+    for run, own in zip(runs, texts, strict=True):
+        _ensure_same(run, own)
+    for run, own in zip(runs, texts, strict=True):
+        _write_configs(run, own)
     return runs
 
 
-def train_missing(runs: Iterable[Run], data: Path, *, budget_s: float | None, device: str = "auto", seed: int = 0) -> dict[str, float]:
+def train_missing(
+    runs: Iterable[Run], data: Path, *, budget_s: float | None = None, epochs: int | None = None, device: str = "auto", seed: int = 0
+) -> dict[str, float]:
     """Train what is missing, small sizes first; a run that was killed goes on.
 
     Args:
         runs: What is wanted.
         data: ``dataset.json``.
-        budget_s: Wall seconds for all of it together; by default the epochs that the bundle says.
+        budget_s: Wall seconds for all of ``runs`` together: of what is trained already, the share is taken as spent, so that each gets
+            the same whether or not the command was stopped between. By default the epochs that the bundle says.
+        epochs: Of each stage; by default what the bundle says.
         device: As ``stseg3d train`` has it.
         seed: Of weights, order and augmentation.
 
@@ -146,15 +156,17 @@ def train_missing(runs: Iterable[Run], data: Path, *, budget_s: float | None, de
     """
     runs = list(runs)
     todo = sorted(((run, stage) for run in runs for stage in run.missing), key=lambda part: prod(part[0].size))
-    left = budget_s
+    whole = sum(run.effort for run in runs for _ in run.stages)
+    left = None if budget_s is None else budget_s * sum(run.effort for run, _ in todo) / whole
     for n, (run, stage) in enumerate(todo):
         share = None if left is None else left * run.effort / sum(r.effort for r, _ in todo[n:])
         logger.info("%s, %s at %s: training%s", run.kind, stage, run.size, "" if share is None else f" for {share:.0f} s")
         start = time.monotonic()
-        train_bundle(run.folder, data, stage=stage, budget_s=share, device=device, seed=seed)
-        spent = time.monotonic() - start
-        left = None if left is None else max(left - spent, 1.0)
-        _note(run, stage, spent)
+        try:
+            train_bundle(run.folder, data, stage=stage, budget_s=share, epochs=epochs, device=device, seed=seed)
+        finally:  # what a killed training spent counts as well, in its own budget too
+            _note(run, stage, time.monotonic() - start)
+        left = None if left is None else max(left - _notes(run)[stage], 1.0)
     return {f"{run.nominal_size} {run.kind} {stage}": s for run in runs for stage, s in _notes(run).items()}
 
 
@@ -165,83 +177,45 @@ def _shapes(bundle: Path, dataset: Dataset) -> list[tuple[int, ...]]:
     return [grid.view(*grid.canonical(axcodes or grid.orientation)).shape for grid in grids]
 
 
-def _write_configs(bundle: Path, run: Run, overrides: Mapping[str, Any]) -> None:
-    """The bundle's configs with the run's sizes; those of another comparison in the same folder are refused."""
-    texts = {name: json.dumps(_changed(bundle, name, run, overrides), indent=1) for name in CONFIGS}
-    texts[METADATA.name] = json.dumps(_metadata(bundle, run), indent=1)
+def _ensure_distinct(sizes: Iterable[int], shapes: Sequence[Sequence[int]]) -> None:
+    """Two nominal sizes must not give one input: it would be trained twice, and its noise be shown as a gain."""
+    seen: dict[tuple[int, ...], int] = {}
+    for nominal in sorted(sizes):
+        size = input_size(nominal, shapes)
+        if size in seen:
+            msg = f"sizes {seen[size]} and {nominal} give the same input, {size}, as the images are no larger; leave {nominal} out"
+            raise ValueError(msg)
+        seen[size] = nominal
+
+
+def _config_texts(bundle: Path, run: Run, overrides: Mapping[str, Any]) -> dict[str, str]:
+    """The bundle's configs with the run's sizes, by file name."""
+    sliding = run.kind == SLIDING
+    texts = {name: json.dumps(run_config(bundle, name, run.size, overrides, sliding=sliding), indent=1) for name in CONFIGS}
+    texts[METADATA.name] = json.dumps(run_metadata(bundle, run.size), indent=1)
     for path in sorted((bundle / "configs").iterdir()):
         if path.suffix in (".json", ".conf"):
             texts.setdefault(path.name, path.read_text(encoding="utf-8"))
+    return texts
+
+
+def _ensure_same(run: Run, texts: Mapping[str, str]) -> None:
+    """What was begun in this folder was begun with these configs; training itself may have written the metadata."""
+    for name, text in texts.items():
+        path = run.folder / "configs" / name
+        if run.is_begun and path != run.folder / METADATA and path.is_file() and path.read_text(encoding="utf-8") != text:
+            msg = f"{path}: the runs in this folder were trained with other settings; choose another folder, or remove {run.folder}"
+            raise ValueError(msg)
+
+
+def _write_configs(run: Run, texts: Mapping[str, str]) -> None:
     (run.folder / "configs").mkdir(parents=True, exist_ok=True)
     for name, text in texts.items():
         path = run.folder / "configs" / name
-        if path.is_file() and path.read_text(encoding="utf-8") != text and any(run.is_trained(stage) for stage in run.stages):
-            msg = f"{path}: the runs in this folder were trained with other settings; choose another folder, or remove {run.folder}"
-            raise ValueError(msg)
+        if run.is_begun and path.is_file():
+            continue
         with renamed(path) as temporary:
             temporary.write_text(text, encoding="utf-8")
-
-
-def _changed(bundle: Path, name: str, run: Run, overrides: Mapping[str, Any]) -> dict[str, Any]:
-    parser = read_config(bundle, name)
-    config: dict[str, Any] = json.loads((bundle / "configs" / name).read_text(encoding="utf-8"))
-    config["rough_network_def"] = _without_rough_channel(config["fine_network_def"])  # one architecture in every role, as in the paper
-    for stage in ("rough_stage", "fine_stage"):
-        config[stage] = {k: v for k, v in config[stage].items() if k != "spacing_mm"} | {"size": list(run.size)}
-        config[stage]["mirror_axes"] = [axis for axis in config[stage].get("mirror_axes", []) if run.size[axis] > 1]
-    if name == "train.json":
-        batch = min(max(BATCH_VOXELS // prod(run.size), 1), LARGEST_BATCH)
-        config["cases_a_batch"] = {**config["cases_a_batch"], "rough": batch}
-        config["validate_every"] = {stage: min(epochs, VALIDATE_EVERY) for stage, epochs in config["validate_every"].items()}
-        if run.kind == SLIDING:
-            config |= _sliding(config)
-    for key, value in overrides.items():
-        if key in parser:
-            _set(config, key.split("#"), value)
-        elif not any(key in read_config(bundle, other) for other in CONFIGS):
-            msg = f"bundle {bundle} must have the entry {key!r} to override it"
-            raise ValueError(msg)
-    return config
-
-
-def _without_rough_channel(network: Any) -> Any:
-    """A network's definition as it is without ``rough_channel``: the rough network has none, whatever the fine one is given."""
-    if isinstance(network, dict):
-        return {key: _without_rough_channel(value) for key, value in network.items()}
-    return network.replace("int(@rough_channel)", "0") if isinstance(network, str) else network
-
-
-def _sliding(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Changes of a training config: full-resolution patches, half of them on the object, and a sliding window to validate."""
-    crops = next(t for t in config["fine_training"]["transforms"] if isinstance(t, dict) and "RandFineCropsd" in t["_target_"])
-    whole = {"_target_": "stseg3d.compare.WholeCased", "stage": "@fine_stage"}
-    pad = {"_target_": "SpatialPadd", "keys": ["image", "label"], "spatial_size": "$@fine_stage.size"}
-    patches = {
-        "_target_": "RandCropByPosNegLabeld",
-        "keys": ["image", "label"],
-        "label_key": "label",
-        "spatial_size": "$@fine_stage.size",
-        "num_samples": crops["samples"],
-    }
-    training = {"_target_": "Compose", "transforms": ["@open_case", whole, pad, patches, "@fine_augmentation"]}
-    validation = {"_target_": "Compose", "transforms": ["@open_case", whole]}
-    slide = {"_target_": "stseg3d.compare.SlidingWindow", "stage": "@fine_stage", "precision": "@precision"}
-    return {"fine_training": training, "fine_validation": validation, "validate": config["validate"] | {"inferer": slide}}
-
-
-def _metadata(bundle: Path, run: Run) -> dict[str, Any]:
-    metadata = read_metadata(bundle)
-    for name in ("network_data_format", "rough_data_format"):
-        for kind in ("inputs", "outputs"):
-            for entry in metadata.get(name, {}).get(kind, {}).values():
-                entry["spatial_shape"] = list(run.size)
-    return metadata
-
-
-def _set(config: dict[str, Any], keys: Sequence[str], value: Any) -> None:
-    for key in keys[:-1]:
-        config = config[key]
-    config[keys[-1]] = value
 
 
 def _note(run: Run, stage: str, seconds: float) -> None:

@@ -15,6 +15,7 @@ from monai.transforms.transform import Transform
 from torch import Tensor, nn
 
 from stseg3d.inference.stages import Stage
+from stseg3d.ops.resample import count_not_finite
 from stseg3d.training import PrecisionInferer
 from stseg3d.training.samples import OpenCase
 
@@ -35,11 +36,18 @@ class WholeCased(Transform):
         self.stage, self.out_channels = stage, out_channels
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """See the class."""
+        """See the class.
+
+        Raises:
+            ValueError: If voxels are NaN or infinite.
+        """
         case: OpenCase = data["case"]
         label = (case.label > 0) if self.out_channels == 2 else case.label
-        image = self.stage.prepare(np.ascontiguousarray(case.image.read(), dtype=np.float32))
-        return {"image": MetaTensor(image), "label": MetaTensor(torch.from_numpy(label.astype(np.float32)[None]))}
+        voxels = np.ascontiguousarray(case.image.read(), dtype=np.float32)
+        if bad := count_not_finite(voxels):
+            msg = f"{case.name}: voxels must be finite, got {bad} NaN or infinite"
+            raise ValueError(msg)
+        return {"image": MetaTensor(self.stage.prepare(voxels)), "label": MetaTensor(torch.from_numpy(label.astype(np.float32)[None]))}
 
 
 class SlidingWindow(Inferer):

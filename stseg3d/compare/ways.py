@@ -24,6 +24,7 @@ from stseg3d.inference.propose import NetworkProposer, Proposer
 from stseg3d.networks import RoughFineNet
 from stseg3d.ops.boxes import Proposal
 from stseg3d.training import FineBoxesd
+from stseg3d.training.options import network_channels
 from stseg3d.training.samples import OpenCase
 from stseg3d.training.stages import trained_stage
 from stseg3d.volumes import CanonicalVolume, Volume
@@ -102,6 +103,8 @@ class Contestant:
             "true_boxes": self._true_boxes,
             "sliding_window": self._sliding_window,
         }
+        for macs in {"rough_only": ["rough_macs"], "two_stage": ["rough_macs", "fine_macs"]}.get(way, ["fine_macs"]):
+            getattr(self, macs)  # counted once, and in no case's time
         start = time.perf_counter()
         found = ways[way](volume, label)
         found.seconds["total"] = time.perf_counter() - start
@@ -134,9 +137,9 @@ class Contestant:
         view = self.inferer.view(volume)
         with clock("fine"), torch.inference_mode():
             image = self.inferer.fine.prepare(np.ascontiguousarray(view.read(), dtype=np.float32))[None]
-            logits = self.slide(image, self.network.fine)[0]
+            logits = self.slide(image.to(next(self.network.parameters()).device), self.network.fine)[0]
             classes = logits.argmax(dim=0) if len(logits) > 1 else logits[0] > 0
-        labels = view.restore(classes.numpy().astype(np.uint8))
+        labels = view.restore(classes.cpu().numpy().astype(np.uint8))
         return Found(labels, None, clock.seconds, self.slide.windows(view.grid.shape) * self.fine_macs)
 
     def _axcodes(self, volume: Volume) -> str:
@@ -165,9 +168,16 @@ class Contestant:
 
 
 def multiply_adds(network: nn.Module, stage: Stage, in_channels: int) -> float:
-    """Multiply-adds of convolutions and matrix products of one input, times the mirrored runs of its stage."""
+    """Multiply-adds of convolutions and matrix products of one input, times the mirrored runs of its stage.
+
+    Args:
+        network: In evaluation mode.
+        stage: What it is fed.
+        in_channels: Channels of the image, without the rough one's.
+    """
     parameter = next(network.parameters())
+    channels = network_channels(stage, in_channels)
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
-        network(torch.zeros((1, in_channels, *stage.size), device=parameter.device, dtype=parameter.dtype))
+        network(torch.zeros((1, channels, *stage.size), device=parameter.device, dtype=parameter.dtype))
     flops = int(counter.get_total_flops())
     return flops / 2 * float(2 ** len(stage.mirror_axes))

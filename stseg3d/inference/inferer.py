@@ -81,7 +81,7 @@ class SegmentThenSegmentInferer(Inferer):
         axcodes: Axis order in which the networks see a volume; None keeps the file's own. Stages and policies count axes so.
         number_from: World direction whose end gets instance 1, such as ``"S"`` for the top; by default the file order of ``axcodes``.
         neck_depth_mm: Instances: touching objects are told apart by their necks, see :func:`stseg3d.ops.instances.split_at_necks`;
-            by default by the rough components, which for objects smaller than a rough voxel are none.
+            by default by the rough components, which for objects smaller than a rough voxel are none. Of pictures (``colour``) in pixels.
         precision: ``"float32"``, ``"bfloat16"`` or ``"float16"``, whatever autocast surrounds the call.
         proposer: Other source of boxes than the rough network.
         progress: Whether a terminal shows how many boxes are done.
@@ -254,7 +254,8 @@ class SegmentThenSegmentInferer(Inferer):
     def _split(self, view: CanonicalVolume, mask: NDArray[np.bool_], proposal: Proposal, where: Box) -> tuple[NDArray[np.int32], int]:
         spacing_mm = view.grid.spacing_mm
         if self.neck_depth_mm is not None:
-            return split_at_necks(mask, self.neck_depth_mm, spacing_mm)
+            # A picture's mm are often those of print: 300 dpi in a JPEG must not change what is one object.
+            return split_at_necks(mask, self.neck_depth_mm, (1.0,) * mask.ndim if self.colour else spacing_mm)
         seeds = None if proposal.ids is None else seeds_on(where, proposal.ids, view.grid.shape)
         least = max(int(self.policy.min_volume_mm3 / view.grid.voxel_mm3), 1)
         return split_instances(mask, seeds, connectivity=self.policy.connectivity, min_voxels=least, spacing_mm=spacing_mm)

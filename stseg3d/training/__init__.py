@@ -2,6 +2,7 @@
 
 from stseg3d.training.augmentation import augmentation
 from stseg3d.training.averaging import WeightAverage
+from stseg3d.training.crops import FineBoxesd, RandFineCropsd
 from stseg3d.training.engine import (
     ClipGradients,
     EpochProgress,
@@ -15,7 +16,7 @@ from stseg3d.training.ensemble import ensemble_bundles
 from stseg3d.training.folds import load_predictions, training_cases, with_ids
 from stseg3d.training.history import History
 from stseg3d.training.rough_channel import AppendRoughd
-from stseg3d.training.samples import FineBoxesd, OpenCased, RandFineCropsd, RoughSampled
+from stseg3d.training.samples import OpenCased, RoughSampled
 from stseg3d.training.stages import assemble
 from stseg3d.training.starting import StartFromRough
 from stseg3d.training.supervision import FullResolutiond, HeadsLoss

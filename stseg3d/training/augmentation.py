@@ -29,6 +29,7 @@ def augmentation(
     mirror_axes: Sequence[int] = (),
     strength: float = 1.0,
     bias: bool = True,
+    fixed_axis: int | None = None,
 ) -> Compose:
     """Random changes of ``image`` and ``label`` of a sample that has the size of a network's input; ``rough`` moves with them.
 
@@ -41,15 +42,17 @@ def augmentation(
         mirror_axes: Axes along which the object looks as plausible mirrored.
         strength: Factor on noise, contrast and intensity changes; 0 switches them off.
         bias: Whether to draw a smooth bias field, as MR has it.
+        fixed_axis: Nothing moves or blurs along this axis: across thick slices, where what lies between two of them is interpolated, a
+            tilt would make images and labels that do not occur (nnU-Net's two-dimensional augmentation of anisotropic data).
 
     Returns:
         MONAI ``Compose`` on a dictionary.
     """
-    long_axes = [n > 1 for n in size]
+    long_axes = [n > 1 and axis != fixed_axis for axis, n in enumerate(size)]
     flat = not all(long_axes)
     angle = radians(rotation_degrees)
     # MONAI turns about axis 0, 1, 2 in three dimensions; a volume of depth 1 may only turn about its short axis.
-    angles = [angle if not flat or n == 1 else 0.0 for n in size]
+    angles = [angle if not (flat and long) else 0.0 for long in long_axes]
     sigma = [(0.3, 0.9) if long else (1e-3, 1e-3) for long in long_axes]
     spatial = [
         RandAffined(
@@ -63,7 +66,7 @@ def augmentation(
             padding_mode="border",
             allow_missing_keys=True,
         ),
-        *(RandFlipd(KEYS, prob=0.5, spatial_axis=axis, allow_missing_keys=True) for axis in mirror_axes if long_axes[axis]),
+        *(RandFlipd(KEYS, prob=0.5, spatial_axis=axis, allow_missing_keys=True) for axis in mirror_axes if size[axis] > 1),
     ]
     if not strength:
         return Compose(spatial)

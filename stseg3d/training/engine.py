@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from ignite.engine import Engine, Events
+from monai.data.utils import set_rnd
 from monai.engines.utils import IterationEvents
 from monai.inferers.inferer import Inferer
 from torch import Tensor, nn
@@ -207,6 +208,7 @@ class ResumeHandler:
     """Handler: a killed training goes on after its last whole interval when it is started again.
 
     The file holds the objects' states and the trainer's epoch; it is written to a temporary name and renamed, and removed at the end.
+    Chance is not in it: what goes on is seeded by the seed and the epoch, so it is not the very training that a kill ended.
 
     Args:
         path: The file.
@@ -239,6 +241,9 @@ class ResumeHandler:
             msg = f"{self.path}: the stopped training must be of this network and optimizer; delete the file to begin anew"
             raise ValueError(msg) from error
         engine.state.epoch, engine.state.iteration = found["epoch"], found["iteration"]
+        # The seed alone would bring the order, crops and augmentation of the first epochs again, after each kill.
+        torch.manual_seed(torch.initial_seed() + found["epoch"])
+        set_rnd(getattr(engine.state.dataloader, "dataset", None), torch.initial_seed())
         logger.info("%s: going on after epoch %d", self.path, found["epoch"])
 
     def save(self, engine: Engine) -> None:

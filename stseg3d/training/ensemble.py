@@ -31,7 +31,7 @@ def ensemble_bundles(bundles: Sequence[Path], out: Path, *, stages: Sequence[str
     Raises:
         FileExistsError: If ``out`` exists.
         FileNotFoundError: If a bundle has no weights.
-        ValueError: If there is no bundle, or weights are of different networks.
+        ValueError: If there is no bundle, or weights or stages are of different networks.
     """
     if not bundles:
         msg = "bundles must name at least one bundle, got none"
@@ -40,18 +40,27 @@ def ensemble_bundles(bundles: Sequence[Path], out: Path, *, stages: Sequence[str
         msg = f"{out}: folder of the ensemble must not exist yet"
         raise FileExistsError(msg)
     states = [_state(bundle, bundles[0]) for bundle in bundles]
-    shutil.copytree(bundles[0], out, ignore=shutil.ignore_patterns("train*.json", "models", "logs"))
+    try:
+        _write_config(bundles[0], out, stages, len(bundles))
+        weights = save_weights(_joined(states, stages), out / WEIGHTS)
+        load_network(out)
+    except BaseException:
+        shutil.rmtree(out, ignore_errors=True)  # all of it or nothing
+        raise
+    return weights
+
+
+def _write_config(bundle: Path, out: Path, stages: Sequence[str], members: int) -> None:
+    """A copy of the bundle, without weights, whose networks of these stages are ensembles."""
+    shutil.copytree(bundle, out, ignore=shutil.ignore_patterns("train*.json", "models", "logs"))
     parser = ConfigParser(json.loads((out / INFERENCE).read_text(encoding="utf-8")))
     parser["imports"] = [*parser.get("imports", []), "$from copy import deepcopy"]
     for name in stages:
         parser[f"{name}_member_def"] = parser[f"{name}_network_def"]
         # A reference alone would be one and the same network, however often it is named.
-        networks = f"$[deepcopy(@{name}_member_def) for _ in range({len(bundles)})]"
+        networks = f"$[deepcopy(@{name}_member_def) for _ in range({members})]"
         parser[f"{name}_network_def"] = {"_target_": "stseg3d.networks.MeanEnsemble", "networks": networks}
     (out / INFERENCE).write_text(config_text(parser.get()), encoding="utf-8")
-    weights = save_weights(_joined(states, stages), out / WEIGHTS)
-    load_network(out)
-    return weights
 
 
 def _state(bundle: Path, first: Path) -> dict[str, Tensor]:
@@ -60,6 +69,11 @@ def _state(bundle: Path, first: Path) -> dict[str, Tensor]:
     if {name: tensor.shape for name, tensor in state.items()} != {name: tensor.shape for name, tensor in due.items()}:
         msg = f"{bundle}: networks of an ensemble must be those of {first}, got others"
         raise ValueError(msg)
+    ours, theirs = (json.loads((folder / INFERENCE).read_text(encoding="utf-8")) for folder in (bundle, first))
+    for key in (f"{name}_stage" for name in STAGES):
+        if ours.get(key) != theirs.get(key):
+            msg = f"{bundle}: {key} of an ensemble's members must be that of {first}, {theirs.get(key)}, got {ours.get(key)}"
+            raise ValueError(msg)
     return state
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +80,21 @@ def save_predictions(found: Mapping[str, NDArray[Any]], path: Path) -> None:
     with renamed(path) as temporary, temporary.open("wb") as file:
         # Ids are keys behind a letter: "file" is an argument of savez.
         np.savez_compressed(file, **{f"_{name}": array.astype(np.float16) for name, array in found.items()})  # type: ignore[arg-type]
+
+
+def is_predicted(cases: Iterable[Case], path: Path) -> bool:
+    """Whether a file has a prediction for each of the cases and no other: one of another data set would fit nobody."""
+    if not path.is_file():
+        return False
+    with np.load(path, allow_pickle=False) as file:
+        return {name.removeprefix("_") for name in file.files} == {case.id for case in cases}
+
+
+def remove_predictions(stages: Path, *, but: Collection[Path]) -> None:
+    """Remove what earlier trainings with other folds have left, for :func:`load_predictions` would take it."""
+    for path in stages.glob(f"{PREFIX}_*.npz"):
+        if path not in but:
+            path.unlink()
 
 
 def load_predictions(stages: str | Path) -> Predictions:

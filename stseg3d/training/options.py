@@ -30,15 +30,16 @@ def remember_options(options: Mapping[str, Any], path: Path, *, going_on: bool) 
     Raises:
         ValueError: If it was begun with others.
     """
+    text = json.dumps(options)
     if going_on and path.is_file():
-        before = json.loads(path.read_text(encoding="utf-8"))
-        if before != options:
-            msg = f"{path}: a stopped stage must go on with the options it was begun with, {before}, got {dict(options)}"
+        before, now = json.loads(path.read_text(encoding="utf-8")), json.loads(text)  # both as JSON has it: a tuple is a list
+        if before != now:
+            msg = f"{path}: a stopped stage must go on with the options it was begun with, {before}, got {now}"
             raise ValueError(msg)
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     with renamed(path) as temporary:
-        temporary.write_text(f"{json.dumps(options)}\n", encoding="utf-8")
+        temporary.write_text(f"{text}\n", encoding="utf-8")
 
 
 def shared_options(bundle: Path, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -115,3 +116,10 @@ def config_text(content: Any) -> str:
 def network_channels(stage: Stage, image_channels: int) -> int:
     """Channels that the network of a stage takes."""
     return image_channels + int(stage.rough_channel)
+
+
+def without_rough_channel(network: Any) -> Any:
+    """A network's definition as it is without ``rough_channel``: for a rough network of the fine one's architecture."""
+    if isinstance(network, dict):
+        return {key: without_rough_channel(value) for key, value in network.items()}
+    return network.replace("int(@rough_channel)", "0") if isinstance(network, str) else network

@@ -1,9 +1,10 @@
-"""Ablation of the training recipe: each option alone against the plain recipe, on the validation cases, with equal training time.
+"""Ablation of the training recipe: each option alone against the plain recipe, on the validation cases, with equal training.
 
-Run: ``python tests/benchmarks/bench_recipe.py BUNDLE dataset.json -o OUT --budget 240 [--only NAME,NAME]``. The rough network is trained
-once, with the architecture of the fine one (so that the fine one can start from it), and serves all variants; each variant then trains
-its fine network for ``--budget`` seconds. What was trained before in OUT is not trained again. Differences are paired over cases, with
-95 % bootstrap intervals; how far chance alone goes is shown by the plain recipe with a second seed.
+Run: ``python tests/benchmarks/bench_recipe.py BUNDLE dataset.json -o OUT --epochs 30 --rough-epochs 40 --size 32 [--only "NAME;NAME"]``.
+The rough network is trained once, with the architecture of the fine one (so that the fine one can start from it), and serves all variants;
+each variant then trains its fine network for ``--epochs``, at ``--size`` so that many variants can be afforded. What was trained before in
+OUT is not trained again. Differences are paired over cases, with 95 % bootstrap intervals; how far chance alone goes is shown by the plain
+recipe with a second seed.
 """
 
 from __future__ import annotations
@@ -22,12 +23,14 @@ import torch
 from monai.bundle import ConfigParser
 
 from stseg3d.bundle import WEIGHTS, find_bundle, read_weights, save_weights
+from stseg3d.compare.measure import score_found
 from stseg3d.compare.ways import Contestant
 from stseg3d.evaluate import bootstrap_interval, paired_difference, read_classes
-from stseg3d.metrics import score_masks, score_objects
 from stseg3d.ops import box_coverage
-from stseg3d.training.run import FOLDS_SHARE, train_bundle
-from stseg3d.training.stages import STAGES_DIR, assemble
+from stseg3d.training.ensemble import ensemble_bundles
+from stseg3d.training.options import without_rough_channel
+from stseg3d.training.run import train_bundle
+from stseg3d.training.stages import STAGES_DIR
 from stseg3d.volumes import load_dataset, open_volume
 
 FOLDS = 3
@@ -42,7 +45,6 @@ class Variant:
     changes: Mapping[str, Any] = field(default_factory=dict)
     weights_of: str = ""
     seed: int = 0
-    folds: bool = False
 
 
 def variants(config: Mapping[str, Any]) -> dict[str, Variant]:
@@ -58,9 +60,8 @@ def variants(config: Mapping[str, Any]) -> dict[str, Variant]:
         "negative crops, 15 %": Variant({"negatives": 0.15}),
         "weight averaging, 0.99": Variant({"ema_decay": 0.99}),
         "fine from rough": Variant({"fine_from_rough": True}),
-        "predicted boxes, half": Variant({"predicted_boxes": 0.5, "folds": FOLDS}, folds=True),
-        "rough channel": Variant({"rough_channel": True, "folds": FOLDS}, folds=True),
-        "rough channel, predicted boxes": Variant({"rough_channel": True, "predicted_boxes": 0.5, "folds": FOLDS}, folds=True),
+        "predicted boxes, half": Variant({"predicted_boxes": 0.5, "folds": FOLDS}),
+        "rough channel": Variant({"rough_channel": True, "folds": FOLDS}),
         "aspect kept": Variant({"policy#keep_aspect": not config["policy"].get("keep_aspect", False)}),
         "DynUNet": Variant({"fine_network_def": dynunet}),
         "DynUNet, deep supervision": Variant({"fine_network_def": deepened(dynunet)}),
@@ -104,22 +105,25 @@ def deepened(network: dict[str, Any]) -> dict[str, Any]:
 class Ablation:
     """One bundle on one data set, all variants in one folder."""
 
-    def __init__(self, bundle: Path, data: Path, folder: Path, budget_s: float) -> None:
-        self.bundle, self.data, self.folder, self.budget_s = bundle, data, folder, budget_s
+    def __init__(self, bundle: Path, data: Path, folder: Path, *, epochs: dict[str, int], size: int | None) -> None:
+        self.bundle, self.data, self.folder = bundle, data, folder
+        self.epochs, self.size = epochs, size
         self.cases = [case for case in load_dataset(data).validation if case.label is not None]
+
+    def root(self, name: str) -> Path:
+        """Bundle folder of a variant."""
+        return self.folder / name.replace(" ", "_").replace(",", "").replace("%", "percent")
 
     def prepare(self, name: str, variant: Variant) -> Path:
         """Bundle folder of a variant, without weights."""
-        root = self.folder / name.replace(" ", "_").replace(",", "").replace("%", "percent")
+        root = self.root(name)
         shutil.copytree(self.bundle / "configs", root / "configs", dirs_exist_ok=True)
         for path in (root / "configs" / "train.json", root / "configs" / "inference.json"):
             parser = ConfigParser(json.loads(path.read_text()))
-            parser["rough_network_def"] = dict(parser["fine_network_def"])
-            for stage in ("rough", "fine"):
-                target = parser[f"{stage}_network_def"].get("network", parser[f"{stage}_network_def"])
-                if stage == "rough" and str(target["in_channels"]).startswith("$"):
-                    target["in_channels"] = int(target["in_channels"].removeprefix("$").split("+")[0])
-            for key, value in (PLAIN | dict(variant.changes)).items():
+            parser["rough_network_def"] = without_rough_channel(parser["fine_network_def"])
+            size = parser["fine_stage#size"]
+            parser["fine_stage#size"] = [min(n, self.size) if n > 1 else 1 for n in size] if self.size else size
+            for key, value in (PLAIN | {"epochs": self.epochs} | dict(variant.changes)).items():
                 if key in parser:
                     parser[key] = value
             path.write_text(json.dumps(parser.get(), indent=1))
@@ -131,7 +135,7 @@ class Ablation:
         path = root / STAGES_DIR / "rough.pt"
         if not path.is_file() or path.with_name("last_rough.pt").is_file():
             self.prepare("rough", Variant())
-            train_bundle(root, self.data, stage="rough", budget_s=self.budget_s, device="cpu", seed=0)
+            train_bundle(root, self.data, stage="rough", device="cpu", seed=0)
         return path
 
     def train(self, name: str, variant: Variant) -> Path:
@@ -140,34 +144,20 @@ class Ablation:
         if variant.weights_of:
             self._borrow(root, variant.weights_of.split(" + "))
         elif not (root / WEIGHTS).is_file():
-            budget_s = self.budget_s
-            shared = self.folder / "predictions"
-            if variant.folds and shared.is_dir():
-                shutil.copytree(shared, root / STAGES_DIR, dirs_exist_ok=True)
-            if variant.folds:
-                budget_s /= 1 - FOLDS_SHARE
-            train_bundle(root, self.data, stage="fine", budget_s=budget_s, device="cpu", seed=variant.seed)
-            if variant.folds and not shared.is_dir():
-                shutil.copytree(root / STAGES_DIR, shared, ignore=shutil.ignore_patterns("fine.pt", "last_*"))
+            # Before training: options may start from the rough network, or show what it says.
+            (root / STAGES_DIR).mkdir(parents=True, exist_ok=True)
             shutil.copy(self.rough(), root / STAGES_DIR / "rough.pt")
-            assemble(root)
+            train_bundle(root, self.data, stage="fine", device="cpu", seed=variant.seed)
         return root
 
     def _borrow(self, root: Path, names: list[str]) -> None:
         """Weights of another variant; of several, one network that is their mean."""
-        folders = [self.folder / name.replace(" ", "_").replace(",", "") for name in names]
-        states = [read_weights(folder / WEIGHTS) for folder in folders]
-        if len(states) == 1:
-            save_weights(states[0], root / WEIGHTS)
+        members = [self.root(name) for name in names]
+        if len(members) == 1:
+            save_weights(read_weights(members[0] / WEIGHTS), root / WEIGHTS)
             return
-        path = root / "configs" / "inference.json"
-        config = json.loads(path.read_text())
-        config["fine_network_def"] = {"_target_": "stseg3d.networks.MeanEnsemble", "networks": [config["fine_network_def"]] * len(states)}
-        path.write_text(json.dumps(config, indent=1))
-        state = {key: value for key, value in states[0].items() if key.startswith("rough.")}
-        for n, member in enumerate(states):
-            state |= {key.replace("fine.", f"fine.networks.{n}."): v for key, v in member.items() if key.startswith("fine.")}
-        save_weights(state, root / WEIGHTS)
+        shutil.rmtree(root)
+        ensemble_bundles(members, root, stages=["fine"])
 
     def score(self, root: Path) -> dict[str, dict[str, float]]:
         """Metrics by case."""
@@ -178,9 +168,7 @@ class Ablation:
             volume, label = open_volume(case.image, channels_last=True), open_volume(case.label)
             truth = read_classes(label)
             found = contestant.segment("two_stage", volume, label)
-            values = score_masks(found.labels, truth, volume.grid.spacing_mm)
-            if contestant.inferer.output == "instances":
-                values |= score_objects(found.labels, truth, objects="labels")
+            values = score_found(contestant, found, truth, volume.grid.spacing_mm)
             boxes = found.boxes or []
             out[case.id] = values | {"coverage": box_coverage(truth, boxes), "crops": float(len(boxes)), "seconds": found.seconds["total"]}
         return out
@@ -214,14 +202,18 @@ def main() -> None:
     parser.add_argument("bundle")
     parser.add_argument("dataset", type=Path)
     parser.add_argument("-o", dest="output", type=Path, required=True)
-    parser.add_argument("--budget", type=float, default=240, help="seconds of training a variant")
+    parser.add_argument("--epochs", type=int, default=30, help="of the fine network of each variant")
+    parser.add_argument("--rough-epochs", type=int, default=40, help="of the rough network that all share")
+    parser.add_argument("--size", type=int, help="input of the fine network, along each axis longer than 1 (default: the bundle's)")
     parser.add_argument("--only", type=lambda text: text.split(";"), help="names of variants, separated by semicolons")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     options.output.mkdir(parents=True, exist_ok=True)
     bundle = find_bundle(options.bundle)
-    ablation = Ablation(bundle, options.dataset, options.output, options.budget)
+    ablation = Ablation(
+        bundle, options.dataset, options.output, epochs={"rough": options.rough_epochs, "fine": options.epochs}, size=options.size
+    )
     chosen = variants(json.loads((bundle / "configs" / "train.json").read_text()))
     ablation.rough()
     print("| variant | Dice | difference (95 % CI) | recall | HD95 [mm] | coverage | crops |\n|---|---|---|---|---|---|---|")

@@ -273,6 +273,113 @@ def test_a_2d_tensor_gives_2d_labels(slice_image):
     assert flat.any()
 
 
+# --- pictures ----------------------------------------------------------------
+
+
+class Brighter(nn.Module):
+    """Foreground where the mean of the three colours, standardised, lies above ``level``; refuses other inputs."""
+
+    def __init__(self, level):
+        super().__init__()
+        self.threshold = Threshold(level)
+
+    def forward(self, x):
+        assert x.shape[1] == 3
+        return self.threshold(x.mean(dim=1, keepdim=True))
+
+
+def pictures(**options):
+    """A pipeline for pictures, and its networks: depth 1 around networks of two axes."""
+    stages = Stage((32, 32, 1)), Stage((24, 24, 1))
+    policy = BoxPolicy(margin_fraction=0.2, min_downscale=1)
+    network = RoughFineNet(SqueezeDepth(Brighter(0.2)), SqueezeDepth(Brighter(0.9)))
+    inferer = SegmentThenSegmentInferer(*stages, policy, in_channels=3, colour=True, standardize=True, **options)
+    return inferer, network
+
+
+@pytest.fixture(scope="module")
+def nuclei():
+    """Two discs that touch, one apart, one at the edge; bright on grey, (x, y)."""
+    centres = np.array([[20, 20], [20, 33], [50, 60], [79, 40]], float)
+    return (40 + 160 * near(centres, 7, (80, 90))).astype(np.uint8)
+
+
+def storages(nuclei):
+    """The same picture in every number of channels."""
+    alpha = np.linspace(0, 255, nuclei.size).reshape(nuclei.shape).astype(np.uint8)
+    return {"grey": [nuclei], "grey, alpha": [nuclei, alpha], "RGB": [nuclei] * 3, "RGBA": [nuclei] * 3 + [alpha]}
+
+
+def test_a_picture_has_the_same_labels_however_its_colours_are_stored(nuclei, tmp_path):
+    inferer, network = pictures(output="instances", neck_depth_mm=0.75)
+    found = {}
+    for name, channels in storages(nuclei).items():
+        stack = np.stack(channels)
+        found[name] = inferer.segment(ArrayVolume(stack[..., None], Grid((*nuclei.shape, 1))), network).labels[..., 0]
+        if len(stack) != 2:
+            path = tmp_path / f"{len(stack)}.png"
+            SimpleITK.WriteImage(SimpleITK.GetImageFromArray(stack.transpose(2, 1, 0).squeeze(), isVector=len(stack) > 1), str(path))
+            found[f"{name}, file"] = inferer.segment(open_volume(path), network).labels[..., 0]
+        for tensor in (torch.from_numpy(stack), torch.from_numpy(stack)[..., None], MetaTensor(torch.from_numpy(stack).float())):
+            out = inferer(tensor[None], network)
+            assert out.shape == (1, 1, *tensor.shape[1:])
+            found[f"{name}, {type(tensor).__name__} {tensor.ndim}"] = np.asarray(out).reshape(nuclei.shape)
+    assert len(found) == 4 * 4 + 3
+    assert found["RGB"].max() == 4
+    for name, labels in found.items():
+        np.testing.assert_array_equal(labels, found["RGB"], err_msg=name)
+    assert dice(found["RGB"], nuclei > 100) > 0.95
+
+
+def test_a_picture_of_five_channels_is_refused(nuclei):
+    inferer, network = pictures()
+    with pytest.raises(ValueError, match=r"^array: a picture must have at most 4 channels \(RGBA\), got 5$"):
+        inferer(torch.from_numpy(np.stack([nuclei] * 5))[None], network)
+
+
+def test_the_scale_of_standardised_intensities_makes_no_difference(nuclei):
+    inferer, network = pictures()
+    found = [inferer(torch.from_numpy(image)[None, None], network) for image in (nuclei, nuclei.astype(np.float32) * 200 + 7)]
+    np.testing.assert_array_equal(*found)
+    assert found[0].any()
+
+
+def test_each_image_is_standardised_by_itself_and_whole(nuclei):
+    inferer, network = pictures()
+    network.fine = Witness(network.fine)
+    inferer(torch.from_numpy(np.stack([nuclei, nuclei // 2]))[:, None], network)
+    sizes = [len(x) for x in network.fine.inputs]
+    crops = torch.cat(network.fine.inputs)
+    torch.testing.assert_close(crops[: sum(sizes) // 2], crops[sum(sizes) // 2 :], atol=2e-2, rtol=0)
+    whole = (nuclei - nuclei.mean()) / nuclei.std()
+    assert crops.min() == pytest.approx(whole.min(), abs=1e-3)  # not the crop's own mean and spread
+    assert crops.max() == pytest.approx(whole.max(), abs=1e-3)
+
+
+def test_a_picture_with_a_voxel_that_is_no_number_is_refused(nuclei):
+    inferer, network = pictures()
+    broken = torch.from_numpy(nuclei.astype(np.float32))[None, None]
+    broken[0, 0, 3, 4] = float("nan")
+    with pytest.raises(ValueError, match=r"^array: voxels must be finite, got 3 NaN or infinite$"):
+        inferer(broken, network)
+
+
+@pytest.mark.parametrize(("depth", "count"), [(None, 3), (0.75, 4), (9, 3)])
+def test_instances_that_touch_are_split_at_their_necks_where_asked(nuclei, depth, count):
+    inferer, network = pictures(output="instances", neck_depth_mm=depth)
+    labels = inferer(torch.from_numpy(nuclei)[None, None], network)
+    assert labels.unique().tolist() == list(range(count + 1))
+
+
+def test_necks_of_pictures_are_measured_in_pixels_of_volumes_in_mm(nuclei):
+    for spacing, of_volume in [(1.0, 4), (0.0847, 3)]:  # 300 dpi
+        volume = ArrayVolume(nuclei[None, ..., None], Grid((*nuclei.shape, 1), spacing_mm=(spacing, spacing, 1)))
+        inferer, network = pictures(output="instances", neck_depth_mm=0.75)
+        assert inferer.segment(volume, network).labels.max() == 4
+        deep = SegmentThenSegmentInferer(Stage((32, 32, 1)), Stage((24, 24, 1)), POLICY, output="instances", neck_depth_mm=0.75)
+        assert deep.segment(volume, networks(60, 120)).labels.max() == of_volume
+
+
 # --- batches and precision ---------------------------------------------------
 
 

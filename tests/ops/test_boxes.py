@@ -155,7 +155,7 @@ def test_a_margin_in_mm_counts_each_axis_in_its_own_voxels():
 
 
 def test_an_axis_of_one_voxel_gets_no_margin():
-    policy = BoxPolicy(margin_mm=20, margin_fraction=1, margin_rough_voxels=3, keep_aspect=True, min_spacing_mm=9)
+    policy = BoxPolicy(margin_mm=20, margin_fraction=1, margin_rough_voxels=3, keep_aspect=True, min_spacing_mm=9, min_downscale=2)
     proposal = propose(drawn((8, 8, 1), Box((3, 3, 0), (4, 4, 1))), policy, fine=(16, 16, 1))
     assert only(proposal).box.start[2:] == (0,)
     assert only(proposal).box.stop[2:] == (1,)
@@ -211,6 +211,68 @@ def test_the_least_spacing_comes_before_the_aspect():
     image = Grid((200, 200, 200))
     fitted = fit_box(Box((100, 100, 100), (104, 104, 110)), image, (32, 16, 16), BoxPolicy(min_spacing_mm=0.5, keep_aspect=True))
     assert fitted.shape == (20, 10, 10)
+
+
+@pytest.mark.parametrize("spacing_mm", [(1, 1, 1), (0.5, 1, 2)])
+def test_a_small_object_gets_a_box_of_so_many_fine_inputs_whatever_the_spacing(spacing_mm):
+    image = Grid((200, 200, 200), spacing_mm=spacing_mm)
+    box = Box((100, 100, 100), (104, 110, 150))
+    assert fit_box(box, image, (32, 32, 32), BoxPolicy()) == box
+    grown = {0.5: (16, 16, 50), 1: (32, 32, 50), 2: (64, 64, 64)}
+    for least, shape in grown.items():
+        fitted = fit_box(box, image, (32, 32, 32), BoxPolicy(min_downscale=least))
+        assert fitted.shape == shape
+        assert fitted.contains(box)
+        middles = [(f.start[a] + f.stop[a]) - (b.start[a] + b.stop[a]) for f, b in [(fitted, box)] for a in range(3)]
+        assert max(map(abs, middles)) <= 1
+    assert fit_box(box, image, (64, 8, 32), BoxPolicy(min_downscale=1)).shape == (64, 10, 50)
+
+
+def test_the_larger_of_both_least_extents_counts():
+    image = Grid((200, 200, 200), spacing_mm=(0.5, 1, 2))
+    box = Box((100, 100, 100), (104, 104, 104))
+    assert fit_box(box, image, (32, 32, 32), BoxPolicy(min_downscale=0.5, min_spacing_mm=0.5)).shape == (32, 16, 16)
+
+
+def test_the_least_extent_comes_before_the_aspect():
+    fitted = fit_box(Box((90, 90, 90), (94, 94, 110)), Grid((200, 200, 200)), (32, 16, 16), BoxPolicy(min_downscale=0.5, keep_aspect=True))
+    assert fitted.shape == (40, 20, 20)
+
+
+def test_the_margin_is_part_of_the_least_extent():
+    # An object of 4 voxels: a margin of 6 makes 16, the fine input 32; one of 20 makes 44.
+    mask = drawn((16, 16, 16), Box((8, 8, 8), (9, 9, 9)))
+    for margin_mm, length in [(6, 32), (20, 44)]:
+        assert only(propose(mask, replace(TIGHT, margin_mm=margin_mm, min_downscale=1))).box.shape == (length,) * 3
+
+
+def test_a_box_grown_over_the_edge_is_clipped_and_an_axis_of_one_voxel_left_alone():
+    found = only(propose(drawn((16, 16, 1), Box((0, 8, 0), (1, 9, 1))), replace(TIGHT, min_downscale=1), fine=(32, 32, 1)))
+    assert found.box == Box((0, 18, 0), (18, 50, 1))  # 4 voxels, and 14 on each side
+    assert found.clipped
+    found = only(propose(drawn((4, 4, 1), Box((1, 1, 0), (2, 2, 1))), replace(TIGHT, min_downscale=1), fine=(32, 32, 8)))
+    assert found.box == Box.of((16, 16, 1))
+
+
+def test_tiles_grow_to_the_least_extent_and_not_over_the_limit(tube):
+    mask, voxels = tube
+    proposal = propose(mask, replace(TIGHT, min_downscale=0.5, max_downscale=0.75))
+    covered = np.zeros(voxels.shape, bool)
+    for found in proposal.boxes:
+        assert max(found.box.shape) <= 24
+        assert found.clipped or min(found.box.shape) >= 16
+        covered[found.box.slices] = True
+    assert covered[voxels].all()
+    assert proposal.counts["split"] == 1
+
+
+def test_grown_boxes_of_neighbours_merge_below_the_limit():
+    # Boxes of 4 grow to 32, 12 voxels apart: a union of 44.
+    mask = drawn((32, 32, 32), Box((16, 16, 16), (17, 17, 17)), Box((19, 16, 16), (20, 17, 17)))
+    grow = replace(TIGHT, min_downscale=1, merge=True)
+    assert only(propose(mask, grow)).box.shape == (44, 32, 32)
+    assert only(propose(mask, replace(grow, max_downscale=1.5))).components == {1, 2}
+    assert [b.box.shape for b in propose(mask, replace(grow, max_downscale=1)).boxes] == [(32, 32, 32)] * 2
 
 
 # --- borders -----------------------------------------------------------------
@@ -414,6 +476,7 @@ def test_a_thousand_small_objects_take_no_time():
         ("margin_fraction", -0.1),
         ("margin_rough_voxels", -1),
         ("max_downscale", 0),
+        ("min_downscale", 0),
         ("max_spacing_mm", -1),
         ("min_spacing_mm", -0.5),
         ("tile_overlap", 1),

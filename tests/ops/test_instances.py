@@ -9,7 +9,7 @@ import pytest
 from scipy import ndimage
 
 from stseg3d.geometry import Box
-from stseg3d.ops.instances import order_instances, seeds_on, split_instances
+from stseg3d.ops.instances import order_instances, seeds_on, split_at_necks, split_instances
 from tests.ops.twins import all_boxes
 from tests.phantoms import many_objects, near, touching_objects
 
@@ -146,6 +146,136 @@ def test_a_thousand_objects_take_no_time():
     ids, count = split_instances(mask, ndimage.label(mask, np.ones((3, 3, 3)))[0])
     assert count == 1000
     assert_whole(ids, count, mask)
+
+
+# --- necks -------------------------------------------------------------------
+
+
+def necks(mask, depth_mm=0.75, spacing_mm=None):
+    """Ids and their number; each is told to be dense and exactly inside the mask."""
+    ids, count = split_at_necks(mask, depth_mm, spacing_mm or (1.0,) * mask.ndim)
+    assert ids.dtype == np.int32
+    assert ids.shape == mask.shape
+    assert_whole(ids, count, mask)
+    return ids, count
+
+
+def discs(*centres, radius=8, shape=(40, 60)):
+    """Two or more discs of one size."""
+    return near(np.array(centres, float), radius, shape)
+
+
+def test_two_discs_that_touch_are_two_objects():
+    mask = discs((20, 20), (20, 34))
+    assert ndimage.label(mask)[1] == 1
+    ids, count = necks(mask)
+    assert count == 2
+    assert len(np.unique(ids[:, :26][mask[:, :26]])) == len(np.unique(ids[:, 29:][mask[:, 29:]])) == 1  # the neck lies at 27
+    assert ids[20, 20] != ids[20, 34]
+
+
+def test_discs_that_lie_almost_on_each_other_are_one():
+    assert necks(discs((20, 20), (20, 23)))[1] == 1
+
+
+@pytest.mark.parametrize("axes_voxels", [(6, 6), (6, 12), (5, 20), (3, 25)])
+def test_an_ellipse_is_one_object(axes_voxels):
+    i, j = np.indices((20, 60))
+    assert necks(((i - 10) / axes_voxels[0]) ** 2 + ((j - 30) / axes_voxels[1]) ** 2 <= 1)[1] == 1
+
+
+def test_how_deep_a_neck_must_be_is_what_was_asked_for():
+    # Squares of 9 x 9 whose innermost voxels lie 5 deep, and a bridge five voxels wide: 3 deep.
+    mask = np.zeros((11, 27), bool)
+    mask[1:10, 1:10] = mask[1:10, 17:26] = mask[3:8, 9:18] = True
+    assert [necks(mask, depth)[1] for depth in (0.5, 1.9, 2.1, 9)] == [2, 2, 1, 1]
+    assert [necks(mask, depth, (0.1, 0.1))[1] for depth in (0.19, 0.21)] == [2, 1]
+
+
+@pytest.mark.parametrize("depth_mm", [0.25, 0.75, 1, 3, 100])
+def test_objects_apart_stay_apart_and_whole_however_small(depth_mm, rng):
+    # The ground between them is no way from one to the other, even where objects are shallower than the depth.
+    mask = np.zeros((30, 30), bool)
+    mask[2, 2] = mask[2, 4] = mask[4, 3:7] = mask[10:28, 10:28] = mask[11, 8] = True
+    ids, count = necks(mask, depth_mm)
+    components, due = ndimage.label(mask, np.ones((3, 3)))
+    assert count == due == 5
+    assert len(np.unique(components[mask] * 100 + ids[mask])) == due
+    scattered = rng.random((20, 20)) > 0.8
+    assert necks(scattered, 100)[1] == ndimage.label(scattered, np.ones((3, 3)))[1]
+
+
+def test_objects_are_never_joined(rng):
+    for _ in range(10):
+        mask = ndimage.binary_dilation(rng.random((30, 30)) > 0.97, iterations=2)
+        components = ndimage.label(mask, np.ones((3, 3)))[0]
+        ids, count = necks(mask, 0.5)
+        assert len(np.unique(components[mask] * 1000 + ids[mask])) == count
+
+
+def test_a_single_voxel_is_an_object():
+    mask = np.zeros((5, 5), bool)
+    mask[2, 2] = True
+    assert necks(mask)[1] == 1
+    assert necks(np.ones((1, 1, 1), bool))[1] == 1
+
+
+def test_nothing_and_everything():
+    ids, count = split_at_necks(np.zeros((4, 5, 1), bool), 0.75, (1, 1, 1))
+    assert (count, ids.dtype, ids.shape) == (0, np.int32, (4, 5, 1))
+    assert not ids.any()
+    for shape in [(12, 9), (12, 9, 1), (5, 6, 7), (6, 1, 1)]:
+        assert necks(np.ones(shape, bool))[1] == 1
+
+
+def test_an_object_cut_by_the_edge_of_the_image_is_one():
+    for centre in [(0, 30), (-4, 30), (39, 30), (20, 0), (20, 63), (0, 0), (41, 61)]:
+        assert necks(discs(centre, radius=10))[1] == 1
+    assert necks(discs((0, 20), (0, 34)))[1] == 2  # two, cut in half
+
+
+def test_depth_one_is_the_2d_result_of_necks(rng):
+    mask = ndimage.binary_dilation(rng.random((40, 40)) > 0.98, iterations=4)
+    flat, count = necks(mask)
+    assert count > ndimage.label(mask)[1]
+    for axis in range(3):
+        deep, same = necks(np.expand_dims(mask, axis))
+        assert same == count
+        np.testing.assert_array_equal(deep.squeeze(axis), flat)
+
+
+def test_along_a_line_there_is_no_neck():
+    mask = np.array([1, 1, 1, 0, 1, 0, 0, 1, 1], bool)
+    for shape in [(9,), (9, 1, 1), (1, 9, 1), (1, 1, 9)]:
+        ids, count = necks(mask.reshape(shape))
+        assert ids.ravel().tolist() == [1, 1, 1, 0, 2, 0, 0, 3, 3]
+        assert count == 3
+
+
+def test_balls_that_touch_are_told_apart(balls):
+    ids, count = necks(balls)
+    assert count == 2
+    assert ids[8, 8, 8] != ids[23, 8, 8]
+
+
+def test_necks_are_measured_in_mm():
+    # The same two discs, every other column left out: with columns of 2 mm they are the same objects.
+    mask = discs((20, 20), (20, 34))
+    thin = mask[:, ::2]
+    ids, count = necks(thin, spacing_mm=(1, 2))
+    assert count == 2
+    assert ids[20, 10] != ids[20, 17]
+    assert necks(thin, 1.5, (1, 2))[1] == 2
+    assert necks(thin, 1.5, (0.1, 0.2))[1] == 1
+
+
+def test_hundreds_of_objects_are_told_apart():
+    places = np.stack(np.meshgrid(np.arange(12, 500, 25), np.arange(12, 500, 25)), -1).reshape(-1, 2)
+    mask = near(places.astype(float), 13, (512, 512))
+    assert ndimage.label(mask)[1] == 1
+    ids, count = necks(mask)
+    assert count == len(places) == 400
+    assert len(np.unique(ids[tuple(places.T)])) == 400
 
 
 # --- order -------------------------------------------------------------------

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 
 import pytest
 import torch
 from ignite.engine import Engine, Events
+from monai.data import DataLoader, Dataset
 from monai.engines.utils import IterationEvents
 from monai.inferers import Inferer
+from monai.transforms import RandGaussianNoise
+from monai.utils import set_determinism
 from torch import nn
 
 from stseg3d.inference.stages import PRECISIONS
@@ -82,6 +86,34 @@ def test_a_killed_training_goes_on_as_if_nothing_had_happened(interval, resumed,
     for one, other in zip(second.network.parameters(), whole.network.parameters(), strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=0)
     assert second.scheduler.get_last_lr() == whole.scheduler.get_last_lr()
+
+
+def seen_of(epochs, path, *, killed_in=None):
+    """What each epoch of a training shows to its network: order and augmentation, by one seed."""
+    set_determinism(7)
+    try:
+        training, seen = Training(), {}
+        dataset = Dataset(list(torch.arange(12.0).reshape(4, 3)), RandGaussianNoise(prob=1.0))
+        training.data = DataLoader(dataset, batch_size=1, shuffle=True)
+
+        def see(engine):
+            seen.setdefault(engine.state.epoch, []).append(engine.state.batch.flatten().tolist())
+
+        training.engine.add_event_handler(Events.ITERATION_COMPLETED, see)
+        if killed_in:
+            kill_in(training.engine, killed_in)
+        with contextlib.suppress(Killed):
+            training.run(epochs, ResumeHandler(path, training.objects))
+    finally:
+        set_determinism(None)
+    return seen
+
+
+def test_what_goes_on_does_not_see_the_first_epochs_again(tmp_path):
+    first, again = seen_of(4, tmp_path / "last.pt", killed_in=3), seen_of(4, tmp_path / "last.pt")
+    assert sorted(again) == [3, 4]
+    assert again[3] not in (first[1], first[2])
+    assert again[4] not in (first[1], first[2], again[3])
 
 
 def test_after_the_last_epoch_there_is_nothing_to_go_on_from(tmp_path):

@@ -16,7 +16,7 @@ from stseg3d.bundle import WEIGHTS, load_network, read_metadata
 from stseg3d.cli import main
 from stseg3d.inference.segment import Segmenter
 from stseg3d.training import ResumeHandler, ensemble_bundles
-from stseg3d.training.folds import load_predictions
+from stseg3d.training.folds import load_predictions, predictions_path, save_predictions
 from stseg3d.training.history import read_history
 from stseg3d.training.run import _run, train_bundle
 from stseg3d.volumes import find_cases
@@ -59,13 +59,32 @@ def test_an_entry_that_does_not_exist_is_named(bundle: Path, dataset: Path) -> N
         train_bundle(bundle, dataset, epochs=1, device="cpu", overrides={"ema_decoy": 0.9})
 
 
+@pytest.mark.parametrize(
+    ("option", "match"),
+    [
+        ({"negatives": 1.5}, r"negatives must be a probability in \[0, 1\], got 1\.5"),
+        ({"corruption": -1}, r"corruption must be a probability in \[0, 1\], got -1"),
+        ({"ema_decay": 2}, r"ema_decay must be in \[0, 1\), got 2"),
+        ({"target": "organ"}, "target must be one of"),
+    ],
+)
+def test_an_option_out_of_range_is_refused_before_training(
+    option: dict[str, Any], match: str, bundle: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = Runs()
+    monkeypatch.setattr("stseg3d.training.run._run", runs)
+    with pytest.raises(ValueError, match=match):
+        train_bundle(bundle, dataset, epochs=1, device="cpu", overrides=option)
+    assert runs.names == []
+
+
 def test_the_command_line_sets_entries(bundle: Path, dataset: Path, capsys: pytest.CaptureFixture[str]) -> None:
     line = ["train", str(bundle), "--data", str(dataset), "--epochs", "1", "--device", "cpu"]
     assert main([*line, "--stage", "rough", "--set", "ema_decay=0.5", "--set", 'target="component"']) == 0
     assert json.loads((bundle / "logs/rough.json").read_text()) == {"ema_decay": 0.5, "target": "component"}
     assert main([*line, "--folds", "9", "--set", "predicted_boxes=0.5"]) == 2
     assert "folds must be 0, or from 2 to the number of training cases, 2, got 9" in capsys.readouterr().err
-    for wrong in ("ema_decay", "target=component", "ema_decay="):
+    for wrong in ("ema_decay", "target=component", "ema_decay=", "=1"):
         with pytest.raises(SystemExit, match="2"):
             main([*line, "--set", wrong])
         assert "must be KEY=JSON, such as ema_decay=0.99" in capsys.readouterr().err
@@ -114,13 +133,14 @@ def test_a_stopped_stage_goes_on_with_the_options_it_was_begun_with(bundle: Path
         save(self, engine)
         raise KeyboardInterrupt
 
+    begun = {"ema_decay": 0.9, "fine_stage#mirror_axes": (0, 1)}  # a tuple is a list in JSON, and the same option
     with monkeypatch.context() as patch:
         patch.setattr(ResumeHandler, "save", killed)
         with pytest.raises(KeyboardInterrupt):
-            train_bundle(bundle, dataset, stage="rough", epochs=2, device="cpu", overrides={"ema_decay": 0.9})
+            train_bundle(bundle, dataset, stage="rough", epochs=2, device="cpu", overrides=begun)
     with pytest.raises(ValueError, match=r"rough\.json: a stopped stage must go on with .*0\.9.*, got \{\}"):
         train_bundle(bundle, dataset, stage="rough", epochs=2, device="cpu")
-    train_bundle(bundle, dataset, stage="rough", epochs=2, device="cpu", overrides={"ema_decay": 0.9})
+    train_bundle(bundle, dataset, stage="rough", epochs=2, device="cpu", overrides=begun)
 
 
 # --- the course of a training ------------------------------------------------
@@ -229,6 +249,39 @@ def test_a_training_with_folds_that_was_killed_repeats_none_of_them(
     assert again.names == names
 
 
+def test_folds_start_without_weights_that_may_have_seen_their_cases(
+    bundle: Path, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = Path(shutil.copy(train_bundle(bundle, dataset, epochs=1, device="cpu"), tmp_path / "seen.pt"))
+    given = []
+
+    def run(bundle: Path, configs: tuple[str, ...], options: dict[str, Any]) -> None:
+        given.append((options.get("fold"), options["pretrained"]))
+        _run(bundle, configs, options)
+
+    monkeypatch.setattr("stseg3d.training.run._run", run)
+    train_bundle(bundle, dataset, epochs=1, device="cpu", weights=weights, overrides=FOLDED)
+    assert given == [(None, str(weights)), (0, ""), (1, ""), (None, str(weights))]
+
+
+def test_predictions_of_other_folds_or_cases_are_not_taken_for_these(bundle: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stages = bundle / "models/stages"
+    stale = np.zeros((1, 16, 16, 16))
+    save_predictions({"image0": stale}, predictions_path(stages, "fold0of7"))
+    save_predictions({"of_another_data_set": stale}, predictions_path(stages, "fold1of2"))
+    runs, seen = Runs(), []
+
+    def run(bundle: Path, configs: tuple[str, ...], options: dict[str, Any]) -> None:
+        seen.append(set(load_predictions(bundle / "models/stages")))
+        runs(bundle, configs, options)
+
+    monkeypatch.setattr("stseg3d.training.run._run", run)
+    train_bundle(bundle, dataset, epochs=1, device="cpu", overrides=FOLDED)
+    assert runs.names == ["rough", "fold0", "fold1", "fine"]
+    assert seen[-1] == {"image0", "image1"}
+    assert not stages.exists()
+
+
 @pytest.mark.parametrize(
     ("options", "match"),
     [
@@ -335,3 +388,25 @@ def test_members_of_an_ensemble_are_alike(bundle: Path, dataset: Path, tmp_path:
     assert not (tmp_path / "out").exists()
     with pytest.raises(ValueError, match="at least one"):
         ensemble_bundles([], tmp_path / "out")
+
+
+def test_an_ensemble_that_cannot_be_written_leaves_nothing(
+    bundle: Path, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train_bundle(bundle, dataset, epochs=1, device="cpu")
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError("no space left")  # noqa: EM101
+
+    monkeypatch.setattr("stseg3d.training.ensemble.save_weights", full)
+    with pytest.raises(OSError, match="no space left"):
+        ensemble_bundles([bundle, bundle], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_members_of_an_ensemble_see_inputs_of_one_size(bundle: Path, dataset: Path, tmp_path: Path) -> None:
+    train_bundle(bundle, dataset, epochs=1, device="cpu")
+    other = Path(shutil.copytree(bundle, tmp_path / "other"))
+    change(other, fine_stage={"_target_": "stseg3d.inference.Stage", "size": [16, 16, 32]})
+    with pytest.raises(ValueError, match=r"other: fine_stage of an ensemble's members must be that of"):
+        ensemble_bundles([bundle, other], tmp_path / "out")

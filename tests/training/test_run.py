@@ -65,7 +65,7 @@ def test_a_label_on_another_grid_is_refused_by_name(bundle: Path, dataset: Path)
 
 def test_a_time_budget_ends_training_early_and_whole(bundle: Path, dataset: Path) -> None:
     # Without the budget this would take a day, and the test would never end.
-    train_bundle(bundle, dataset, epochs=100_000, budget_s=4, device="cpu")
+    train_bundle(bundle, dataset, epochs=100_000, budget_s=2, device="cpu")
     load_network(bundle)
 
 

@@ -385,6 +385,17 @@ def test_a_slice_turns_in_its_plane(axis):
     assert max(np.abs(tilts)) < 45
 
 
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_nothing_moves_along_a_fixed_axis(axis):
+    size = (16, 14, 12)
+    ramps = torch.stack([r.float() for r in torch.meshgrid(*map(torch.arange, size), indexing="ij")])
+    change = augmentation(size, shift=0.2, rotation_degrees=30, strength=0, fixed_axis=axis).set_random_state(1)
+    changes = [change({"image": MetaTensor(ramps), "label": MetaTensor(ramps[:1])})["image"].as_tensor() for _ in range(5)]
+    for found in changes:
+        torch.testing.assert_close(found[axis], ramps[axis], atol=1e-3, rtol=0)
+    assert all((changes[-1][other] - ramps[other]).abs().max() > 0.5 for other in range(3) if other != axis)
+
+
 def test_axes_of_one_voxel_are_never_mirrored():
     for size, axes in product([(16, 16, 1), (1, 16, 16)], [(0, 1, 2), (2,), ()]):
         flips = [t.flipper.spatial_axis for t in augmentation(size, mirror_axes=axes).transforms if isinstance(t, RandFlipd)]

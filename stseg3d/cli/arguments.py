@@ -1,0 +1,121 @@
+"""Arguments: the parser, the types of its values, and rules that several commands share."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+from stseg3d.cli.terminal import BAD
+
+SECONDS = {"s": 1, "min": 60, "h": 3600}
+PARTS = ("training", "validation", "test")
+Command = tuple[argparse.ArgumentParser, Callable[[argparse.Namespace], int]]
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one sentence."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(allow_abbrev=False, **kwargs)
+
+    def error(self, message: str) -> NoReturn:
+        """Exit with the message."""
+        self.exit(BAD, f"{self.prog}: error: {message}\n")
+
+
+def add_machine(command: argparse.ArgumentParser) -> None:
+    """Where a command computes: ``--device`` and ``--threads``."""
+    command.add_argument("--device", default="auto", type=device, help="auto, cpu, cuda or cuda:N (default: auto)")
+    command.add_argument("--threads", type=positive, metavar="N", help="CPU threads (default: all cores)")
+
+
+def set_threads(threads: int | None) -> None:
+    """Let torch and ITK use so many threads; None leaves it to them."""
+    if threads is None:
+        return
+    os.environ["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] = str(threads)  # read by SimpleITK and itk when they start
+    import torch
+
+    torch.set_num_threads(threads)
+
+
+def ensure_own(given: str, bundle: Path, verb: str) -> None:
+    """Refuse to change an embedded bundle."""
+    if not Path(given).expanduser().is_dir():
+        msg = f"DIR must be a folder of your own, got the embedded {bundle.name}: copy {bundle} and {verb} the copy"
+        raise ValueError(msg)
+
+
+# --- types -------------------------------------------------------------------
+
+
+def device(text: str) -> str:
+    """Name of a device."""
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", text):
+        msg = f"must be auto, cpu, cuda or cuda:N, got {text!r}"
+        raise argparse.ArgumentTypeError(msg)
+    return text
+
+
+def positive(text: str) -> int:
+    """Whole number above 0."""
+    if not re.fullmatch(r"0*[1-9]\d*", text):
+        msg = f"must be a whole number above 0, got {text!r}"
+        raise argparse.ArgumentTypeError(msg)
+    return int(text)
+
+
+def length(text: str) -> float:
+    """Length in mm, 0 or more."""
+    if not re.fullmatch(r"\d+(\.\d+)?|\.\d+", text):
+        msg = f"must be a number of mm, 0 or more, got {text!r}"
+        raise argparse.ArgumentTypeError(msg)
+    return float(text)
+
+
+def share(text: str) -> float:
+    """Share between 0 and 1, both left out."""
+    if not re.fullmatch(r"0?\.\d+", text) or not float(text):
+        msg = f"must be a share above 0 and below 1, such as 0.99, got {text!r}"
+        raise argparse.ArgumentTypeError(msg)
+    return float(text)
+
+
+def numbers(text: str) -> tuple[float, ...]:
+    """Numbers between commas."""
+    if not re.fullmatch(r"\d*\.?\d+(,\d*\.?\d+)*", text):
+        msg = f"must be numbers such as 0.5,0.3,0.1, got {text!r}"
+        raise argparse.ArgumentTypeError(msg)
+    return tuple(float(part) for part in text.split(","))
+
+
+def setting(text: str) -> tuple[str, Any]:
+    """Id of a config entry and its value, from ``KEY=JSON``."""
+    key, _, value = text.partition("=")
+    try:
+        return key, json.loads(value if key else "")
+    except ValueError as error:
+        msg = f"must be KEY=JSON, such as ema_decay=0.99, rough_channel=true or target='\"component\"', got {text!r}"
+        raise argparse.ArgumentTypeError(msg) from error
+
+
+def sizes(text: str) -> list[int]:
+    """Whole numbers above 0 between commas."""
+    if not re.fullmatch(r"[1-9]\d*(,[1-9]\d*)*", text):
+        msg = f"must be sizes such as 32,48,64, got {text!r}"
+        raise argparse.ArgumentTypeError(msg)
+    return [int(part) for part in text.split(",")]
+
+
+def seconds(text: str) -> float:
+    """Time with its unit, in seconds."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|min|h)", text)
+    if not match or not float(match[1]):
+        msg = f"must be a time such as 90s, 30min or 2h, got {text!r}"
+        raise argparse.ArgumentTypeError(msg)
+    return float(match[1]) * SECONDS[match[2]]

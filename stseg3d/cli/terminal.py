@@ -1,0 +1,63 @@
+"""What the terminal shows: errors in one sentence, progress, what the package logs; and the exit status."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from stseg3d.volumes import Case
+
+BAD_INPUT = (ValueError, OSError)  # everything else that is raised is a failure of ours
+DONE, FAILED, BAD, STOPPED = 0, 1, 2, 130
+
+
+def fail(error: Exception, args: argparse.Namespace, case: Case | None = None) -> int:
+    """Tell an error in one sentence, and return the exit status it stands for."""
+    bad = isinstance(error, BAD_INPUT)
+    text = sentence(error) or "no reason given"
+    if case and case.image.name not in text:
+        text = f"{case.id}: {text}"
+    say(f"stseg3d: error: {text if bad else f'{type(error).__name__}: {text}'}")
+    if args.traceback:
+        say("".join(traceback.format_exception(error)).rstrip())
+    return BAD if bad else FAILED
+
+
+def sentence(text: object) -> str:
+    """A text on one line."""
+    return " ".join(str(text).split())
+
+
+def say(text: str) -> None:
+    """Print to stderr, above a progress bar if there is one."""
+    if "tqdm" in sys.modules:
+        from tqdm import tqdm
+
+        tqdm.write(text, file=sys.stderr)
+    else:
+        print(text, file=sys.stderr)
+
+
+def progress(items: Sequence[Any], unit: str) -> Any:
+    """Iterate over ``items`` with a bar on stderr, where that is a terminal."""
+    from tqdm import tqdm
+
+    return tqdm(items, unit=unit.removesuffix("s"), file=sys.stderr, disable=None)
+
+
+class _Say(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        say(f"stseg3d: {sentence(record.getMessage())}")
+
+
+def log_to_stderr() -> None:
+    """Show what the package logs, warnings and above."""
+    logger = logging.getLogger("stseg3d")
+    if not any(isinstance(handler, _Say) for handler in logger.handlers):
+        logger.addHandler(_Say())
+    logger.setLevel(logging.WARNING)

@@ -1,0 +1,50 @@
+"""``stseg3d train``: a bundle's networks on one's own labels."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from stseg3d.cli.arguments import Command, add_machine, ensure_own, positive, seconds, set_threads, setting
+from stseg3d.cli.terminal import DONE
+
+
+def add_train(commands: Any) -> Command:
+    """The command ``train`` and its arguments."""
+    command = commands.add_parser("train", help="train a bundle's rough and fine networks on a dataset.json")
+    command.add_argument("bundle", metavar="DIR", help="folder of the bundle")
+    command.add_argument(
+        "--data", required=True, type=Path, metavar="DATASET.json", help="training and validation lists, see data/README.md"
+    )
+    command.add_argument(
+        "--stage", choices=["rough", "fine", "all"], default="all", help="which network (default: all, then models/model.pt)"
+    )
+    command.add_argument("--epochs", type=positive, metavar="N", help="epochs of each stage (default: what the bundle says)")
+    command.add_argument(
+        "--budget", dest="budget_s", type=seconds, metavar="TIME", help="stop after this long, such as 30min or 2h, over all stages"
+    )
+    command.add_argument("--seed", type=int, metavar="N", help="of weights, order and augmentation (default: what the bundle says)")
+    command.add_argument("--from", dest="weights", type=Path, metavar="WEIGHTS", help="start from these weights")
+    command.add_argument(
+        "--folds", type=positive, metavar="K", help="rough networks that each predict cases they have not seen, for the fine stage"
+    )
+    command.add_argument(
+        "--set", action="append", type=setting, default=[], metavar="KEY=JSON", help="an entry of train.json, such as ema_decay=0.99"
+    )
+    add_machine(command)
+    return command, _train
+
+
+def _train(args: argparse.Namespace) -> int:
+    from stseg3d.bundle import find_bundle
+    from stseg3d.training.run import train_bundle
+
+    bundle = find_bundle(args.bundle)
+    ensure_own(args.bundle, bundle, "train")
+    set_threads(args.threads)
+    names = ("epochs", "budget_s", "seed", "weights", "folds")
+    options = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    options |= {"overrides": dict(args.set)} if args.set else {}
+    print(train_bundle(bundle, args.data, stage=args.stage, device=args.device, **options))
+    return DONE

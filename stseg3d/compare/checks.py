@@ -1,0 +1,98 @@
+"""What can be known to fail is found before hours of training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from stseg3d.bundle import read_config
+from stseg3d.compare.runs import SLIDING, Run
+from stseg3d.networks import check_same_size
+from stseg3d.training.options import check_agreement, network_channels
+from stseg3d.training.samples import OpenCased
+from stseg3d.volumes import Case, Dataset, open_volume
+
+PARTS = ("training", "validation", "test")
+
+
+def labelled_cases(dataset: Dataset, part: str, data: Path) -> list[Case]:
+    """Cases of a part that have a label.
+
+    Args:
+        dataset: What ``data`` lists.
+        part: Of :data:`PARTS`.
+        data: For messages.
+
+    Raises:
+        ValueError: If there is no such part, no such case, or two have one name: their predictions would be one file.
+    """
+    if part not in PARTS:
+        msg = f"part must be of {', '.join(PARTS)}, got {part!r}"
+        raise ValueError(msg)
+    cases = {case.id: case for case in getattr(dataset, part) if case.label is not None}
+    if not cases:
+        msg = f"{data}: {part} must list at least one case with a label, got none"
+        raise ValueError(msg)
+    for case in getattr(dataset, part):
+        if case.image != cases.get(case.id, case).image:
+            msg = f"{data}: names in {part} must be unique, got {case.id!r} twice: {case.image} and {cases[case.id].image}"
+            raise ValueError(msg)
+    return list(cases.values())
+
+
+def check_cases(bundle: Path, cases: Iterable[Case], overrides: Mapping[str, Any]) -> None:
+    """Open each image, and read each label as training and scoring do.
+
+    Args:
+        bundle: Its ``open_case`` opens them.
+        cases: With labels; each once.
+        overrides: Config entries to change, by id.
+
+    Raises:
+        ValueError: If one cannot be, or a label lies on another grid than its image; the message names the case.
+    """
+    parser = read_config(bundle, "train.json")
+    for key in (key for key in overrides if key in parser):
+        parser[key] = overrides[key]
+    open_case: OpenCased = parser.get_parsed_content("open_case")
+    for case in tqdm({case.image: case for case in cases}.values(), desc="checking", unit="case", disable=None):
+        try:
+            open_case(case.as_dict())
+        except (ValueError, OSError) as error:
+            msg = f"{case.id}: {error}"
+            raise ValueError(msg) from error
+
+
+def check_runs(runs: Iterable[Run], dataset: Dataset, data: Path) -> None:
+    """Each network that is to be trained takes its input, and inference will load it; the best weights can be chosen.
+
+    Raises:
+        ValueError: If not.
+    """
+    untrained = [run for run in runs if run.missing]
+    if untrained and not dataset.validation:
+        msg = f'{data}: file must list cases under "validation" too: the best weights are chosen on them'
+        raise ValueError(msg)
+    for run in untrained:
+        _check_networks(run)
+
+
+def _check_networks(run: Run) -> None:
+    parser = read_config(run.folder, "train.json")
+    network, channels = parser.get_parsed_content("network_def"), parser.get_parsed_content("open_case").in_channels
+    for name in run.stages if run.kind != SLIDING else ("fine",):
+        stage = parser.get_parsed_content(f"{name}_stage")
+        with torch.no_grad():
+            due = network_channels(stage, channels)
+            check_same_size(getattr(network, name), stage.size, due, f"size {run.nominal_size}: {name} network")
+    check_agreement(run.folder, parser, {})
+
+
+def are_pictures(cases: Sequence[Case]) -> bool:
+    """Whether all images are flat and have 1 mm along each axis, as pictures without a scale."""
+    grids = [open_volume(case.image, channels_last=True).grid for case in cases]
+    return all(1 in grid.shape and set(grid.spacing_mm) == {1.0} for grid in grids)

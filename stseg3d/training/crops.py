@@ -1,0 +1,207 @@
+"""Training samples of the fine network, as MONAI transforms: crops at the boxes it will be given at inference, plus jitter.
+
+:class:`FineBoxesd` is worth caching; :class:`RandFineCropsd` is random.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from monai.data.meta_tensor import MetaTensor
+from monai.transforms.transform import Randomizable, Transform
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from stseg3d.geometry import Box
+from stseg3d.inference.stages import Stage
+from stseg3d.ops.boxes import BoxPolicy, Proposal, ProposedBox, fit_box, propose_boxes
+from stseg3d.ops.instances import seeds_on
+from stseg3d.ops.resample import count_not_finite, resample
+from stseg3d.training.rough_channel import corrupted
+from stseg3d.training.samples import Data, OpenCase, class_fractions, label_tensor
+
+TARGETS = ("foreground", "component")
+
+
+class FineBoxesd(Transform):
+    """Adds the boxes that the policy makes from ground truth on the rough grid: ``{"proposal": Proposal, "predicted": ...}``.
+
+    Ground truth is brought to the rough grid as the image is, so that objects merge and break there as they will at inference.
+
+    Args:
+        rough: Input of the rough network.
+        fine: Input of the fine network.
+        policy: The box policy of inference.
+        predictions: What a rough network says about cases that it has not seen, by case id: probabilities ``(K - 1, *S)`` on the rough
+            grid. ``"predicted"`` is what the policy makes of them, None for other cases.
+    """
+
+    def __init__(self, rough: Stage, fine: Stage, policy: BoxPolicy, predictions: Mapping[str, NDArray[Any]] | None = None) -> None:
+        super().__init__()
+        self.rough, self.fine, self.policy = rough, fine, policy
+        self.predictions = dict(predictions or {})
+
+    def __call__(self, data: Data) -> dict[Hashable, Any]:
+        """See the class.
+
+        Raises:
+            ValueError: If a prediction is of another rough size.
+        """
+        case: OpenCase = data["case"]
+        grid = case.image.grid
+        shape = self.rough.shape_of(grid)
+        classes = class_fractions(case.label, shape, int(case.label.max()) + 1)[1:]
+        foreground = classes.sum(axis=0)
+        fullest = foreground.max(initial=0)
+        if 0 < fullest < self.policy.threshold:
+            # A thin object that fills no cell far enough still has to be learned: its fullest cells count.
+            classes = classes / fullest
+        proposal = propose_boxes(classes, grid.resized(shape), grid, self.fine.size, self.policy)
+        return {**data, "proposal": replace(proposal, probability=foreground), "predicted": self._predicted(case, shape)}
+
+    def _predicted(self, case: OpenCase, shape: tuple[int, ...]) -> Proposal | None:
+        found = self.predictions.get(case.id)
+        if found is None:
+            return None
+        if found.shape[1:] != shape:
+            msg = f"{case.name}: prediction must have the rough size {shape}, got {found.shape[1:]}: train the rough stage anew"
+            raise ValueError(msg)
+        grid = case.image.grid
+        return propose_boxes(found.astype(np.float32), grid.resized(shape), grid, self.fine.size, self.policy)
+
+
+class RandFineCropsd(Randomizable, Transform):
+    """Crops of a case for the fine network: a list of ``{"image": (C, *size), "label": (1, *size)}``.
+
+    With ``stage.rough_channel`` they have ``"rough"``, ``(1, *size)``, too: the prediction for the case, or else ground truth on the
+    rough grid.
+
+    Args:
+        stage: Input of the fine network, as at inference.
+        policy: The box policy of inference.
+        samples: Crops a case, drawn with replacement; None takes each box once, as for validation.
+        shift: Largest translation of a box, as a fraction of its extent on each axis.
+        scale: Largest change of each face, as a fraction of the box's extent: boxes grow and shrink.
+        negatives: Probability that a crop is drawn anywhere in the volume, most often without an object, instead of at a box.
+        predicted: Probability that a crop is drawn at a box from the prediction for its case, real or false, instead of from ground truth.
+        corruption: How often each kind of corruption spoils ``"rough"``, see :func:`stseg3d.training.rough_channel.corrupted`; nothing
+            is spoilt where ``samples`` is None.
+        target: ``"foreground"``: everything in the crop that is labelled; ``"component"``: only what the box was made for.
+        out_channels: Number of classes including background.
+
+    Raises:
+        ValueError: If ``target`` is unknown, or a probability is out of range.
+    """
+
+    def __init__(
+        self,
+        stage: Stage,
+        policy: BoxPolicy,
+        *,
+        samples: int | None = 2,
+        shift: float = 0.1,
+        scale: float = 0.1,
+        negatives: float = 0.0,
+        predicted: float = 0.0,
+        corruption: float = 0.25,
+        target: str = "foreground",
+        out_channels: int = 2,
+    ) -> None:
+        super().__init__()
+        if target not in TARGETS:
+            msg = f"target must be one of {TARGETS}, got {target!r}"
+            raise ValueError(msg)
+        for name, chance in {"negatives": negatives, "predicted": predicted, "corruption": corruption}.items():
+            if not 0 <= chance <= 1:
+                msg = f"{name} must be a probability in [0, 1], got {chance}"
+                raise ValueError(msg)
+        self.stage, self.policy = stage, policy
+        self.samples, self.shift, self.scale, self.negatives = samples, shift, scale, negatives
+        self.predicted, self.corruption = predicted, corruption
+        self.target, self.out_channels = target, out_channels
+
+    def __call__(self, data: Data) -> list[dict[Hashable, Any]]:
+        """See the class; a case without objects gives crops of places without one.
+
+        Raises:
+            ValueError: If voxels are NaN or infinite, or a box is to be drawn from a prediction and there is none.
+        """
+        case, truth, prediction = data["case"], data["proposal"], data.get("predicted")
+        rough = (prediction or truth) if self.stage.rough_channel else None
+        if self.samples is None:
+            boxes = truth.boxes or [self._elsewhere(case, [0.5] * case.label.ndim)]
+            return [self._crop(case, truth, b, rough) for b in boxes]
+        out = []
+        for _ in range(self.samples):
+            source = self._source(case, truth, prediction)
+            box = self._draw(case, source)
+            out.append(self._crop(case, source, box, None if rough is None else corrupted(rough, self.R, self.corruption)))
+        return out
+
+    def _source(self, case: OpenCase, truth: Proposal, prediction: Proposal | None) -> Proposal:
+        if not self.predicted or self.R.random() >= self.predicted:
+            return truth
+        if prediction is None:
+            msg = f"{case.name}: predicted_boxes={self.predicted} needs a prediction for each training case: train with folds"
+            raise ValueError(msg)
+        return prediction if prediction.boxes else truth
+
+    def _draw(self, case: OpenCase, proposal: Proposal) -> ProposedBox:
+        if not proposal.boxes or self.R.random() < self.negatives:
+            return self._elsewhere(case, self.R.random_sample(case.label.ndim))
+        chosen = proposal.boxes[self.R.randint(len(proposal.boxes))]
+        return ProposedBox(self._jittered(chosen.box, case.image.grid.shape), chosen.components)
+
+    def _jittered(self, box: Box, shape: Sequence[int]) -> Box:
+        extent = np.array([n if whole > 1 else 0 for n, whole in zip(box.shape, shape, strict=True)])
+        move = self.R.uniform(-self.shift, self.shift, len(extent)) * extent
+        low, high = self.R.uniform(-self.scale, self.scale, (2, len(extent))) * extent
+        start = np.round(box.start + move - low).astype(int)
+        stop = np.maximum(np.round(box.stop + move + high).astype(int), start + 1)
+        return Box(tuple(start), tuple(stop)).clip(shape) if (start < shape).all() and (stop > 0).all() else box
+
+    def _elsewhere(self, case: OpenCase, place: Sequence[float]) -> ProposedBox:
+        """A box of the fine network's own size, anywhere: ``place`` is 0 at the low end of each axis and 1 at the high one."""
+        grid = case.image.grid
+        size = fit_box(Box.of(min(n, m) for n, m in zip(self.stage.size, grid.shape, strict=True)), grid, self.stage.size, self.policy)
+        start = [int(p * (max(n - m, 0) + 1)) for p, n, m in zip(place, grid.shape, size.shape, strict=True)]
+        return ProposedBox(Box.of(size.shape).shift(start).clip(grid.shape))
+
+    def _crop(self, case: OpenCase, proposal: Proposal, box: ProposedBox, rough: Proposal | None) -> dict[Hashable, Any]:
+        voxels = np.ascontiguousarray(case.image.read(box.box))
+        bad = count_not_finite(voxels)
+        if bad:
+            msg = f"{case.name}: voxels must be finite, got {bad} NaN or infinite in {box.box}"
+            raise ValueError(msg)
+        image = resample(voxels, self.stage.size)
+        label = case.label[box.box.slices]
+        if self.target == "component" and box.components:
+            label = np.where(own_objects(label, proposal, box, case.label.shape), label, 0)
+        target = label_tensor(label, self.stage.size, self.out_channels)
+        sample: dict[Hashable, Any] = {"image": MetaTensor(self.stage.prepare(image)), "label": MetaTensor(target)}
+        if rough is not None:
+            channel = rough.probability_in(box.box, case.label.shape, self.stage.size)
+            sample["rough"] = MetaTensor(torch.from_numpy(channel))
+        return sample
+
+
+def own_objects(label: NDArray[np.uint8], proposal: Proposal, box: ProposedBox, shape: Sequence[int]) -> NDArray[np.bool_]:
+    """The labelled voxels of a crop that belong to the rough components its box was made for.
+
+    Args:
+        label: Classes in the box, of shape ``box.box.shape``.
+        proposal: With component ids on the rough grid.
+        box: The box.
+        shape: The image's shape.
+
+    Returns:
+        Mask of the crop: voxels whose nearest rough component is one of the box's own.
+    """
+    assert proposal.ids is not None
+    from_rough = np.ascontiguousarray(seeds_on(box.box, proposal.ids, shape))
+    nearest = ndimage.distance_transform_edt(from_rough == 0, return_distances=False, return_indices=True)
+    return (label > 0) & np.isin(from_rough[tuple(nearest)], list(box.components))
