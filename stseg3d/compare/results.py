@@ -68,8 +68,8 @@ class Score:
         return self.seconds.get(TOTAL, sum(self.seconds.values()) if self.seconds else math.nan)
 
     def value(self, name: str) -> float:
-        """A metric, ``coverage``, ``gmacs``, ``seconds``, ``boxes`` or ``peak_mib``; NaN if there is none of this name."""
-        costs = {
+        """A metric, ``coverage``, ``gmacs``, ``seconds``, ``<stage>_s``, ``boxes`` or ``peak_mib``; NaN if there is none of this name."""
+        costs = {f"{stage}_s": seconds for stage, seconds in self.seconds.items()} | {
             "coverage": self.coverage,
             "gmacs": self.macs / 1e9,
             "seconds": self.total_seconds,

@@ -63,9 +63,13 @@ SCORES = (
 COSTS = (
     Column("boxes", "Boxes", 1),
     Column("gmacs", "GMACs", None),
+    Column("read_s", "Read [s]", None),
+    Column("rough_s", "Rough [s]", None),
+    Column("fine_s", "Fine [s]", None),
     Column("seconds", "Time [s]", None),
     Column("peak_mib", "Peak [MiB]", 0),
 )
+SHORT_COSTS = tuple(column for column in COSTS if column.name in ("gmacs", "seconds", "peak_mib"))
 
 
 def score_table(comparison: Comparison) -> Table:
@@ -117,7 +121,7 @@ def metric_tables(comparison: Comparison) -> list[Table]:
 
 def terminal_table(comparison: Comparison) -> Table:
     """The short form: scores and costs in one line, with the interval of Dice alone."""
-    scores, costs = _measured(comparison, SCORES), _measured(comparison, COSTS[1:])
+    scores, costs = _measured(comparison, SCORES), _measured(comparison, SHORT_COSTS)
     rows = []
     for size, way, _ in comparison.groups():
         means = {c.name: mean_of(comparison, c.name, (way, size)) for c in (*scores, *costs)}
