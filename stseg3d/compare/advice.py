@@ -89,7 +89,8 @@ def advise(comparison: Comparison, metric: str = "dice", title: str = "Dice") ->
     """Whether cropping pays.
 
     It pays at a size if two stages are better there than the rough network alone, beyond the noise and beyond what is negligible, and no
-    single network, at any size, is as good for at most the multiply-adds. The burden of proof is with the crops. The size is the
+    single network, at any size, is as good for at most the multiply-adds, and the rough network is shown an image that is shrunk at least
+    2 times: else its crops hold nothing that it did not see, and the gain is one of longer training. The burden of proof is with the crops. The size is the
     smallest that is as good as the best.
 
     Args:
@@ -111,6 +112,8 @@ def advise(comparison: Comparison, metric: str = "dice", title: str = "Dice") ->
     if gain.interval.low <= 0:
         change = f"at {place[1]} two stages change {title} by {_interval(gain)}"
         return _undecided(f"Whether cropping pays cannot be told from {_count(gain.cases)}: {change}; score more cases.")
+    if comparison.downscaling.get(place[1], math.inf) < LOW_DOWNSCALING:
+        return _no_need(ground, gain, title)
     if cheaper := _as_good_for_less(ground, place):
         return _matched(ground, place, cheaper, title)
     return _pays(ground, gain, title)
@@ -124,6 +127,17 @@ def _no_gain(ground: Ground, gain: Difference, title: str) -> Advice:
         *_reasons(ground, gain),
     ]
     return Advice(Verdict.DOES_NOT_PAY, way, size, "; ".join([*parts, f"{_order(way, size)}{_below(ground, size)}."]))
+
+
+def _no_need(ground: Ground, gain: Difference, title: str) -> Advice:
+    """Where the rough network sees nearly every voxel, a gain of the second network is no gain of resolution."""
+    size = max(size for way, size in ground.places("rough_only"))
+    sentence = (
+        f"Cropping should not pay here: {' and '.join(_reasons(ground, gain))} at {gain.one[1]}, so that two stages change {title} by"
+        f" {_interval(gain)} says that the rough network has not learned all it can, not that it sees too little; train it longer: one"
+        f" network on the whole image at {size}."
+    )
+    return Advice(Verdict.DOES_NOT_PAY, "rough_only", size, sentence)
 
 
 def _below(ground: Ground, size: int) -> str:

@@ -108,6 +108,16 @@ def test_where_memory_is_short_smaller_crops_may_still_help():
     assert "where no more than 32 fits, two stages help: +0.150" in found.sentence
 
 
+def test_a_gain_where_the_image_is_hardly_shrunk_is_one_of_longer_training():
+    found = made_up({("rough_only", 32): 0.80, ("two_stage", 32): 0.86, ("rough_only", 48): 0.75, ("two_stage", 48): 0.85})
+    found.downscaling = {32: 1.6, 48: 1.0}
+    said = advise(found)
+    assert (said.verdict, said.way, said.size) == (Verdict.DOES_NOT_PAY, "rough_only", 48)
+    assert "downscaled by only 1.6x" in said.sentence and "train it longer" in said.sentence
+    found.downscaling = {32: 2.0, 48: 1.4}
+    assert advise(found).verdict is Verdict.PAYS
+
+
 def test_reasons_are_given_where_they_were_measured():
     found = made_up({("rough_only", 32): 0.85, ("two_stage", 32): 0.849})
     assert "fill" not in advise(found).sentence
