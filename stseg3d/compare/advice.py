@@ -90,8 +90,8 @@ def advise(comparison: Comparison, metric: str = "dice", title: str = "Dice") ->
 
     It pays at a size if two stages are better there than the rough network alone, beyond the noise and beyond what is negligible, and no
     single network, at any size, is as good for at most the multiply-adds, and the rough network is shown an image that is shrunk at least
-    2 times: else its crops hold nothing that it did not see, and the gain is one of longer training. The burden of proof is with the crops. The size is the
-    smallest that is as good as the best.
+    2 times: else its crops hold nothing that it did not see, and the gain is one of longer training. The burden of proof is with the
+    crops. The size is the smallest that is as good as the best.
 
     Args:
         comparison: Scores of at least ``rough_only`` and ``two_stage``.
@@ -107,12 +107,18 @@ def advise(comparison: Comparison, metric: str = "dice", title: str = "Dice") ->
     if gain.cases < MIN_CASES:
         change = f"two stages change {title} by {gain.interval.mean:+.3f} at {place[1]}"
         return _undecided(f"Whether cropping pays cannot be told from {_count(gain.cases)}, at least {MIN_CASES} are needed: {change}.")
+    return _verdict(ground, gain, title)
+
+
+def _verdict(ground: Ground, gain: Difference, title: str) -> Advice:
+    """The answer from enough cases."""
+    place = gain.one
     if gain.interval.mean <= NEGLIGIBLE:
         return _no_gain(ground, gain, title)
     if gain.interval.low <= 0:
         change = f"at {place[1]} two stages change {title} by {_interval(gain)}"
         return _undecided(f"Whether cropping pays cannot be told from {_count(gain.cases)}: {change}; score more cases.")
-    if comparison.downscaling.get(place[1], math.inf) < LOW_DOWNSCALING:
+    if ground.comparison.downscaling.get(place[1], math.inf) < LOW_DOWNSCALING:
         return _no_need(ground, gain, title)
     if cheaper := _as_good_for_less(ground, place):
         return _matched(ground, place, cheaper, title)
