@@ -34,7 +34,14 @@ from stseg3d.training.stages import STAGES_DIR
 from stseg3d.volumes import load_dataset, open_volume
 
 FOLDS = 3
-PLAIN = {"jitter": {"shift": 0.1, "scale": 0.1}, "negatives": 0.0, "ema_decay": 0.0}
+PLAIN = {
+    "jitter": {"shift": 0.1, "scale": 0.1},
+    "negatives": 0.0,
+    "ema_decay": 0.0,
+    "fine_from_rough": False,
+    "predicted_boxes": 0.0,
+    "rough_channel": False,
+}
 COLUMNS = ("dice", "recall", "hd95_mm", "coverage", "crops")
 
 
