@@ -43,7 +43,7 @@ def test_rough_only_is_the_inferers_own(compared: Compared, contestant: Contesta
     assert found.labels.any()
     assert found.boxes is None
     assert found.macs == 2 * macs_of_unet((16, 16, 16))  # mirrored along one axis
-    assert found.seconds["total"] >= found.seconds["rough"]
+    assert set(found.seconds) == {"rough", "total"}
 
 
 def test_two_stages_are_the_inferers_own(compared: Compared, contestant: Contestant, volumes: tuple[Volume, Volume]) -> None:
