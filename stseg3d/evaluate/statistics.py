@@ -36,11 +36,6 @@ class Interval:
     n: int
     n_undefined: int = 0
 
-    @property
-    def excludes_zero(self) -> bool:
-        """Whether the whole interval lies on one side of 0; never without an interval."""
-        return self.low > 0 or self.high < 0
-
 
 def bootstrap_interval(values: Sequence[float] | NDArray[np.float64], *, seed: int = 0, level: float = LEVEL) -> Interval:
     """Mean over cases with its expanded percentile bootstrap interval, from :data:`RESAMPLES` resamples.
