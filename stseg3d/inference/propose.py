@@ -16,7 +16,8 @@ from torch import nn
 
 from stseg3d.geometry import Box, tiles
 from stseg3d.inference.stages import Stage, evaluating, probabilities
-from stseg3d.ops.boxes import BoxPolicy, Proposal, ProposedBox, propose_boxes
+from stseg3d.ops.boxes import Proposal, ProposedBox, propose_boxes
+from stseg3d.ops.policy import BoxPolicy
 from stseg3d.ops.resample import resample_volume
 from stseg3d.volumes import Volume
 

@@ -16,77 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stseg3d.geometry import Box, Grid, tiles
-from stseg3d.ops.components import Component, find_components, structure
+from stseg3d.ops.bridging import bridged
+from stseg3d.ops.chain import chain_order
+from stseg3d.ops.components import Component, find_components
+from stseg3d.ops.policy import BoxPolicy
 from stseg3d.ops.resample import resample, resample_region
-
-
-@dataclass(frozen=True)
-class BoxPolicy:
-    """How components become boxes. Every number has a unit; a box never grows along an axis of one voxel.
-
-    Args:
-        threshold: Least foreground probability of a voxel of the rough mask.
-        connectivity: 6, 18 or 26 neighbours.
-        min_volume_mm3: Smaller components are dropped, and counted.
-        max_components: At most so many, the heaviest (by summed probability) first; of each class if ``per_class``. No limit by default.
-        margin_mm: Context on each side; the largest of the three margins counts.
-        margin_fraction: Context on each side, as a fraction of the component's extent.
-        margin_rough_voxels: Context on each side, in voxels of the rough grid: its edge is no more certain than that.
-        keep_aspect: Grow the box (in mm) to the aspect of the fine input, the paper's square; otherwise crops are stretched.
-        max_downscale: A box longer than so many times the fine input on some axis is split into tiles; no limit by default.
-        max_spacing_mm: The same limit in mm: no crop is sampled coarser than this.
-        min_downscale: A box grows until it is at least so many times as long as the fine input: at 1 a small object's crop holds more of
-            its surroundings in place of made-up detail.
-        min_spacing_mm: The same limit in mm: no crop is sampled finer than this.
-        tile_overlap: Fraction of a tile that neighbours of a split share.
-        per_class: Components of each foreground class apart, instead of those of all classes together.
-        merge: Merge overlapping boxes where their union costs no more voxels than the two.
-
-    Raises:
-        ValueError: If a value is out of range.
-    """
-
-    threshold: float = 0.5
-    connectivity: int = 26
-    min_volume_mm3: float = 0.0
-    max_components: int | None = None
-    margin_mm: float = 0.0
-    margin_fraction: float = 0.1
-    margin_rough_voxels: float = 1.0
-    keep_aspect: bool = False
-    max_downscale: float | None = None
-    min_downscale: float | None = None
-    max_spacing_mm: float | None = None
-    min_spacing_mm: float | None = None
-    tile_overlap: float = 0.25
-    per_class: bool = False
-    merge: bool = True
-
-    def __post_init__(self) -> None:
-        ranges = {
-            "threshold": (0, 1),
-            "tile_overlap": (0, 0.9),
-            "max_downscale": (0.1, np.inf),
-            "min_downscale": (0.1, np.inf),
-            "max_components": (1, np.inf),
-        }
-        not_negative = ("min_volume_mm3", "margin_mm", "margin_fraction", "margin_rough_voxels", "max_spacing_mm", "min_spacing_mm")
-        ranges |= dict.fromkeys(not_negative, (0, np.inf))
-        for name, (low, high) in ranges.items():
-            value = getattr(self, name)
-            if value is not None and not low <= value <= high:
-                msg = f"{name} must be in [{low}, {high}], got {value}"
-                raise ValueError(msg)
-        structure(3, self.connectivity)
-
-    def longest_box(self, image: Grid, fine_size: Sequence[int]) -> tuple[int, ...]:
-        """Longest box, in image voxels on each axis, before it is split; the image's own shape where there is no limit."""
-        limits = []
-        for n, fine, spacing in zip(image.shape, fine_size, image.spacing_mm, strict=True):
-            by_factor = fine * self.max_downscale if self.max_downscale else n
-            by_spacing = fine * self.max_spacing_mm / spacing if self.max_spacing_mm else n
-            limits.append(max(int(min(n, by_factor, by_spacing)), 1))
-        return tuple(limits)
 
 
 @dataclass(frozen=True)
@@ -128,7 +62,8 @@ class Proposal:
     Attributes:
         boxes: Boxes on the image's grid.
         ids: Component ids on the rough grid (0 outside), or None where boxes were given.
-        counts: What happened: ``found, dropped_small, dropped_rank, split, merged, clipped``.
+        counts: What happened: ``found, bridged, dropped_small, dropped_short, dropped_rank, split,
+            merged, clipped``.
         dropped: Components without a box, and why.
         probability: Foreground probability on the rough grid, of shape ``ids.shape``, or None where boxes were given.
     """
@@ -173,12 +108,14 @@ def propose_boxes(probability: NDArray[Any], rough: Grid, image: Grid, fine_size
     classes = probability if probability.ndim > rough.ndim else probability[None]
     if len(classes) > 1 and not policy.per_class:
         classes = classes.sum(axis=0, keepdims=True)
-    counts: Counter[str] = Counter(dict.fromkeys(("found", "split", "merged"), 0))
+    counts: Counter[str] = Counter(dict.fromkeys(("found", "bridged", "split", "merged"), 0))
     ids = np.zeros(rough.shape, dtype=np.int32)
     boxes: list[ProposedBox] = []
     dropped: list[DroppedComponent] = []
     for one in classes:
-        own, components = find_components(one >= policy.threshold, policy.connectivity, one)
+        mask, bridges = bridged(one >= policy.threshold, rough.spacing_mm, policy.bridge_mm, policy.connectivity)
+        counts["bridged"] += bridges
+        own, components = find_components(mask, policy.connectivity, one)
         own[own > 0] += counts["found"]  # ids go on from class to class
         kept, left = _select([replace(c, id=c.id + counts["found"]) for c in components], rough, image, policy)
         counts["found"] += len(components)
@@ -186,10 +123,12 @@ def propose_boxes(probability: NDArray[Any], rough: Grid, image: Grid, fine_size
         for component in kept:
             boxes += _boxes_of(component, own, rough, image, fine_size, policy, counts)
         np.copyto(ids, own, where=np.isin(own, [c.id for c in kept]))
-    counts["dropped_small"] = sum("min_volume_mm3" in d.why for d in dropped)
-    counts["dropped_rank"] = len(dropped) - counts["dropped_small"]
+    for count, rule in (("dropped_small", "min_volume_mm3"), ("dropped_short", "min_length_mm"), ("dropped_rank", "max_components")):
+        counts[count] = sum(rule in d.why for d in dropped)
     if policy.merge:
         boxes = _merge(boxes, policy.longest_box(image, fine_size), counts)
+    if policy.chain:
+        boxes = [boxes[n] for n in chain_order(np.array([(b.box.start, b.box.stop) for b in boxes]).mean(axis=1) * image.spacing_mm)]
     counts["clipped"] = sum(b.clipped for b in boxes)
     together = probability if probability.ndim == rough.ndim else probability[0] if len(probability) == 1 else probability.sum(axis=0)
     return Proposal(boxes, ids, counts, dropped, together)
@@ -200,8 +139,11 @@ def _select(components: list[Component], rough: Grid, image: Grid, policy: BoxPo
     dropped: list[DroppedComponent] = []
     for component in components:  # the heaviest first
         volume_mm3 = component.voxels * rough.voxel_mm3
+        length_mm = max(n * mm for n, mm in zip(component.box.shape, rough.spacing_mm, strict=True))
         if volume_mm3 < policy.min_volume_mm3:
             why = f"smaller than min_volume_mm3={policy.min_volume_mm3:g}"
+        elif length_mm < policy.min_length_mm:
+            why = f"shorter than min_length_mm={policy.min_length_mm:g}"
         elif policy.max_components is not None and len(kept) >= policy.max_components:
             why = f"not among the max_components={policy.max_components} heaviest"
         else:

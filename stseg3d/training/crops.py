@@ -18,8 +18,9 @@ from scipy import ndimage
 
 from stseg3d.geometry import Box
 from stseg3d.inference.stages import Stage
-from stseg3d.ops.boxes import BoxPolicy, Proposal, ProposedBox, fit_box, propose_boxes
+from stseg3d.ops.boxes import Proposal, ProposedBox, fit_box, propose_boxes
 from stseg3d.ops.instances import seeds_on
+from stseg3d.ops.policy import BoxPolicy
 from stseg3d.ops.resample import count_not_finite, resample
 from stseg3d.training.rough_channel import corrupted
 from stseg3d.training.samples import Data, OpenCase, class_fractions, label_tensor

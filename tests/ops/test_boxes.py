@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from stseg3d.geometry import Box, Grid
-from stseg3d.ops.boxes import BoxPolicy, fit_box, margin_voxels, propose_boxes
+from stseg3d.ops.boxes import fit_box, margin_voxels, propose_boxes
+from stseg3d.ops.policy import BoxPolicy
 from stseg3d.ops.resample import resample
 from tests.ops.twins import all_boxes
 from tests.phantoms import many_objects, thin_curved_tube

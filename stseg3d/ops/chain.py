@@ -1,0 +1,31 @@
+"""The order of boxes along a vessel."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse.csgraph import depth_first_order, minimum_spanning_tree, shortest_path
+from scipy.spatial.distance import cdist
+
+
+def chain_order(centres_mm: NDArray[np.float64]) -> list[int]:
+    """Order of boxes from one end of their chain to the other, branches where they leave it.
+
+    The chain is the minimum spanning tree of the centres; its ends are the two that lie farthest apart along it, and it begins at the
+    one with the higher last coordinate: the head end of a volume whose last axis points up.
+
+    Args:
+        centres_mm: Centres of the boxes, ``(N, D)``.
+
+    Returns:
+        Indices ``0 .. N - 1``, reordered; empty for no boxes.
+    """
+    if len(centres_mm) < 3:
+        return sorted(range(len(centres_mm)), key=lambda n: -float(centres_mm[n, -1]))
+    # No two centres at no distance: a sparse graph takes that for no connection.
+    tree = minimum_spanning_tree(cdist(centres_mm, centres_mm) + 1e-6)
+    along = shortest_path(tree, directed=False)
+    ends = np.unravel_index(int(np.argmax(along)), along.shape)
+    first = max((int(end) for end in ends), key=lambda n: float(centres_mm[n, -1]))
+    order, _ = depth_first_order(tree, first, directed=False)
+    return [int(n) for n in order]

@@ -1,0 +1,88 @@
+"""The box policy in numbers: what a component must be to get a box, and what the box is like."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from stseg3d.geometry import Grid
+from stseg3d.ops.components import structure
+
+
+@dataclass(frozen=True)
+class BoxPolicy:
+    """How components become boxes. Every number has a unit; a box never grows along an axis of one voxel.
+
+    Args:
+        threshold: Least foreground probability of a voxel of the rough mask.
+        connectivity: 6, 18 or 26 neighbours.
+        bridge_mm: Components with a gap of at most so much between them, surface to surface, are taken as one, and the gap with them: a
+            vessel that the rough network saw in pieces. Counted as ``bridged``.
+        min_volume_mm3: Smaller components are dropped, and counted.
+        min_length_mm: Components whose box is shorter than this on its longest axis are dropped, and counted.
+        max_components: At most so many, the heaviest (by summed probability) first; of each class if ``per_class``. No limit by default.
+        margin_mm: Context on each side; the largest of the three margins counts.
+        margin_fraction: Context on each side, as a fraction of the component's extent.
+        margin_rough_voxels: Context on each side, in voxels of the rough grid: its edge is no more certain than that.
+        keep_aspect: Grow the box (in mm) to the aspect of the fine input, the paper's square; otherwise crops are stretched.
+        max_downscale: A box longer than so many times the fine input on some axis is split into tiles; no limit by default.
+        max_spacing_mm: The same limit in mm: no crop is sampled coarser than this.
+        min_downscale: A box grows until it is at least so many times as long as the fine input: at 1 a small object's crop holds more of
+            its surroundings in place of made-up detail.
+        min_spacing_mm: The same limit in mm: no crop is sampled finer than this.
+        tile_overlap: Fraction of a tile that neighbours of a split share.
+        per_class: Components of each foreground class apart, instead of those of all classes together.
+        chain: Give the boxes in order along their chain, end to end, instead of component by component.
+        merge: Merge overlapping boxes where their union costs no more voxels than the two.
+
+    Raises:
+        ValueError: If a value is out of range.
+    """
+
+    threshold: float = 0.5
+    connectivity: int = 26
+    bridge_mm: float = 0.0
+    min_volume_mm3: float = 0.0
+    min_length_mm: float = 0.0
+    max_components: int | None = None
+    margin_mm: float = 0.0
+    margin_fraction: float = 0.1
+    margin_rough_voxels: float = 1.0
+    keep_aspect: bool = False
+    max_downscale: float | None = None
+    min_downscale: float | None = None
+    max_spacing_mm: float | None = None
+    min_spacing_mm: float | None = None
+    tile_overlap: float = 0.25
+    per_class: bool = False
+    chain: bool = False
+    merge: bool = True
+
+    def __post_init__(self) -> None:
+        ranges = {
+            "threshold": (0, 1),
+            "tile_overlap": (0, 0.9),
+            "max_downscale": (0.1, np.inf),
+            "min_downscale": (0.1, np.inf),
+            "max_components": (1, np.inf),
+        }
+        margins = ("margin_mm", "margin_fraction", "margin_rough_voxels")
+        limits = ("bridge_mm", "min_volume_mm3", "min_length_mm", "max_spacing_mm", "min_spacing_mm")
+        ranges |= dict.fromkeys((*margins, *limits), (0, np.inf))
+        for name, (low, high) in ranges.items():
+            value = getattr(self, name)
+            if value is not None and not low <= value <= high:
+                msg = f"{name} must be in [{low}, {high}], got {value}"
+                raise ValueError(msg)
+        structure(3, self.connectivity)
+
+    def longest_box(self, image: Grid, fine_size: Sequence[int]) -> tuple[int, ...]:
+        """Longest box, in image voxels on each axis, before it is split; the image's own shape where there is no limit."""
+        limits = []
+        for n, fine, spacing in zip(image.shape, fine_size, image.spacing_mm, strict=True):
+            by_factor = fine * self.max_downscale if self.max_downscale else n
+            by_spacing = fine * self.max_spacing_mm / spacing if self.max_spacing_mm else n
+            limits.append(max(int(min(n, by_factor, by_spacing)), 1))
+        return tuple(limits)

@@ -1,0 +1,129 @@
+"""A body as a map of its tissues: the classes of a label map, and what lies between them, which nobody labelled."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import ndimage
+
+from stseg3d.geometry import Box, Grid
+from stseg3d.ops.resample import resample
+from stseg3d.training.synthesis.tissues import tissue_of
+from stseg3d.volumes.volume import Array, box_inside
+
+# Ids of what a label map leaves out, above its classes.
+OUTSIDE, INNER, MEDIASTINUM = 253, 254, 255
+
+# The surface of a body lies about so far outside what is labelled, and closes gaps up to twice the reach.
+SKIN_MM, REACH_MM = 22.0, 48.0
+# Vessels that nobody labelled, the pulmonary artery first, run this near to the heart and the aorta, where lung is near too.
+NEAR_HEART_MM, NEAR_LUNG_MM = 32.0, 45.0
+ENVELOPE_MM = 4.0
+
+
+@dataclass(frozen=True, eq=False)
+class Anatomy:
+    """Tissue ids on a grid, as a volume of one channel; intensities come later, see :class:`SyntheticCT`.
+
+    Attributes:
+        ids: Classes of the label map, and the ids of this module, uint8 ``(X, Y, Z)``.
+        depth_mm: Distance from the surface of the body, uint8 ``(X, Y, Z)``, 0 outside, at most 255.
+        grid: Where they lie, axes along the world's (RAS).
+        names: Name of each class that may occur.
+        name: Where it comes from.
+    """
+
+    ids: NDArray[np.uint8]
+    depth_mm: NDArray[np.uint8]
+    grid: Grid
+    names: Mapping[int, str]
+    name: str = "anatomy"
+
+    @property
+    def dtype(self) -> np.dtype[np.uint8]:
+        """Type of the ids."""
+        return np.dtype(np.uint8)
+
+    @property
+    def channels(self) -> int:
+        """One."""
+        return 1
+
+    def read(self, box: Box | None = None) -> Array:
+        """Copy of the ids in ``box``."""
+        return self.ids[box_inside(self.grid, box, self.name).slices][None].copy()
+
+    def cut(self, box: Box) -> Anatomy:
+        """The part in a box, as if the scanner had reconstructed no more."""
+        return replace(self, ids=self.ids[box.slices], depth_mm=self.depth_mm[box.slices], grid=self.grid.crop(box))
+
+
+def build_anatomy(labels: NDArray[np.uint8], grid: Grid, names: Mapping[int, str], name: str = "anatomy") -> Anatomy:
+    """A body around a label map: a surface, a wall, and an inside.
+
+    Args:
+        labels: Classes ``(X, Y, Z)``, 0 where nothing is labelled; values below 253.
+        grid: Their grid, axes along the world's (RAS).
+        names: Name of each class.
+        name: What messages call it.
+
+    Returns:
+        The anatomy. A label map of zeros gives a body that fills it.
+
+    Raises:
+        ValueError: If a class has no name.
+    """
+    found = set(np.flatnonzero(np.bincount(labels.ravel(), minlength=256)).tolist()) - {0}
+    if found - set(names):
+        msg = f"{name}: each class must have a name, got none for {sorted(found - set(names))}"
+        raise ValueError(msg)
+    coarse = grid.resized(tuple(max(round(n * mm / ENVELOPE_MM), 1) for n, mm in zip(grid.shape, grid.spacing_mm, strict=True)))
+    depth = _depth_mm(resample(labels[None] > 0, coarse.shape)[0] > 0.05, coarse)
+    near = _near_heart(labels, names, coarse)
+    # Fractional voxels of the coarse grid: a surface without stairs.
+    fine_depth = resample(depth[None], grid.shape)[0]
+    ids = np.where(labels > 0, labels, np.where(fine_depth > 0, np.uint8(INNER), np.uint8(OUTSIDE)))
+    ids[(ids == INNER) & (resample(near[None].astype(np.float32), grid.shape)[0] > 0.5)] = MEDIASTINUM
+    return Anatomy(ids, np.clip(fine_depth, 0, 255).astype(np.uint8), grid, names, name)
+
+
+def _depth_mm(labelled: NDArray[np.bool_], grid: Grid) -> NDArray[np.float32]:
+    """Depth under the surface of a body that holds what is labelled; negative outside."""
+    if not labelled.any():
+        return np.full(grid.shape, 255, dtype=np.float32)
+    # What is cut by the border of the image goes on beyond it.
+    pad = [(round(REACH_MM / mm),) * 2 for mm in grid.spacing_mm]
+    away = ndimage.distance_transform_edt(~np.pad(labelled, pad, mode="edge"), sampling=grid.spacing_mm)
+    reach = REACH_MM + SKIN_MM
+    inside = ndimage.distance_transform_edt(away <= reach, sampling=grid.spacing_mm) - REACH_MM
+    core = tuple(slice(a, -b or None) for a, b in pad)
+    depth: NDArray[np.float32] = ndimage.gaussian_filter(inside[core].astype(np.float32), 1.5)
+    return depth
+
+
+def _near_heart(labels: NDArray[np.uint8], names: Mapping[int, str], coarse: Grid) -> NDArray[np.bool_]:
+    """Where great vessels run that label maps leave out, on the coarse grid."""
+    near = np.ones(coarse.shape, dtype=bool)
+    for words, mm in ((("heart", "aorta"), NEAR_HEART_MM), (("lung",), NEAR_LUNG_MM), (("heart",), 3 * NEAR_HEART_MM)):
+        members = [k for k, name in names.items() if any(word in name for word in words)]
+        mask = resample(np.isin(labels, members)[None], coarse.shape)[0] > 0.3
+        if not mask.any():
+            return np.zeros(coarse.shape, dtype=bool)
+        near &= ndimage.distance_transform_edt(~mask, sampling=coarse.spacing_mm) < mm
+    return near
+
+
+def random_box(rng: np.random.Generator, shape: Sequence[int], least: ArrayLike) -> Box:
+    """A box in an image of ``shape``; on each axis with a random place, and a random length of at least that part of the whole."""
+    part = rng.uniform(np.asarray(least, dtype=float), 1.0)
+    length = np.maximum(np.round(part * shape), 1).astype(int)
+    start = [int(rng.integers(n - m + 1)) for n, m in zip(shape, length, strict=True)]
+    return Box(tuple(start), tuple(int(a + m) for a, m in zip(start, length, strict=True)))
+
+
+def tissue_names(names: Mapping[int, str]) -> dict[int, str]:
+    """Tissue of each class."""
+    return {k: tissue_of(name) for k, name in names.items()}

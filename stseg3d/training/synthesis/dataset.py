@@ -1,0 +1,108 @@
+"""A data set for one class of multi-organ label maps: some scans, many label maps without a scan, and phantoms.
+
+``python -m stseg3d.training.synthesis.dataset FOLDER OUT --target aorta --anatomies s0001,s0004 --training s0002 --validation s0009``
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+
+from stseg3d.volumes import load_dataset
+
+
+def write_dataset(
+    folder: Path,
+    out: Path,
+    *,
+    target: str,
+    anatomies: Iterable[str],
+    training: Iterable[str] = (),
+    validation: Iterable[str] = (),
+    also: Path | None = None,
+) -> Path:
+    """Write ``dataset.json`` and the labels of one class.
+
+    Args:
+        folder: With ``classes.json`` (names by value), ``labels/<case>.nii.gz`` of all classes and ``images/<case>.nii.gz``.
+        out: Where to write; made if need be. Images and label maps stay where they are.
+        target: Name of the class.
+        anatomies: Cases whose label maps are given intensities in training; they need no image.
+        training: Cases with an image to train with.
+        validation: Cases with an image to validate with.
+        also: Another ``dataset.json``, of phantoms say, whose training cases are added.
+
+    Returns:
+        Path of ``dataset.json``.
+
+    Raises:
+        FileNotFoundError: If a file is missing.
+        ValueError: If there is no such class, or a case is listed both to train and to validate with.
+    """
+    anatomies, training, validation = list(anatomies), list(training), list(validation)
+    names = {int(k): name for k, name in json.loads((folder / "classes.json").read_text(encoding="utf-8")).items()}
+    value = next((k for k, name in names.items() if name == target), None)
+    if value is None:
+        msg = f"target must be a class of {folder / 'classes.json'}, got {target!r}"
+        raise ValueError(msg)
+    both = {*anatomies, *training} & set(validation)
+    if both:
+        msg = f"validation must hold no case that is trained with, got {sorted(both)}"
+        raise ValueError(msg)
+    out.mkdir(parents=True, exist_ok=True)
+    more = [] if also is None else [_relative(case.as_dict(), out) for case in load_dataset(also).training]
+    content = {
+        "name": f"{target}_ct",
+        "labels": {"0": "background", "1": target},
+        "training": [_scan(folder, out, case, value) for case in training] + more,
+        "validation": [_scan(folder, out, case, value) for case in validation],
+        "anatomies": [
+            _relative({"labels": str(folder / f"labels/{case}.nii.gz"), "classes": str(folder / "classes.json")}, out) for case in anatomies
+        ],
+    }
+    path = out / "dataset.json"
+    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    return path
+
+
+def _scan(folder: Path, out: Path, case: str, value: int) -> dict[str, Any]:
+    """A case with an image, its label cut out of the map of all classes."""
+    image, labels = (nib.load(folder / kind / f"{case}.nii.gz") for kind in ("images", "labels"))
+    if labels.shape != image.shape or not np.allclose(labels.affine, image.affine, atol=1e-2):
+        msg = f"{folder / 'labels'}/{case}.nii.gz: the label map must lie on its image's grid, got shapes {labels.shape} and {image.shape}"
+        raise ValueError(msg)
+    label = out / f"labels/{case}.nii.gz"
+    label.parent.mkdir(exist_ok=True)
+    whole = nib.Nifti1Image((np.asarray(labels.dataobj) == value).astype(np.uint8), image.affine)
+    nib.save(whole, label)
+    return _relative({"image": str(folder / f"images/{case}.nii.gz"), "label": str(label)}, out)
+
+
+def _relative(paths: dict[str, str], out: Path) -> dict[str, str]:
+    return {key: os.path.relpath(path, out) for key, path in paths.items()}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Write a data set as the command line asks."""
+    parser = argparse.ArgumentParser(
+        prog="python -m stseg3d.training.synthesis.dataset", description="A data set for one class of multi-organ label maps."
+    )
+    parser.add_argument("folder", type=Path, help="with classes.json, labels/ and images/")
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--target", required=True, help="name of the class")
+    for name in ("anatomies", "training", "validation"):
+        parser.add_argument(f"--{name}", type=lambda text: text.split(","), default=[], metavar="CASE,CASE")
+    parser.add_argument("--also", type=Path, help="another dataset.json whose training cases are added")
+    options = vars(parser.parse_args(arguments))
+    print(write_dataset(options.pop("folder"), options.pop("out"), **options))
+
+
+if __name__ == "__main__":
+    main()

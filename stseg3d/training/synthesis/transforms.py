@@ -1,0 +1,131 @@
+"""Training cases made of label maps, as MONAI transforms: a body opened once, scanned anew each time it is drawn."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from zlib import crc32
+
+import numpy as np
+from monai.transforms.transform import Randomizable, Transform
+
+from stseg3d.geometry import Grid
+from stseg3d.ops.resample import resample
+from stseg3d.training.samples import Data, OpenCase, OpenCased
+from stseg3d.training.synthesis.anatomy import Anatomy, build_anatomy, random_box
+from stseg3d.training.synthesis.ct import SyntheticCT
+from stseg3d.training.synthesis.deformation import deformed
+from stseg3d.training.synthesis.scan import draw_scan
+from stseg3d.training.synthesis.tissues import tissue_of
+from stseg3d.volumes import CanonicalVolume, open_volume
+
+AXCODES = "RAS"
+
+
+def anatomy_cases(dataset_json: Path | str, bodies: int = 1) -> list[dict[str, Any]]:
+    """Cases without an image that a ``dataset.json`` lists under ``"anatomies"``; none where it lists none.
+
+    An entry is ``{"labels": path, "classes": path of a JSON with a name for each value}``, relative to the file.
+
+    Args:
+        dataset_json: The file.
+        bodies: How many bodies are made of each.
+
+    Returns:
+        Dictionaries with ``id``, ``anatomy`` (the label map's path), ``classes`` (names by value) and ``body`` (its number).
+
+    Raises:
+        FileNotFoundError: If a file does not exist.
+        ValueError: If an entry gives no such paths.
+    """
+    path = Path(dataset_json)
+    entries = json.loads(path.read_text(encoding="utf-8")).get("anatomies", [])
+    cases = []
+    for entry in entries:
+        if not isinstance(entry, dict) or not all(isinstance(entry.get(key), str) for key in ("labels", "classes")):
+            msg = f'{path}: each entry under "anatomies" must give labels and classes as paths, got {entry!r}'
+            raise ValueError(msg)
+        labels, classes = path.parent / entry["labels"], path.parent / entry["classes"]
+        for file in (labels, classes):
+            if not file.is_file():
+                msg = f"{path}: files listed must exist, got none at {file}"
+                raise FileNotFoundError(msg)
+        names = {int(k): str(name) for k, name in json.loads(classes.read_text(encoding="utf-8")).items()}
+        cases += [{"id": f"{labels.name}#{n}", "anatomy": str(labels), "classes": names, "body": n} for n in range(bodies)]
+    return cases
+
+
+class OpenAnatomyd(Transform):
+    """Opens what :func:`anatomy_cases` lists as ``{"case": OpenCase}`` with an :class:`Anatomy` as its image; other cases as ever.
+
+    Body 0 of a label map is the patient's own, the others are deformed, each always in the same way.
+
+    Args:
+        open_case: Opens cases that have an image.
+        target: Name of the class to segment.
+        spacing_mm: Take the label map at about this spacing: the rough network needs no finer one. As it is by default.
+    """
+
+    def __init__(self, open_case: OpenCased, target: str, spacing_mm: float | None = None) -> None:
+        super().__init__()
+        self.open_case, self.target, self.spacing_mm = open_case, target, spacing_mm
+
+    def __call__(self, data: Data) -> dict[Hashable, Any]:
+        """See the class.
+
+        Raises:
+            ValueError: If the label map has a class without a name, or its classes are no small whole numbers.
+        """
+        if "anatomy" not in data:
+            return self.open_case(data)
+        names: Mapping[int, str] = data["classes"]
+        labels, grid = self._labels(str(data["anatomy"]))
+        target = next((k for k, name in names.items() if name == self.target), None)
+        if data["body"]:
+            rng = np.random.default_rng([int(data["body"]), crc32(Path(str(data["anatomy"])).name.encode())])
+            bones = [k for k, name in names.items() if tissue_of(name) == "spongy_bone"]
+            labels, grid = deformed(labels, grid, rng, vessel=target, keep=bones)
+        anatomy = build_anatomy(labels, grid, names, str(data["anatomy"]))
+        truth = (labels == target).astype(np.uint8) if target is not None else np.zeros_like(labels)
+        return {"case": OpenCase(anatomy, truth, str(data["id"]))}
+
+    def _labels(self, path: str) -> tuple[np.ndarray[Any, np.dtype[np.uint8]], Grid]:
+        view = CanonicalVolume(open_volume(path), AXCODES)
+        found = view.read()
+        if found.dtype.kind not in "iu" or found.min() < 0 or found.max() > 250 or len(found) != 1:
+            msg = f"{path}: a label map must have one channel of whole numbers from 0 to 250, got {found.min():g} to {found.max():g}"
+            raise ValueError(msg)
+        shape = view.grid.shape
+        if self.spacing_mm is not None:
+            shape = tuple(min(n, max(round(n * mm / self.spacing_mm), 1)) for n, mm in zip(shape, view.grid.spacing_mm, strict=True))
+        return np.ascontiguousarray(resample(found, shape, "nearest")[0].astype(np.uint8)), view.grid.resized(shape)
+
+
+class RandSyntheticCTd(Randomizable, Transform):
+    """Scans the anatomy of a case: a new :class:`SyntheticCT` each time, seen in part; cases that have an image pass as they are.
+
+    Args:
+        partial: Probability that the scan shows a part of the label map only.
+        least: Least part of each axis that it then shows.
+    """
+
+    def __init__(self, partial: float = 0.0, least: Sequence[float] = (0.4, 0.4, 0.25)) -> None:
+        super().__init__()
+        self.partial, self.least = partial, tuple(least)
+
+    def __call__(self, data: Data) -> dict[Hashable, Any]:
+        """See the class."""
+        case: OpenCase = data["case"]
+        if not isinstance(case.image, Anatomy):
+            return dict(data)
+        rng = np.random.default_rng(self.R.randint(2**31))
+        anatomy, label = case.image, case.label
+        if rng.uniform() < self.partial:
+            # A long scan of narrow width or the other way round: each axis is as likely whole as not.
+            least = np.where(rng.uniform(size=3) < 0.5, self.least, 1.0)
+            box = random_box(rng, label.shape, least)
+            anatomy, label = anatomy.cut(box), label[box.slices]
+        return {**data, "case": replace(case, image=SyntheticCT(anatomy, draw_scan(rng)), label=label)}
