@@ -15,7 +15,10 @@ from stseg3d.training.synthesis.tissues import tissue_of
 from stseg3d.volumes.volume import Array, box_inside
 
 # Ids of what a label map leaves out, above its classes.
-OUTSIDE, INNER, MEDIASTINUM = 253, 254, 255
+TABLE, OUTSIDE, INNER, MEDIASTINUM = 252, 253, 254, 255
+
+# The table that a patient lies on: so far behind the lowest of the back, and so thick.
+TABLE_MM = (4.0, 10.0)
 
 # The surface of a body lies about so far outside what is labelled, and closes gaps up to twice the reach.
 SKIN_MM, REACH_MM = 22.0, 48.0
@@ -34,6 +37,7 @@ class Anatomy:
         grid: Where they lie, axes along the world's (RAS).
         names: Name of each class that may occur.
         name: Where it comes from.
+        target: Class that is to be segmented, if any: whatever else a scan may hide or confuse, it shows this one as it is.
     """
 
     ids: NDArray[np.uint8]
@@ -41,6 +45,7 @@ class Anatomy:
     grid: Grid
     names: Mapping[int, str]
     name: str = "anatomy"
+    target: int | None = None
 
     @property
     def dtype(self) -> np.dtype[np.uint8]:
@@ -61,14 +66,17 @@ class Anatomy:
         return replace(self, ids=self.ids[box.slices], depth_mm=self.depth_mm[box.slices], grid=self.grid.crop(box))
 
 
-def build_anatomy(labels: NDArray[np.uint8], grid: Grid, names: Mapping[int, str], name: str = "anatomy") -> Anatomy:
-    """A body around a label map: a surface, a wall, and an inside.
+def build_anatomy(
+    labels: NDArray[np.uint8], grid: Grid, names: Mapping[int, str], name: str = "anatomy", target: int | None = None
+) -> Anatomy:
+    """A body around a label map: a surface, a wall and an inside; and a table below it, where the image reaches so far.
 
     Args:
-        labels: Classes ``(X, Y, Z)``, 0 where nothing is labelled; values below 253.
+        labels: Classes ``(X, Y, Z)``, 0 where nothing is labelled; values below 252.
         grid: Their grid, axes along the world's (RAS).
         names: Name of each class.
         name: What messages call it.
+        target: Class that is to be segmented, if any.
 
     Returns:
         The anatomy. A label map of zeros gives a body that fills it.
@@ -87,7 +95,17 @@ def build_anatomy(labels: NDArray[np.uint8], grid: Grid, names: Mapping[int, str
     fine_depth = resample(depth[None], grid.shape)[0]
     ids = np.where(labels > 0, labels, np.where(fine_depth > 0, np.uint8(INNER), np.uint8(OUTSIDE)))
     ids[(ids == INNER) & (resample(near[None].astype(np.float32), grid.shape)[0] > 0.5)] = MEDIASTINUM
-    return Anatomy(ids, np.clip(fine_depth, 0, 255).astype(np.uint8), grid, names, name)
+    _lay_on_table(ids, grid)
+    return Anatomy(ids, np.clip(fine_depth, 0, 255).astype(np.uint8), grid, names, name, target)
+
+
+def _lay_on_table(ids: NDArray[np.uint8], grid: Grid) -> None:
+    body = np.flatnonzero((ids != OUTSIDE).any(axis=(0, 2)))
+    if not len(body):
+        return
+    behind, thick = (round(mm / grid.spacing_mm[1]) for mm in TABLE_MM)
+    rows = slice(max(int(body[0]) - behind - max(thick, 1), 0), max(int(body[0]) - behind, 0))
+    ids[:, rows][ids[:, rows] == OUTSIDE] = TABLE
 
 
 def _depth_mm(labelled: NDArray[np.bool_], grid: Grid) -> NDArray[np.float32]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from zlib import crc32
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import ndimage
 
 from stseg3d.geometry import Box, Grid
@@ -61,7 +62,21 @@ class SyntheticCT:
         rng = np.random.default_rng([self.scan.seed, crc32(np.array([*box.start, *box.stop]).tobytes())])
         canvas = Canvas(self.anatomy.cut(around), self.scan, rng)
         paint(canvas)
-        return _scanned(canvas)[box.relative_to(around).slices][None]
+        image = _scanned(canvas)
+        if self.scan.circle:
+            image[_beyond_circle(self.grid, around)] = self.scan.floor_hu
+        return image[box.relative_to(around).slices][None]
+
+
+def _beyond_circle(grid: Grid, box: Box) -> NDArray[np.bool_]:
+    """Columns of a box outside the largest circle that fits into a slice."""
+    away = [
+        (np.arange(*span) + 0.5 - n / 2) * mm
+        for span, n, mm in zip(zip(box.start, box.stop, strict=True), grid.shape, grid.spacing_mm, strict=True)
+    ]
+    radius = min(n * mm for n, mm in zip(grid.shape[:2], grid.spacing_mm, strict=False)) / 2
+    beyond: NDArray[np.bool_] = away[0][:, None] ** 2 + away[1][None, :] ** 2 > radius**2
+    return beyond
 
 
 def _scanned(canvas: Canvas) -> Field:

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from stseg3d.training.synthesis.anatomy import INNER, MEDIASTINUM, Anatomy
+from stseg3d.training.synthesis.anatomy import INNER, MEDIASTINUM, TABLE, Anatomy
 from stseg3d.training.synthesis.fields import Field, smooth_field
 from stseg3d.training.synthesis.scan import Scan
 from stseg3d.training.synthesis.tissues import HOLLOW, TISSUES, tissue_of
@@ -25,7 +25,7 @@ class Canvas:
     """
 
     def __init__(self, anatomy: Anatomy, scan: Scan, rng: np.random.Generator) -> None:
-        self.ids, self.depth_mm, self.spacing_mm = anatomy.ids, anatomy.depth_mm, anatomy.grid.spacing_mm
+        self.ids, self.depth_mm, self.spacing_mm = shown_ids(anatomy, scan), anatomy.depth_mm, anatomy.grid.spacing_mm
         self.scan, self.rng = scan, rng
         self.members: dict[str, list[int]] = {}
         self.named = {name: k for k, name in anatomy.names.items()}
@@ -35,6 +35,9 @@ class Canvas:
             self.members.setdefault(tissue, []).append(k)
             mean[k] = scan.hu[tissue] + (scan.offsets_hu[k] if tissue != "gas" else 0)
             self.uneven_hu[k] = TISSUES[tissue].texture_hu
+        other = [k for k in anatomy.names if k != anatomy.target and int(scan.taken_for[k]) in anatomy.names]
+        mean[other] = mean[scan.taken_for[other]]
+        mean[TABLE] = scan.table_hu
         self.image: Field = mean[self.ids]
 
     def field(self, scale_mm: float) -> Field:
@@ -69,6 +72,14 @@ class Canvas:
         core = ndimage.uniform_filter(mask.astype(np.float32), [max(2 * round(mm / s) + 1, 3) for s in self.spacing_mm], mode="nearest")
         found: Mask = mask & (core < 0.98)
         return found
+
+
+def shown_ids(anatomy: Anatomy, scan: Scan) -> NDArray[np.uint8]:
+    """Ids with the hidden classes gone: the tissue between organs in their place."""
+    shown = np.arange(256, dtype=np.uint8)
+    shown[[k for k in anatomy.names if scan.hidden[k] and k != anatomy.target]] = INNER
+    ids: NDArray[np.uint8] = shown[anatomy.ids]
+    return ids
 
 
 def paint(canvas: Canvas) -> None:

@@ -13,6 +13,9 @@ from stseg3d.training.synthesis.tissues import PHASE_CHANCES, PHASES, TISSUES
 # Fillings of stomach and bowel: mean in HU and how often.
 CONTENTS: tuple[tuple[tuple[float, float], float], ...] = (((-20, 40), 0.55), ((40, 120), 0.15), ((150, 700), 0.15), ((-120, 0), 0.15))
 
+# How many classes a scan hides, or shows as bright as another one.
+HIDDEN, CONFUSED = 0.03, 0.04
+
 
 @dataclass(frozen=True, eq=False)
 class Scan:
@@ -39,6 +42,10 @@ class Scan:
         grain_mm: How far the noise is correlated, in the plane; 0 for white noise.
         floor_hu: Value of what lies outside the body or the scanner's circle.
         shading_hu: Smooth shading over the image.
+        table_hu: Mean of the table.
+        circle: Whether the image ends at the scanner's circle.
+        hidden: Classes that look like the tissue between organs, ``(256,)``: what nobody labelled in other bodies.
+        taken_for: Class that each class looks like, ``(256,)``: itself, but for a few.
     """
 
     seed: int
@@ -61,6 +68,10 @@ class Scan:
     grain_mm: float
     floor_hu: float
     shading_hu: float
+    table_hu: float
+    circle: bool
+    hidden: NDArray[np.bool_]
+    taken_for: NDArray[np.intp]
 
 
 def draw_scan(rng: np.random.Generator) -> Scan:
@@ -93,4 +104,8 @@ def draw_scan(rng: np.random.Generator) -> Scan:
         grain_mm=float(rng.choice([0.0, rng.uniform(0.6, 2.0)])),
         floor_hu=float(rng.choice([-1024, -1024, -1000, -2048, -3024])),
         shading_hu=rng.uniform(0, 12),
+        table_hu=rng.uniform(-700, 60),
+        circle=bool(rng.uniform() < 0.25),
+        hidden=rng.uniform(size=256) < HIDDEN,
+        taken_for=np.where(rng.uniform(size=256) < CONFUSED, rng.integers(1, 120, 256), np.arange(256)),
     )

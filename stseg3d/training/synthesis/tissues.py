@@ -1,13 +1,14 @@
 """How bright tissues are in CT, by phase of the contrast medium, and which tissue each class of a label map is.
 
-Ranges hold the means of patients, not of voxels, and are drawn wider than any one study saw them: a network that has seen too much is
-better prepared than one that has seen too little (Billot et al., *SynthSeg*, Medical Image Analysis 2023, 86:102789). Where they come from:
+Ranges hold the means of patients, not of voxels. They are drawn around what is published and are wider than any one study's, by eye: a
+network that has seen too much is better prepared than one that has seen too little (Billot et al., *SynthSeg*, Medical Image Analysis 2023,
+86:102789). Published are:
 
 * unenhanced organs, muscle, fat and blood: Lamba et al., *CT Hounsfield numbers of soft tissues on unenhanced abdominal CT scans*,
-  AJR 2014, 203:1013-1020, widened by about two of its standard deviations;
+  AJR 2014, 203:1013-1020, https://pmc.ncbi.nlm.nih.gov/articles/PMC5015439, which also says how much two scanners differ;
 * enhanced blood and organs: Bae, *Intravenous contrast medium administration and scan timing at CT*, Radiology 2010, 256:32-61;
 * spongy bone: Pickhardt et al., *Opportunistic screening for osteoporosis using abdominal CT*, Ann Intern Med 2013, 158:588-595;
-* cortical bone, lung, bowel contents: the ranges of radiology textbooks, checked on the scans s0002 and s0003 of TotalSegmentator.
+* cortical bone, lung and bowel contents: textbooks, looked at beside the scans s0002 and s0003 of TotalSegmentator.
 """
 
 from __future__ import annotations
@@ -139,7 +140,7 @@ CLASSES: tuple[tuple[str, str], ...] = (
     ("vertebra|sacrum|rib|sternum|scapula|clavicula|humerus|femur|hip|skull", "spongy_bone"),
     ("gluteus|autochthon|iliopsoas|prostate", "muscle"),
 )
-# Before the others: "gallbladder" is no urinary bladder, and a rib's cartilage no bone.
+# What has a filling.
 HOLLOW = ("stomach", "small_bowel", "duodenum", "colon")
 
 

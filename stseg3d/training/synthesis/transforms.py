@@ -88,7 +88,7 @@ class OpenAnatomyd(Transform):
             rng = np.random.default_rng([int(data["body"]), crc32(Path(str(data["anatomy"])).name.encode())])
             bones = [k for k, name in names.items() if tissue_of(name) == "spongy_bone"]
             labels, grid = deformed(labels, grid, rng, vessel=target, keep=bones)
-        anatomy = build_anatomy(labels, grid, names, str(data["anatomy"]))
+        anatomy = build_anatomy(labels, grid, names, str(data["anatomy"]), target)
         truth = (labels == target).astype(np.uint8) if target is not None else np.zeros_like(labels)
         return {"case": OpenCase(anatomy, truth, str(data["id"]))}
 
