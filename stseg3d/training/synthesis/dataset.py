@@ -1,6 +1,6 @@
 """A data set for one class of multi-organ label maps: some scans, many label maps without a scan, and phantoms.
 
-``python -m stseg3d.training.synthesis.dataset FOLDER OUT --target aorta --anatomies s0001,s0004 --training s0002 --validation s0009``
+``python -m stseg3d.training.synthesis.dataset FOLDER OUT --target aorta --anatomies s0001,s0004:3 --training s0002 --validation s0009``
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ def write_dataset(
     out: Path,
     *,
     target: str,
-    anatomies: Iterable[str],
+    anatomies: Mapping[str, int],
     training: Iterable[str] = (),
     validation: Iterable[str] = (),
     also: Path | None = None,
@@ -34,7 +34,7 @@ def write_dataset(
         folder: With ``classes.json`` (names by value), ``labels/<case>.nii.gz`` of all classes and ``images/<case>.nii.gz``.
         out: Where to write; made if need be. Images and label maps stay where they are.
         target: Name of the class.
-        anatomies: Cases whose label maps are given intensities in training; they need no image.
+        anatomies: Cases whose label maps are given intensities in training, and their weights; they need no image.
         training: Cases with an image to train with.
         validation: Cases with an image to validate with.
         also: Another ``dataset.json``, of phantoms say, whose training cases are added.
@@ -46,7 +46,7 @@ def write_dataset(
         FileNotFoundError: If a file is missing.
         ValueError: If there is no such class, or a case is listed both to train and to validate with.
     """
-    anatomies, training, validation = list(anatomies), list(training), list(validation)
+    training, validation = list(training), list(validation)
     names = {int(k): name for k, name in json.loads((folder / "classes.json").read_text(encoding="utf-8")).items()}
     value = next((k for k, name in names.items() if name == target), None)
     if value is None:
@@ -64,7 +64,8 @@ def write_dataset(
         "training": [_scan(folder, out, case, value) for case in training] + more,
         "validation": [_scan(folder, out, case, value) for case in validation],
         "anatomies": [
-            _relative({"labels": str(folder / f"labels/{case}.nii.gz"), "classes": str(folder / "classes.json")}, out) for case in anatomies
+            {**_relative({"labels": str(folder / f"labels/{case}.nii.gz"), "classes": str(folder / "classes.json")}, out), "weight": weight}
+            for case, weight in anatomies.items()
         ],
     }
     path = out / "dataset.json"
@@ -89,6 +90,11 @@ def _relative(paths: dict[str, str], out: Path) -> dict[str, str]:
     return {key: os.path.relpath(path, out) for key, path in paths.items()}
 
 
+def _weighted(text: str) -> dict[str, int]:
+    """``a,b:3`` as ``{"a": 1, "b": 3}``."""
+    return {case: int(weight or 1) for case, _, weight in (part.partition(":") for part in text.split(","))}
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Write a data set as the command line asks."""
     parser = argparse.ArgumentParser(
@@ -97,7 +103,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("folder", type=Path, help="with classes.json, labels/ and images/")
     parser.add_argument("out", type=Path)
     parser.add_argument("--target", required=True, help="name of the class")
-    for name in ("anatomies", "training", "validation"):
+    parser.add_argument("--anatomies", type=_weighted, default={}, metavar="CASE,CASE:WEIGHT")
+    for name in ("training", "validation"):
         parser.add_argument(f"--{name}", type=lambda text: text.split(","), default=[], metavar="CASE,CASE")
     parser.add_argument("--also", type=Path, help="another dataset.json whose training cases are added")
     options = vars(parser.parse_args(arguments))

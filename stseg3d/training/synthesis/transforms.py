@@ -28,18 +28,18 @@ AXCODES = "RAS"
 def anatomy_cases(dataset_json: Path | str, bodies: int = 1) -> list[dict[str, Any]]:
     """Cases without an image that a ``dataset.json`` lists under ``"anatomies"``; none where it lists none.
 
-    An entry is ``{"labels": path, "classes": path of a JSON with a name for each value}``, relative to the file.
+    An entry is ``{"labels": path, "classes": path of a JSON with a name for each value, "weight": 1}``, paths relative to the file.
 
     Args:
         dataset_json: The file.
-        bodies: How many bodies are made of each.
+        bodies: How many bodies are made of each, times its weight: of a map that shows more than others, more.
 
     Returns:
         Dictionaries with ``id``, ``anatomy`` (the label map's path), ``classes`` (names by value) and ``body`` (its number).
 
     Raises:
         FileNotFoundError: If a file does not exist.
-        ValueError: If an entry gives no such paths.
+        ValueError: If an entry gives no such paths, or its weight is no whole number from 1.
     """
     path = Path(dataset_json)
     entries = json.loads(path.read_text(encoding="utf-8")).get("anatomies", [])
@@ -48,13 +48,17 @@ def anatomy_cases(dataset_json: Path | str, bodies: int = 1) -> list[dict[str, A
         if not isinstance(entry, dict) or not all(isinstance(entry.get(key), str) for key in ("labels", "classes")):
             msg = f'{path}: each entry under "anatomies" must give labels and classes as paths, got {entry!r}'
             raise ValueError(msg)
+        weight = entry.get("weight", 1)
+        if not isinstance(weight, int) or weight < 1:
+            msg = f'{path}: the weight of an entry under "anatomies" must be a whole number from 1, got {weight!r}'
+            raise ValueError(msg)
         labels, classes = path.parent / entry["labels"], path.parent / entry["classes"]
         for file in (labels, classes):
             if not file.is_file():
                 msg = f"{path}: files listed must exist, got none at {file}"
                 raise FileNotFoundError(msg)
         names = {int(k): str(name) for k, name in json.loads(classes.read_text(encoding="utf-8")).items()}
-        cases += [{"id": f"{labels.name}#{n}", "anatomy": str(labels), "classes": names, "body": n} for n in range(bodies)]
+        cases += [{"id": f"{labels.name}#{n}", "anatomy": str(labels), "classes": names, "body": n} for n in range(bodies * weight)]
     return cases
 
 

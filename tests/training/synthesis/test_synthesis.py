@@ -244,7 +244,7 @@ def dataset(tmp_path: Path) -> Path:
     image = np.where(labels == AORTA, 200, 0).astype(np.int16)
     for case in ("b", "c"):
         nib.save(nib.Nifti1Image(image, grid.affine), tmp_path / f"images/{case}.nii.gz")
-    return write_dataset(tmp_path, tmp_path / "out", target="aorta", anatomies=["a"], training=["b"], validation=["c"])
+    return write_dataset(tmp_path, tmp_path / "out", target="aorta", anatomies={"a": 1}, training=["b"], validation=["c"])
 
 
 def test_a_data_set_of_label_maps(dataset: Path) -> None:
@@ -267,9 +267,9 @@ def test_a_data_set_without_label_maps_has_no_anatomies(dataset: Path) -> None:
 
 def test_what_a_data_set_refuses(dataset: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"target must be a class of .*, got 'vena'"):
-        write_dataset(tmp_path, tmp_path / "x", target="vena", anatomies=[])
+        write_dataset(tmp_path, tmp_path / "x", target="vena", anatomies={})
     with pytest.raises(ValueError, match=r"validation must hold no case that is trained with, got \['a'\]"):
-        write_dataset(tmp_path, tmp_path / "x", target="aorta", anatomies=["a"], validation=["a"])
+        write_dataset(tmp_path, tmp_path / "x", target="aorta", anatomies={"a": 1}, validation=["a"])
     content = json.loads(dataset.read_text())
     for entry, error in (({"labels": "x"}, ValueError), ({"labels": "no.nii.gz", "classes": "no.json"}, FileNotFoundError)):
         dataset.write_text(json.dumps(content | {"anatomies": [entry]}))
@@ -278,9 +278,9 @@ def test_what_a_data_set_refuses(dataset: Path, tmp_path: Path) -> None:
 
 
 def test_the_command_writes_one(dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    main([str(tmp_path), str(tmp_path / "out2"), "--target", "liver", "--anatomies", "a,b", "--validation", "c", "--also", str(dataset)])
+    main([str(tmp_path), str(tmp_path / "out2"), "--target", "liver", "--anatomies", "a,b:2", "--validation", "c", "--also", str(dataset)])
     written = Path(capsys.readouterr().out.strip())
-    assert len(anatomy_cases(written)) == 2
+    assert [c["id"] for c in anatomy_cases(written)] == ["a.nii.gz#0", "b.nii.gz#0", "b.nii.gz#1"]
     assert [c.id for c in load_dataset(written).training] == ["b"]
 
 
