@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 import torch
 
-from stseg3d import bundle as bundles
 from stseg3d.bundle import (
     bundle_names,
     find_bundle,
@@ -23,6 +22,7 @@ from stseg3d.bundle import (
     select_device,
     weights_sha256,
 )
+from stseg3d.bundle import lookup as bundles
 
 CONFIG = {
     "bundle_root": ".",
@@ -97,7 +97,7 @@ def test_the_checkout_s_own_bundles_are_the_embedded_ones() -> None:
 
 def test_in_a_wheel_they_lie_inside_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "bundles").mkdir()  # site-packages/bundles, somebody else's
-    monkeypatch.setattr(bundles, "__file__", str(tmp_path / "stseg3d" / "bundle.py"))
+    monkeypatch.setattr(bundles, "__file__", str(tmp_path / "stseg3d" / "bundle" / "lookup.py"))
     assert bundles.embedded_folder() == tmp_path.resolve() / "stseg3d" / "bundles"
 
 

@@ -3,10 +3,11 @@
 Importing it imports neither torch nor MONAI nor an image library; those of MONAI's transforms are in :mod:`stseg3d.volumes.monai_io`.
 """
 
-from stseg3d.volumes.cases import Case, Dataset, case_id, find_cases, load_dataset, output_name
+from stseg3d.volumes.cases import Case, Dataset, case_id, load_dataset, output_name
 from stseg3d.volumes.derived import ColourVolume, StandardizedVolume, network_view
 from stseg3d.volumes.file import FileVolume
-from stseg3d.volumes.open import as_volume, is_volume_file, open_volume
+from stseg3d.volumes.listing import find_cases, list_cases
+from stseg3d.volumes.open import as_volume, is_volume_file, open_label, open_volume
 from stseg3d.volumes.volume import ArrayVolume, CanonicalVolume, Volume
 from stseg3d.volumes.write import ensure_writable, write_labels, write_probabilities
 
@@ -24,8 +25,10 @@ __all__ = [
     "ensure_writable",
     "find_cases",
     "is_volume_file",
+    "list_cases",
     "load_dataset",
     "network_view",
+    "open_label",
     "open_volume",
     "output_name",
     "write_labels",

@@ -1,14 +1,15 @@
-"""Cases and data sets: which files belong together, and what each is called."""
+"""Cases and data sets: which files belong together, and what each is called; :mod:`stseg3d.volumes.listing` finds them."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from stseg3d.volumes.open import DICOM_SUFFIXES, is_volume_file, volume_suffix
+from stseg3d.volumes.names import ensure_file_name
+from stseg3d.volumes.open import volume_suffix
 
 
 @dataclass(frozen=True)
@@ -16,7 +17,7 @@ class Case:
     """One image, perhaps with its label.
 
     Args:
-        id: Name of the case, unique in its batch: the file's name without suffix.
+        id: Name of the case, unique in its batch, of which the names of its outputs are made.
         image: File, or folder of a DICOM series.
         label: File with the ground truth.
     """
@@ -57,30 +58,12 @@ def case_id(path: Path | str) -> str:
 
 
 def output_name(case: str, suffix: str = "seg") -> str:
-    """File name of a case's output, ``<case>_<suffix>.nii.gz``."""
-    return f"{case}_{suffix}.nii.gz"
-
-
-def find_cases(inputs: Iterable[Path | str], *, skip_outputs: bool = False) -> list[Case]:
-    """Cases at the given paths, each with a name of its own.
-
-    Args:
-        inputs: Files, DICOM series folders, and folders of such files or of such folders (not searched any deeper), taken in order of
-            name.
-        skip_outputs: Leave out what ``stseg3d segment`` wrote into a folder: ``<case>_seg.*`` with ``<case>_seg.json`` beside it.
+    """File name of a case's output, ``<case>_<suffix>.nii.gz``.
 
     Raises:
-        FileNotFoundError: If a path does not exist.
-        ValueError: If a folder holds no volume, a file is not one, or two cases have one name.
+        ValueError: If the case's name would lead out of a folder, see :func:`stseg3d.volumes.names.ensure_file_name`.
     """
-    cases: dict[str, Case] = {}
-    for image in (image for source in inputs for image in _images_at(Path(source), skip_outputs=skip_outputs)):
-        case = Case(case_id(image), image)
-        if case.id in cases:
-            msg = f"{image}: case name must be unique, got {case.id!r} twice, also from {cases[case.id].image}"
-            raise ValueError(msg)
-        cases[case.id] = case
-    return list(cases.values())
+    return f"{ensure_file_name(case)}_{suffix}.nii.gz"
 
 
 def load_dataset(path: Path | str) -> Dataset:
@@ -102,7 +85,7 @@ def load_dataset(path: Path | str) -> Dataset:
         raise FileNotFoundError(msg)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         msg = f"{path}: file must be JSON, got: {error}"
         raise ValueError(msg) from error
     if not isinstance(content, dict) or not content.get("training"):
@@ -114,43 +97,10 @@ def load_dataset(path: Path | str) -> Dataset:
     return Dataset(str(content.get("name", path.parent.name)), _label_names(content.get("labels", {}), path), **lists)
 
 
-def _images_at(path: Path, *, skip_outputs: bool) -> list[Path]:
-    if not path.exists():
-        msg = f"{path}: file or folder must exist, got none"
-        raise FileNotFoundError(msg)
-    if not path.is_dir():
-        if not is_volume_file(path):
-            msg = f"{path}: file must be a volume, such as .nii.gz, got {path.suffix or 'no suffix'!r}"
-            raise ValueError(msg)
-        return [path]
-    files = sorted(p for p in path.iterdir() if p.is_file() and not p.name.startswith("."))
-    volumes = [p for p in files if is_volume_file(p) and volume_suffix(p).lower() not in DICOM_SUFFIXES]
-    volumes = [p for p in volumes if not (skip_outputs and _is_output(p))]
-    if volumes:
-        return volumes
-    if any(is_dicom(p) for p in files):
-        return [path]
-    series = [d for d in sorted(path.iterdir()) if d.is_dir() and any(is_dicom(p) for p in sorted(d.iterdir()) if p.is_file())]
-    if series:
-        return series
-    msg = f"{path}: folder must hold volumes, such as .nii.gz, or DICOM series, got {len(files)} other files"
-    raise ValueError(msg)
-
-
-def _is_output(path: Path) -> bool:
-    name = case_id(path)
-    return name.endswith("_seg") and path.with_name(f"{name}.json").is_file()
-
-
-def is_dicom(path: Path) -> bool:
-    """Whether the file's name or first bytes are those of DICOM."""
-    if volume_suffix(path).lower() in DICOM_SUFFIXES:
-        return True
-    with path.open("rb") as file:
-        return file.read(132)[128:] == b"DICM"
-
-
 def _listed(entries: Any, key: str, path: Path) -> list[Case]:
+    if not isinstance(entries, list):
+        msg = f"{path}: {key!r} must be a list of cases, got {type(entries).__name__}"
+        raise ValueError(msg)
     cases = []
     for entry in entries:
         found = {"image": entry} if isinstance(entry, str) and key == "test" else entry

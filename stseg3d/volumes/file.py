@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 
 from stseg3d.geometry import Box, Grid
 from stseg3d.volumes.volume import Array, box_inside, voxel_dtype
+
+# Reads of less are not worth asking the system how much memory is free.
+LARGE_BYTES = 1 << 28
 
 
 class FileVolume:
@@ -25,6 +28,7 @@ class FileVolume:
         load: Gives all voxels as stored, of shape ``(C, *grid.shape)``; a memory map makes every read touch only its own region.
         slope_inter: What turns a stored value into the true one: ``value * slope + inter``.
         header: The NIfTI header, for what :func:`stseg3d.volumes.write_labels` keeps of it.
+        about: What else is to be remembered of where it comes from, as JSON has it.
 
     Raises:
         ValueError: If the voxels are not numbers.
@@ -40,12 +44,14 @@ class FileVolume:
         load: Callable[[], Array],
         slope_inter: tuple[float, float] = (1.0, 0.0),
         header: Any = None,
+        about: Mapping[str, Any] | None = None,
     ) -> None:
         self.path = path
         self.name = str(path)
         self.grid = grid
         self.channels = channels
         self.header = header
+        self.about = dict(about or {})
         self.dtype = scaled_dtype(voxel_dtype(stored, self.name), slope_inter)
         self._slope_inter = slope_inter
         self._load = load
@@ -61,6 +67,9 @@ class FileVolume:
         The voxels of a compressed file are kept from the first box on; one read of everything is handed over and not kept.
         """
         box = box_inside(self.grid, box, self.name)
+        n_bytes = box.voxels * self.channels * self.dtype.itemsize
+        if n_bytes > LARGE_BYTES:  # a memory map may be larger than memory
+            check_memory(self.path, n_bytes)
         array = self._load() if self._array is None else self._array
         if box == self.grid.box and self._array is None and array.flags.writeable:
             return self._true_values(array, copy=False)
@@ -120,6 +129,24 @@ def check_memory(path: Path, n_bytes: int) -> None:
     free = available_bytes()
     if free is not None and n_bytes > free:
         msg = f"{path}: voxels must fit into the free memory of {free / 2**30:.1f} GiB, got {n_bytes / 2**30:.1f} GiB"
+        raise ValueError(msg)
+
+
+def check_capacity(path: Path, needed: int, held: int, ratio: int = 1) -> None:
+    """Refuse a file that cannot hold what its header asks for, before anything is allocated.
+
+    Args:
+        path: The file.
+        needed: Bytes that its header asks for.
+        held: Bytes that there are.
+        ratio: What a byte may unpack to.
+
+    Raises:
+        ValueError: If it cannot.
+    """
+    if needed > held * ratio:
+        most = f" compressed, at most {held * ratio}" if ratio > 1 else ""
+        msg = f"{path}: file must hold the {needed} bytes its header asks for, got {held}{most}"
         raise ValueError(msg)
 
 

@@ -1,6 +1,7 @@
 """Reading and writing as MONAI dictionary transforms, for bundles.
 
-MONAI Label and MONAI Deploy drop transforms whose class names contain ``LoadImage`` and ``SaveImage`` and do their own reading and writing.
+MONAI Label and MONAI Deploy do their own writing, and Deploy its own reading: Deploy drops transforms whose class names contain
+``LoadImage`` or ``SaveImage``, Label those that are of MONAI's class ``SaveImaged``.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
-from monai.transforms import MapTransform
+from monai.transforms import MapTransform, SaveImaged
 
 from stseg3d.volumes.cases import case_id, output_name
 from stseg3d.volumes.open import as_volume, open_volume
@@ -58,7 +59,7 @@ class LoadImageVolumed(MapTransform):
         return MetaTensor(tensor, affine=affine, meta=meta)
 
 
-class SaveImageLabelsd(MapTransform):
+class SaveImageLabelsd(SaveImaged):
     """Writes label maps on the exact grid of the image they belong to, as ``<case>_<suffix>.nii.gz``.
 
     A ``MetaTensor`` of several channels of real numbers, ``(K, *S)``, is written as probabilities, in 4 dimensions.
@@ -71,7 +72,7 @@ class SaveImageLabelsd(MapTransform):
     """
 
     def __init__(self, keys: KeysCollection, output_dir: str | Path, suffix: str = "seg", allow_missing_keys: bool = False) -> None:
-        super().__init__(keys, allow_missing_keys)
+        MapTransform.__init__(self, keys, allow_missing_keys)  # none of MONAI's own writing
         self.output_dir = Path(output_dir)
         self.suffix = suffix
 

@@ -9,15 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stseg3d.geometry import Grid
-from stseg3d.volumes.dicom import open_series
+from stseg3d.volumes.dicom import open_dicom, open_series
+from stseg3d.volumes.dicom.headers import DICOM_SUFFIXES
 from stseg3d.volumes.nifti import open_nifti
 from stseg3d.volumes.picture import open_picture
+from stseg3d.volumes.segmentation import SEGMENTATION_SUFFIXES, open_segmentation, paste_onto
 from stseg3d.volumes.sitk import open_sitk, volume_of_sitk
 from stseg3d.volumes.volume import LPS_RAS, Array, ArrayVolume, Volume
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
-SITK_SUFFIXES = (".nrrd", ".nhdr", ".mha", ".mhd")
-DICOM_SUFFIXES = (".dcm", ".ima")
+SITK_SUFFIXES = (*SEGMENTATION_SUFFIXES, ".nrrd", ".nhdr", ".mha", ".mhd")
 PICTURE_SUFFIXES = (".png", ".tif", ".tiff", ".jpg", ".jpeg")
 SUFFIXES = NIFTI_SUFFIXES + SITK_SUFFIXES + DICOM_SUFFIXES + PICTURE_SUFFIXES
 
@@ -40,7 +41,7 @@ def open_volume(source: object, *, channels_last: bool = False, series: str | No
     Args:
         source: A NIfTI, NRRD, MetaImage, DICOM or picture file, the folder of a DICOM series, or an object.
         channels_last: Whether the fourth dimension of a file counts channels; without it such a file is refused.
-        series: Which DICOM series of a folder that holds several: its UID.
+        series: Which DICOM series of a folder that holds several: its UID, the beginning of one, or its description.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -52,17 +53,49 @@ def open_volume(source: object, *, channels_last: bool = False, series: str | No
     if path.is_dir():
         return open_series(path, series=series)
     if not path.exists():
-        msg = f"{path}: file must exist, got none"
+        msg = f"{path}: file must exist, got {'a link that leads nowhere' if path.is_symlink() else 'none'}"
         raise FileNotFoundError(msg)
-    suffix = volume_suffix(path).lower()
+    if series is not None:
+        msg = f"{path}: series must be left out for what is no folder of DICOM files, got {series!r}"
+        raise ValueError(msg)
+    return _open_file(path, volume_suffix(path).lower(), channels_last=channels_last)
+
+
+def _open_file(path: Path, suffix: str, *, channels_last: bool) -> Volume:
     if suffix in NIFTI_SUFFIXES:
         return open_nifti(path, channels_last=channels_last)
     if suffix in PICTURE_SUFFIXES:
         return open_picture(path)
+    if suffix in SEGMENTATION_SUFFIXES:
+        return open_segmentation(path)
+    if suffix in DICOM_SUFFIXES:
+        return open_dicom(path)
     if suffix:
         return open_sitk(path, channels_last=channels_last)
     msg = f"{path}: file type must be one of {', '.join(SUFFIXES)}, got {path.suffix or 'none'!r}"
     raise ValueError(msg)
+
+
+def open_label(source: object, grid: Grid, *, foreground: bool = False) -> Volume:
+    """Label map of an image: as :func:`open_volume`, and a segmentation of 3D Slicer on all of the image's grid, though saved cropped.
+
+    Args:
+        source: As there.
+        grid: Of the image.
+        foreground: Whether all that counts is what is above 0: then the segments of one file may overlap.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is not one of a volume, or broken; if a segmentation lies on other voxels than the image.
+    """
+    if not isinstance(source, (str, Path)) or not is_segmentation(source):
+        return open_volume(source)
+    return paste_onto(open_segmentation(Path(source), foreground=foreground), grid)
+
+
+def is_segmentation(path: Path | str) -> bool:
+    """Whether the file exists and its name is that of a segmentation of 3D Slicer, ``ct.seg.nrrd``."""
+    return volume_suffix(Path(path)).lower() in SEGMENTATION_SUFFIXES and Path(path).is_file()
 
 
 def as_volume(image: Any, *, channel_first: bool | None = None) -> Volume:

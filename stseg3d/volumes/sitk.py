@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from functools import partial
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from stseg3d.geometry import Grid
-from stseg3d.volumes.file import FileVolume, check_memory, grid_of_file
+from stseg3d.volumes.file import FileVolume, check_capacity, check_memory, grid_of_file
+from stseg3d.volumes.text_headers import check_header
 from stseg3d.volumes.volume import LPS_RAS, Array, ArrayVolume
+
+DIMENSIONS = range(2, 6)
+PICTURES = (".png", ".tif", ".tiff", ".jpg", ".jpeg")
+# Deflate, of NRRD, MetaImage and PNG, unpacks a byte to 1032 at most; LZW, of TIFF, and JPEG to about 1400 (4095 values in 12 bits by 2).
+MAX_UNPACKED = 2048
 
 
 def open_sitk(path: Path, *, channels_last: bool = False) -> FileVolume:
@@ -54,17 +61,35 @@ def image_reader(path: Path) -> Any:
     """SimpleITK's reader of the file, its header read.
 
     Raises:
-        ValueError: If it cannot be read.
+        ValueError: If it cannot be read, or the file cannot hold what its header asks for.
     """
     import SimpleITK
 
+    held = check_header(path)
     reader = SimpleITK.ImageFileReader()
     reader.SetFileName(str(path))
     try:
         reader.ReadImageInformation()
     except RuntimeError as error:
         raise ValueError(unsound(path, error)) from error
+    size = reader.GetSize()
+    if len(size) not in DIMENSIONS or min(size) < 1:
+        msg = f"{path}: file must have {DIMENSIONS[0]} to {DIMENSIONS[-1]} axes of at least one voxel, got {tuple(size)}"
+        raise ValueError(msg)
+    needed = prod(size) * reader.GetNumberOfComponents() * _component_bytes(reader.GetPixelID())
+    if held:
+        check_capacity(path, needed, held.n_bytes, MAX_UNPACKED if held.packed else 1)
+    elif path.suffix.lower() in PICTURES:
+        check_capacity(path, needed, path.stat().st_size, MAX_UNPACKED)
     return reader
+
+
+def _component_bytes(pixel_id: int) -> int:
+    """Bytes of one number of a pixel type; 1 where the type is none that we read."""
+    try:
+        return stored_dtype(pixel_id, Path()).itemsize
+    except ValueError:
+        return 1
 
 
 def unsound(path: Path, error: RuntimeError) -> str:

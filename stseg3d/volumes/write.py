@@ -112,6 +112,9 @@ def renamed(path: Path) -> Iterator[Path]:
         msg = f"{path}: output folder must exist, got none"
         raise FileNotFoundError(msg)
     temporary = path.with_name(f".{os.getpid()}.{path.name}")
+    # A file of our own: whatever lies there, such as a link into another folder, is removed and not written through.
+    temporary.unlink(missing_ok=True)
+    os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     try:
         yield temporary
         os.replace(temporary, path)

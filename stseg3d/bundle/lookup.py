@@ -1,0 +1,80 @@
+"""Bundles found by name or path, with the standard library only, so that ``stseg3d --help`` can name the embedded ones."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+INFERENCE = Path("configs", "inference.json")
+METADATA = Path("configs", "metadata.json")
+WEIGHTS = Path("models", "model.pt")
+# MONAI Label reads the kind of task from the name, so every embedded bundle ends on it; a user need not type it.
+NAME_SUFFIX = "_segmentation"
+
+
+def embedded_folder() -> Path:
+    """Folder of the bundles that come with the package: inside it in a wheel, beside it in a checkout."""
+    package = Path(__file__).resolve().parents[1]
+    checkout = package.parent
+    # The pyproject.toml tells a checkout from a site-packages that happens to have a folder of this name.
+    return checkout / "bundles" if (checkout / "pyproject.toml").is_file() else package / "bundles"
+
+
+def bundle_names() -> list[str]:
+    """Names of the bundles that come with the package, sorted; empty if there are none."""
+    return sorted(path.parents[1].name for path in embedded_folder().glob(f"*/{INFERENCE.as_posix()}"))
+
+
+def find_bundle(name_or_path: str | Path) -> Path:
+    """Absolute path of a bundle.
+
+    Args:
+        name_or_path: Folder that holds ``configs/inference.json``, or the name of an embedded bundle, with or without ``_segmentation``.
+
+    Raises:
+        FileNotFoundError: If it is neither; the message names the embedded bundles.
+    """
+    folder = Path(name_or_path).expanduser()
+    if (folder / INFERENCE).is_file():
+        return folder.resolve()
+    names = bundle_names()
+    for name in (str(name_or_path), f"{name_or_path}{NAME_SUFFIX}"):
+        if name in names:
+            return embedded_folder() / name
+    embedded = f"the name of an embedded one ({', '.join(names) or 'there is none'})"
+    what = "is a folder without it" if folder.is_dir() else "does not exist"
+    msg = f"bundle must be a folder with {INFERENCE.as_posix()} or {embedded}; {str(name_or_path)!r} {what}"
+    raise FileNotFoundError(msg)
+
+
+def read_metadata(bundle: Path) -> dict[str, Any]:
+    """Content of the bundle's ``configs/metadata.json``.
+
+    Raises:
+        FileNotFoundError: If the bundle has none.
+        ValueError: If it is not a JSON object.
+    """
+    path = bundle / METADATA
+    if not path.is_file():
+        msg = f"bundle {bundle} must hold {METADATA.as_posix()}, which is missing"
+        raise FileNotFoundError(msg)
+    try:
+        metadata = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        msg = f"{path} must be JSON: {error}"
+        raise ValueError(msg) from error
+    if not isinstance(metadata, dict):
+        msg = f"{path} must hold a JSON object, got {type(metadata).__name__}"
+        raise ValueError(msg)
+    return metadata
+
+
+def weights_sha256(bundle: Path) -> str:
+    """SHA-256 of ``models/model.pt``, in hexadecimal; empty if the bundle has no weights."""
+    path = bundle / WEIGHTS
+    if not path.is_file():
+        return ""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,35 @@
+"""Names of output files: they stay in their folder."""
+
+from __future__ import annotations
+
+import re
+
+# Windows keeps these for devices, with any suffix: https://learn.microsoft.com/windows/win32/fileio/naming-a-file
+RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE | re.DOTALL)
+FORBIDDEN = re.compile(r"[/\\\x00-\x1f\x7f]")
+# File systems take 255 bytes; the rest is for `_seg.nii.gz` and what temporary names add.
+MAX_NAME_BYTES = 220
+
+
+def ensure_file_name(name: str) -> str:
+    """The name of a case, once files named after it are known to stay in their folder: no path, not hidden, no option, no device.
+
+    Args:
+        name: Such as ``patient_7``.
+
+    Raises:
+        ValueError: If it is none.
+    """
+    found = FORBIDDEN.search(name)
+    if found:
+        why = f"without {found[0]!r}"
+    elif not name or name[0] in ".-":
+        why = "of at least one letter, and begin with neither '.' nor '-'"
+    elif RESERVED.fullmatch(name):
+        why = "that is no device of Windows"
+    elif len(name.encode(errors="surrogatepass")) > MAX_NAME_BYTES:
+        why = f"of at most {MAX_NAME_BYTES} bytes"
+    else:
+        return name
+    msg = f"case must have a name {why}, for its files to stay in their folder, got {name[:100]!r}"
+    raise ValueError(msg)
