@@ -43,7 +43,7 @@ def is_one_sentence(text: str, *parts: str) -> bool:
 # --- help --------------------------------------------------------------------
 
 
-COMMANDS = ("segment", "train", "calibrate", "evaluate", "compare", "demo")
+COMMANDS = ("segment", "train", "calibrate", "evaluate", "compare", "report", "demo")
 
 
 @pytest.mark.parametrize("arguments", [["--help"], *([command, "--help"] for command in COMMANDS)])
@@ -76,6 +76,8 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["segment", "x.nii", "-o", "out"], "required: --bundle"),
         (["segment", "x.nii", "--bundle", "b", "-o", "out", "--device", "gpu"], "must be auto, cpu, cuda or cuda:N, got 'gpu'"),
         (["segment", "x.nii", "--bundle", "b", "-o", "out", "--batch-size", "0"], "must be a whole number above 0, got '0'"),
+        (["segment", "x.nii", "--bundle", "b", "-o", "out", "--jobs", "0"], "must be a whole number above 0, got '0'"),
+        (["segment", "x.nii", "--bundle", "b", "-o", "out", "--time-limit", "0"], "must be a time such as 90s, 30min or 2h, got '0s'"),
         (["segment", "x.nii", "--bundle", "b", "-o", "out", "--rough"], "unrecognized arguments: --rough"),  # no guessing of half a flag
         (["train", "b", "--data", "d", "--budget", "30"], "must be a time such as 90s, 30min or 2h, got '30'"),
         (["compare", "b"], "required: --data"),
@@ -99,6 +101,9 @@ def test_budgets_are_read(text: str, seconds: float) -> None:
 # --- segment -----------------------------------------------------------------
 
 
+BESIDE = [".claims", "outcomes.jsonl", "summary.csv"]
+
+
 class FakeSegmenter:
     """Writes an empty file a case; stumbles over cases named so."""
 
@@ -108,23 +113,24 @@ class FakeSegmenter:
     def __init__(self, bundle: Path, **arguments: Any) -> None:
         self.made.append({"bundle": bundle, **arguments})
 
-    def segment(self, case: Any, output_dir: Path, *, mask: Path | None = None, boxes: Path | None = None) -> SimpleNamespace:
+    def segment(
+        self, case: Any, output_dir: Path, *, mask: Path | None, boxes: Path | None, keep_rough: bool = False, **_: Any
+    ) -> SimpleNamespace:
         if case.id in self.failures:
             raise self.failures[case.id]
-        self.made[0].setdefault("cases", []).append((case.id, mask, boxes))
+        self.made[0].setdefault("cases", []).append((case.id, mask, boxes, keep_rough))
         output = output_dir / f"{case.id}_seg.nii.gz"
         output.touch()
+        output.with_name(f"{case.id}_seg.json").touch()
         if case.id == "empty":
             logging.getLogger("stseg3d.inference").warning("%s: nothing found\nhere", case.id)
-        return SimpleNamespace(case_id=case.id, output=output)
+        return SimpleNamespace(case_id=case.id, output=output, provenance={"seconds": {}, "warnings": []})
 
 
 @pytest.fixture
 def segmenter(monkeypatch: pytest.MonkeyPatch) -> type[FakeSegmenter]:
-    module = ModuleType("stseg3d.inference.segment")
     fake = type("Segmenter", (FakeSegmenter,), {"made": [], "failures": {}})
-    module.Segmenter = fake  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "stseg3d.inference.segment", module)
+    monkeypatch.setattr("stseg3d.batch.work.Segmenter", fake)
     return fake
 
 
@@ -155,12 +161,13 @@ def test_segment_takes_files_and_folders_and_prints_what_it_wrote(
     printed = capsys.readouterr()
     assert printed.out.splitlines() == [str(out / f"{name}_seg.nii.gz") for name in ("c", "a", "b", "empty")]
     assert printed.err == "stseg3d: empty: nothing found here\n"
-    assert segmenter.made[0] | {"cases": 0} == {"bundle": bundle, "device": "auto", "output": None, "cases": 0}
+    asked = {"bundle": bundle, "device": "auto", "output": None, "rough_only": False, "overrides": {}, "trust": False}
+    assert segmenter.made[0] | {"cases": 0} == asked | {"cases": 0}
 
 
 def test_segment_passes_its_choices_on(segmenter: type[FakeSegmenter], bundle: Path, scans: Path, tmp_path: Path) -> None:
     chosen = ["--device", "cpu", "--output", "instances", "--rough-only", "--batch-size", "2", "--mask", "m.nii", "--boxes", "b.json"]
-    assert segment(scans / "a.nii.gz", "--bundle", bundle, "-o", tmp_path / "out", *chosen) == 0
+    assert segment(scans / "a.nii.gz", "--bundle", bundle, "-o", tmp_path / "out", *chosen, "--keep-rough", "--trust") == 0
     assert segmenter.made == [
         {
             "bundle": bundle,
@@ -168,7 +175,8 @@ def test_segment_passes_its_choices_on(segmenter: type[FakeSegmenter], bundle: P
             "output": "instances",
             "rough_only": True,
             "overrides": {"displayable_configs#batch_size": 2},
-            "cases": [("a", Path("m.nii"), Path("b.json"))],
+            "trust": True,
+            "cases": [("a", Path("m.nii"), Path("b.json"), True)],
         }
     ]
 
@@ -193,7 +201,7 @@ def test_a_single_failing_case(
     assert segment(scans / "a.nii.gz", "--bundle", bundle, "-o", scans.parent / "out") == status
     printed = capsys.readouterr()
     assert (printed.out, printed.err) == ("", said)
-    assert not (scans.parent / "out").exists()
+    assert sorted(p.name for p in (scans.parent / "out").iterdir()) == BESIDE
 
 
 def test_a_failing_case_never_stops_the_batch(
@@ -201,7 +209,7 @@ def test_a_failing_case_never_stops_the_batch(
 ) -> None:
     segmenter.failures["a"] = ValueError("a is bad")
     assert segment(tmp_path / "missing.nii", scans, "--bundle", bundle, "-o", tmp_path / "out") == 1
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["b_seg.nii.gz", "empty_seg.nii.gz"]
+    assert sorted(p.name for p in (tmp_path / "out").glob("*.nii.gz")) == ["b_seg.nii.gz", "empty_seg.nii.gz"]
     said = capsys.readouterr().err
     assert said.count("stseg3d: error: ") == 2
     assert "missing.nii" in said
@@ -248,6 +256,61 @@ def test_outputs_are_replaced_only_when_asked(
     assert (tmp_path / "out" / "a_seg.nii.gz").read_text() == "yesterday's"
     assert segment(scans, *arguments[1:]) == 1  # the others were done
     assert segment(*arguments, "--overwrite") == 0
+    assert capsys.readouterr().out.splitlines()[-1] == str(tmp_path / "out" / "a_seg.nii.gz")
+
+
+def test_the_same_command_again_skips_what_is_done(
+    segmenter: type[FakeSegmenter], bundle: Path, scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = (scans, "--bundle", bundle, "-o", tmp_path / "out")
+    assert segment(*arguments) == 0
+    capsys.readouterr()
+    assert segment(*arguments) == 0
+    printed = capsys.readouterr()
+    assert (printed.out, printed.err) == ("", "stseg3d: 3 of 3 cases were done before and are skipped\n")
+    assert len(segmenter.made) == 1
+
+
+def test_an_output_folder_among_the_scans_is_no_input(segmenter: type[FakeSegmenter], bundle: Path, scans: Path) -> None:
+    for _ in range(2):
+        assert segment(scans, "--bundle", bundle, "-o", scans / "out") == 0
+    assert [name for name, *_ in segmenter.made[0]["cases"]] == ["a", "b", "empty"]
+
+
+@pytest.mark.parametrize(
+    ("options", "jobs", "limit", "threads"),
+    [
+        (["--jobs", "2", "--threads", "5"], 2, None, 2),
+        (["--jobs", "9", "--threads", "2"], 3, None, 1),  # no more than cases
+        (["--jobs", "1"], 1, None, None),
+        (["--time-limit", "90"], 1, 90.0, None),
+        (["--time-limit", "1.5min", "--jobs", "2", "--threads", "1"], 2, 90.0, 1),
+    ],
+)
+def test_jobs_and_a_time_limit_ask_for_processes(
+    options: list[str],
+    jobs: int,
+    limit: float | None,
+    threads: int | None,
+    bundle: Path,
+    scans: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    calls: list[Any] = []
+
+    def processes(settings: Any, jobs: int, *, time_limit_s: float | None) -> str:
+        calls.append((jobs, time_limit_s, settings.threads))
+        return "processes"
+
+    def run_batch(cases: Any, settings: Any, runner: str, **_: Any) -> SimpleNamespace:
+        assert runner == "processes"
+        return SimpleNamespace(done={"a"}, skipped=0, failed=[])
+
+    monkeypatch.setattr("stseg3d.batch.Processes", processes)
+    monkeypatch.setattr("stseg3d.batch.run_batch", run_batch)
+    assert segment(scans, "--bundle", bundle, "-o", tmp_path / "out", *options) == 0
+    assert calls == [(jobs, limit, threads)]
 
 
 @pytest.mark.parametrize("flag", ["--mask", "--boxes"])
@@ -258,12 +321,23 @@ def test_mask_and_boxes_are_for_one_case(
     assert is_one_sentence(capsys.readouterr().err, "--mask and --boxes are for one case, got 3")
 
 
-def test_two_cases_of_one_name_are_refused(
+def test_two_cases_of_one_name_are_told_apart_by_their_folders(
     segmenter: type[FakeSegmenter], bundle: Path, scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    twin = save(tmp_path / "other" / "a.nii", block(2))
-    assert segment(scans, twin, "--bundle", bundle, "-o", tmp_path / "out") == 2
-    assert is_one_sentence(capsys.readouterr().err, "'a'")
+    twin = save(tmp_path / "other" / "a.nii.gz", block(2))
+    assert segment(scans, twin, "--bundle", bundle, "-o", tmp_path / "out") == 0
+    assert [Path(line).name for line in capsys.readouterr().out.splitlines()] == [
+        f"{name}_seg.nii.gz" for name in ("scans__a", "b", "empty", "other__a")
+    ]
+
+
+def test_two_cases_that_must_have_one_name_are_refused(
+    segmenter: type[FakeSegmenter], bundle: Path, scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save(scans / "a.nii", block(2))
+    assert segment(scans, "--bundle", bundle, "-o", tmp_path / "out") == 2
+    assert is_one_sentence(capsys.readouterr().err, "case name must be unique, got 'a' twice")
+    assert not (tmp_path / "out").exists()
 
 
 def test_traceback_only_when_asked(
@@ -361,8 +435,8 @@ def test_the_commands_call_what_is_there() -> None:
     from stseg3d.inference.segment import Segmenter
     from stseg3d.training.run import train_bundle
 
-    inspect.signature(Segmenter).bind("bundle", device="cpu", output=None, rough_only=True, overrides={})
-    inspect.signature(Segmenter.segment).bind(None, "case", "out", mask=None, boxes=None)
+    inspect.signature(Segmenter).bind("bundle", device="cpu", output=None, rough_only=True, overrides={}, trust=False)
+    inspect.signature(Segmenter.segment).bind(None, "case", "out", mask=None, boxes=None, keep_rough=False)
     inspect.signature(compare).bind("b", "d", "out", **dict.fromkeys(COMPARE_OPTIONS), overrides={})
     inspect.signature(train_bundle).bind("b", "d", stage="all", device="cpu", epochs=1, budget_s=1.0, seed=0, weights="w")
 

@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 from stseg3d.cli.terminal import BAD
 
+TRAINING = (("inference.json",), ("train.json",), ("train.json", "train_rough.json"))  # what `train` and `compare` run
 SECONDS = {"s": 1, "min": 60, "h": 3600}
 PARTS = ("training", "validation", "test")
 Command = tuple[argparse.ArgumentParser, Callable[[argparse.Namespace], int]]
@@ -34,6 +35,28 @@ def add_machine(command: argparse.ArgumentParser) -> None:
     command.add_argument("--threads", type=positive, metavar="N", help="CPU threads (default: all cores)")
 
 
+def add_trust(command: argparse.ArgumentParser) -> None:
+    """Whether a bundle may call anything: ``--trust``."""
+    command.add_argument(
+        "--trust", action="store_true", help="run the bundle whatever its configs call, as you would a program from where it came"
+    )
+
+
+def ensure_trusted(args: argparse.Namespace, bundle: Path, *configs: tuple[str, ...]) -> None:
+    """Refuse a bundle that calls anything outside the allow-list, unless ``--trust`` was given.
+
+    Args:
+        args: Of the command.
+        bundle: Folder of the bundle.
+        configs: Names of files that the command lays over each other; those that the bundle lacks are left out.
+    """
+    from stseg3d.bundle import ensure_trusted_bundle
+
+    for names in () if args.trust else configs:
+        if all((bundle / "configs" / name).is_file() for name in names):
+            ensure_trusted_bundle(bundle, *names)
+
+
 def set_threads(threads: int | None) -> None:
     """Let torch and ITK use so many threads; None leaves it to them."""
     if threads is None:
@@ -42,6 +65,11 @@ def set_threads(threads: int | None) -> None:
     import torch
 
     torch.set_num_threads(threads)
+
+
+def cores() -> int:
+    """Number of processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def ensure_own(given: str, bundle: Path, verb: str) -> None:

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from stseg3d.cli.arguments import PARTS, Command, add_machine, ensure_own, numbers, set_threads, share
+from stseg3d.cli.arguments import PARTS, Command, add_machine, add_trust, ensure_own, numbers, set_threads, share
 from stseg3d.cli.tables import ensure_table, write_table
 from stseg3d.cli.terminal import DONE, progress
 
@@ -26,6 +26,7 @@ def add_calibrate(commands: Any) -> Command:
     )
     command.add_argument("-o", dest="output", type=Path, metavar="OUT", help="write the table to a .csv or .json, too")
     command.add_argument("--write", action="store_true", help="put what was chosen into the bundle's inference.json and train.json")
+    add_trust(command)
     add_machine(command)
     return command, _calibrate
 
@@ -41,7 +42,7 @@ def _calibrate(args: argparse.Namespace) -> int:
     set_threads(args.threads)
     cases = labelled_cases(args.data, args.part)
     chain = {name: getattr(args, name) for name in ("thresholds", "margins") if getattr(args, name) is not None}
-    calibrator = Calibrator(bundle, args.device, **chain)
+    calibrator = Calibrator(bundle, args.device, trust=args.trust, **chain)
     found = Calibration.of(calibrator, [calibrator.measure(case) for case in progress(cases, "cases")], args.part, args.coverage)
     print(found.table(), *found.sentences(), sep="\n")
     if args.output:

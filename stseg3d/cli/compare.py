@@ -7,7 +7,19 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from stseg3d.cli.arguments import PARTS, Command, add_machine, positive, seconds, set_threads, setting, sizes
+from stseg3d.cli.arguments import (
+    PARTS,
+    TRAINING,
+    Command,
+    add_machine,
+    add_trust,
+    ensure_trusted,
+    positive,
+    seconds,
+    set_threads,
+    setting,
+    sizes,
+)
 from stseg3d.cli.terminal import DONE
 
 
@@ -34,13 +46,16 @@ def add_compare(commands: Any) -> Command:
     command.add_argument(
         "--set", dest="overrides", type=setting, action="append", default=[], metavar="KEY=JSON", help="change a config entry of every run"
     )
+    add_trust(command)
     add_machine(command)
     return command, _compare
 
 
 def _compare(args: argparse.Namespace) -> int:
+    from stseg3d.bundle import find_bundle
     from stseg3d.compare import advise, compare, summary_text, write_outputs
 
+    ensure_trusted(args, find_bundle(args.bundle), *TRAINING)
     logging.getLogger("stseg3d").setLevel(logging.INFO)
     set_threads(args.threads)
     names = ("sizes", "rough_sizes", "sliding_sizes", "ways", "part", "budget_s", "epochs", "device", "seed", "threads")

@@ -6,10 +6,11 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stseg3d.cli.arguments import Command, add_machine, positive, set_threads
-from stseg3d.cli.terminal import BAD, BAD_INPUT, DONE, FAILED, fail, progress
+from stseg3d.cli.arguments import Command, add_machine, add_trust, cores, positive, seconds
+from stseg3d.cli.terminal import BAD, DONE, FAILED, fail, progress, say
 
 if TYPE_CHECKING:
+    from stseg3d.batch import BatchResult, BatchSettings, CaseOutcome
     from stseg3d.volumes import Case
 
 
@@ -19,7 +20,11 @@ def add_segment(commands: Any) -> Command:
 
     command = commands.add_parser("segment", help="label maps for images: files, folders or DICOM series in, NIfTI + JSON out")
     command.add_argument(
-        "inputs", nargs="+", type=Path, metavar="INPUT", help="image file, folder of one DICOM series, or folder of either"
+        "inputs",
+        nargs="+",
+        type=Path,
+        metavar="INPUT",
+        help="image file, DICOM series, folder of either at any depth, or list (.csv with a column image, .json)",
     )
     named = f" ({', '.join(bundle_names())})" if bundle_names() else ""
     command.add_argument("--bundle", required=True, metavar="NAME_OR_DIR", help=f"folder of a bundle, or an embedded one{named}")
@@ -29,79 +34,92 @@ def add_segment(commands: Any) -> Command:
     command.add_argument(
         "--boxes", type=Path, metavar="FILE", help="boxes to look at closely (JSON or CSV), instead of a rough look; one case only"
     )
+    command.add_argument("--series", metavar="UID", help="which DICOM series of a folder with several: UID, its beginning, or description")
     command.add_argument("--rough-only", action="store_true", help="stop after the rough look: the baseline of what the second look gains")
+    command.add_argument("--keep-rough", action="store_true", help="write <case>_rough.nii.gz, too, for `stseg3d report` to draw")
     command.add_argument("--batch-size", type=positive, metavar="N", help="crops that go through the network at once")
-    command.add_argument("--overwrite", action="store_true", help="replace outputs that are there already")
+    command.add_argument("--overwrite", action="store_true", help="replace outputs that are there already and not what would be written")
+    command.add_argument(
+        "--jobs", type=positive, metavar="N", help="worker processes, which share the threads (default: none but this one)"
+    )
+    limit = "for each case, such as 90 or 10min; a worker process that takes longer is killed"
+    command.add_argument("--time-limit", type=_time_limit, metavar="SECONDS", help=limit)
+    add_trust(command)
     add_machine(command)
     return command, _segment
+
+
+def _time_limit(text: str) -> float:
+    return seconds(text if text[-1:].isalpha() else f"{text}s")
 
 
 def _segment(args: argparse.Namespace) -> int:
     from stseg3d.bundle import find_bundle
 
     bundle = find_bundle(args.bundle)
-    cases, errors = _cases(args)
-    failed: list[Exception] = []
-    if cases:
-        set_threads(args.threads)
-        failed = _segment_cases(args, bundle, cases)
-    if not errors and not failed:
+    cases, bad_inputs = _cases(args)
+    if not cases:
+        return BAD
+    result = _run(args, bundle, cases)
+    if not bad_inputs and not result.failed:
         return DONE
-    return BAD if len(failed) == len(cases) and all(isinstance(e, BAD_INPUT) for e in errors + failed) else FAILED
+    nothing_done = not result.done and not result.skipped
+    return BAD if nothing_done and all(outcome.bad_input for outcome in result.failed) else FAILED
 
 
-def _segment_cases(args: argparse.Namespace, bundle: Path, cases: list[Case]) -> list[Exception]:
-    """Segment one case after the other; errors are told and returned, not raised."""
-    from stseg3d.inference.segment import Segmenter
-    from stseg3d.volumes import ensure_writable
+def _cases(args: argparse.Namespace) -> tuple[list[Case], int]:
+    """Cases of the inputs, and how many inputs cannot be listed; why is told."""
+    from stseg3d.volumes import list_cases
 
-    options: dict[str, Any] = {"rough_only": True} if args.rough_only else {}
-    if args.batch_size:
-        options["overrides"] = {"displayable_configs#batch_size": args.batch_size}
-    new = not args.output_dir.exists()
-    ensure_writable(args.output_dir)
     errors: list[Exception] = []
-    try:
-        segmenter = Segmenter(bundle, device=args.device, output=args.output, **options)
-        for case in progress(cases, "cases"):
-            try:
-                outcome = segmenter.segment(case, args.output_dir, mask=args.mask, boxes=args.boxes)
-            except Exception as error:  # a failing case never stops the batch
-                fail(error, args, case)
-                errors.append(error)
-            else:
-                print(outcome.output, flush=True)
-    finally:
-        if new and args.output_dir.is_dir() and not any(args.output_dir.iterdir()):
-            args.output_dir.rmdir()  # bad input leaves nothing behind
-    return errors
-
-
-def _cases(args: argparse.Namespace) -> tuple[list[Case], list[Exception]]:
-    """Cases of the inputs that can be segmented, and why the others can not."""
-    from stseg3d.volumes import find_cases, output_name
-
-    good: list[Path] = []
-    errors: list[Exception] = []
-    for path in args.inputs:
-        try:
-            find_cases([path], skip_outputs=True)
-        except BAD_INPUT as error:
-            fail(error, args)
-            errors.append(error)
-        else:
-            good.append(path)
-    cases = find_cases(good, skip_outputs=True) if good else []  # together: two cases of one name would overwrite each other
-    if (args.mask or args.boxes) and len(cases) + len(errors) > 1:
-        msg = f"--mask and --boxes are for one case, got {len(cases) + len(errors)}"
+    cases = list_cases(args.inputs, leave_out=args.output_dir, on_error=errors.append)
+    for error in errors:
+        fail(error, args)
+    bad = len(errors)
+    if (args.mask or args.boxes) and len(cases) + bad > 1:
+        msg = f"--mask and --boxes are for one case, got {len(cases) + bad}"
         raise ValueError(msg)
-    todo = []
-    for case in cases:
-        output = args.output_dir / output_name(case.id)
-        if output.exists() and not args.overwrite:
-            msg = f"output {output} is there already; --overwrite replaces it"
-            errors.append(FileExistsError(msg))
-            fail(errors[-1], args)
-        else:
-            todo.append(case)
-    return todo, errors
+    return cases, bad
+
+
+def _run(args: argparse.Namespace, bundle: Path, cases: list[Case]) -> BatchResult:
+    """Segment the cases; what becomes of each is told at once."""
+    from stseg3d.batch import InProcess, Processes, run_batch
+
+    jobs = min(args.jobs or 1, len(cases))
+    settings = _settings(args, bundle, jobs)
+    in_processes = args.jobs is not None or args.time_limit is not None
+    runner = Processes(settings, jobs, time_limit_s=args.time_limit) if in_processes else InProcess(settings)
+    with progress(range(len(cases)), "cases") as bar:
+
+        def tell(outcome: CaseOutcome) -> None:
+            bar.update()
+            _tell(outcome, args)
+
+        result = run_batch(cases, settings, runner, overwrite=args.overwrite, on_todo=bar.reset, on_outcome=tell)
+    if result.skipped:
+        say(f"stseg3d: {result.skipped} of {len(cases)} cases were done before and are skipped")
+    return result
+
+
+def _settings(args: argparse.Namespace, bundle: Path, jobs: int) -> BatchSettings:
+    from stseg3d.batch import BatchSettings
+
+    overrides = {"displayable_configs#batch_size": args.batch_size} if args.batch_size else {}
+    segmenter = {"output": args.output, "rough_only": args.rough_only, "overrides": overrides, "trust": args.trust}
+    segment = {"mask": args.mask, "boxes": args.boxes, "keep_rough": args.keep_rough, "series": args.series}
+    threads = args.threads or (cores() if jobs > 1 else None)
+    share = threads and max(threads // jobs, 1)
+    return BatchSettings(bundle, args.output_dir, device=args.device, threads=share, segmenter=segmenter, segment=segment)
+
+
+def _tell(outcome: CaseOutcome, args: argparse.Namespace) -> None:
+    """Print the output's path, or why there is none."""
+    if outcome.state == "done" and outcome.output:
+        print(args.output_dir / outcome.output.path, flush=True)
+    elif outcome.state == "failed":
+        name = Path(outcome.input.path).name if outcome.input else ""
+        text = outcome.reason if name and name in outcome.reason else f"{outcome.case}: {outcome.reason}"
+        say(f"stseg3d: error: {text if outcome.bad_input else f'{outcome.error}: {text}'}")
+        if args.traceback and outcome.traceback:
+            say(outcome.traceback.rstrip())

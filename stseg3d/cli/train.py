@@ -6,7 +6,18 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from stseg3d.cli.arguments import Command, add_machine, ensure_own, positive, seconds, set_threads, setting
+from stseg3d.cli.arguments import (
+    TRAINING,
+    Command,
+    add_machine,
+    add_trust,
+    ensure_own,
+    ensure_trusted,
+    positive,
+    seconds,
+    set_threads,
+    setting,
+)
 from stseg3d.cli.terminal import DONE
 
 
@@ -32,19 +43,24 @@ def add_train(commands: Any) -> Command:
     command.add_argument(
         "--set", action="append", type=setting, default=[], metavar="KEY=JSON", help="an entry of train.json, such as ema_decay=0.99"
     )
+    add_trust(command)
     add_machine(command)
     return command, _train
 
 
 def _train(args: argparse.Namespace) -> int:
     from stseg3d.bundle import find_bundle
+    from stseg3d.training.processes import rank
     from stseg3d.training.run import train_bundle
 
     bundle = find_bundle(args.bundle)
     ensure_own(args.bundle, bundle, "train")
+    ensure_trusted(args, bundle, *TRAINING)
     set_threads(args.threads)
     names = ("epochs", "budget_s", "seed", "weights", "folds")
     options = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     options |= {"overrides": dict(args.set)} if args.set else {}
-    print(train_bundle(bundle, args.data, stage=args.stage, device=args.device, **options))
+    weights = train_bundle(bundle, args.data, stage=args.stage, device=args.device, **options)
+    if rank() == 0:
+        print(weights)
     return DONE

@@ -14,6 +14,8 @@ from stseg3d.geometry import Box, Grid
 
 AXES = "ijk"
 WORLD = "xyz"
+# No box lies farther off than this, in voxels or mm; larger numbers are no whole ones to numpy.
+FARTHEST = 1e15
 
 
 def read_boxes(path: Path, grid: Grid) -> list[Box]:
@@ -48,7 +50,7 @@ def _entries(path: Path) -> Sequence[Mapping[str, Any]]:
     try:
         text = path.read_text(encoding="utf-8-sig")  # spreadsheets put a byte order mark before the first name
         content = _rows(text) if path.suffix.lower() == ".csv" else json.loads(text)
-    except (ValueError, OSError, csv.Error) as error:
+    except (ValueError, OSError, RecursionError, csv.Error) as error:
         msg = f"{path}: file must be JSON or CSV, got: {error}"
         raise ValueError(msg) from error
     entries = content.get("boxes") if isinstance(content, dict) else content
@@ -69,9 +71,9 @@ def _box(entry: Mapping[str, Any], grid: Grid, what: str) -> Box:
     ends = ("start", "stop") if "start" in entry else ("start_mm", "stop_mm")
     try:
         corners = np.array([[float(v) for v in entry[end]] for end in ends])
-        if corners.shape != (2, grid.ndim) or not np.isfinite(corners).all():
+        if corners.shape != (2, grid.ndim) or not (abs(corners) < FARTHEST).all():
             raise ValueError  # one sentence for all that is wrong with an entry
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         msg = f"{what} must have start and stop (or start_mm and stop_mm) of {grid.ndim} numbers, got {dict(entry)}"
         raise ValueError(msg) from error
     if ends[0] == "start_mm":

@@ -24,14 +24,16 @@ from torch import Tensor
 
 from stseg3d.geometry import Box
 from stseg3d.inference.fine import FinePolicy, FineStage
+from stseg3d.inference.memory import peak_memory_bytes
 from stseg3d.inference.propose import NetworkProposer, Proposer, whole_volume
 from stseg3d.inference.stages import Stage
 from stseg3d.networks import RoughFineNet
-from stseg3d.ops.boxes import BoxPolicy, DroppedComponent, Proposal, ProposedBox
+from stseg3d.ops.boxes import DroppedComponent, Proposal, ProposedBox
 from stseg3d.ops.fuse import Canvas
 from stseg3d.ops.instances import order_instances, seeds_on, split_at_necks, split_instances
+from stseg3d.ops.policy import BoxPolicy
 from stseg3d.ops.resample import resample_region, slabs
-from stseg3d.volumes import CanonicalVolume, Volume, as_volume, network_view
+from stseg3d.volumes import ArrayVolume, CanonicalVolume, Volume, as_volume, network_view
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +53,9 @@ class Segmentation:
         dropped: Components without a box, and why; boxes on the volume's own grid.
         counts: Components and boxes: found, dropped, split, merged, clipped, grown, crops run.
         seconds: Wall time of each stage.
+        peak_bytes: Largest memory of the process until the end of each stage.
         warnings: Sentences a user should read.
+        rough: Foreground probability on the rough grid, along the axes that networks see; None where boxes were given.
     """
 
     labels: NDArray[Any]
@@ -60,7 +64,9 @@ class Segmentation:
     dropped: list[DroppedComponent] = field(default_factory=list)
     counts: dict[str, int] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
+    peak_bytes: dict[str, int] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    rough: ArrayVolume | None = None
 
 
 class SegmentThenSegmentInferer(Inferer):
@@ -202,7 +208,9 @@ class SegmentThenSegmentInferer(Inferer):
             dropped=[replace(d, box=view.source_box(d.box)) for d in proposal.dropped],
             counts={**proposal.counts, **stage.counts},
             seconds=clock.seconds,
+            peak_bytes=clock.peak_bytes,
             warnings=warnings,
+            rough=_rough_map(proposal, view),
         )
 
     def rough_only(self, volume: Volume, network: RoughFineNet) -> NDArray[np.uint8]:
@@ -273,6 +281,13 @@ class SegmentThenSegmentInferer(Inferer):
         return said
 
 
+def _rough_map(proposal: Proposal, view: CanonicalVolume) -> ArrayVolume | None:
+    if proposal.probability is None:
+        return None
+    probability = proposal.probability.astype(np.float32)
+    return ArrayVolume(probability[None], view.grid.resized(probability.shape), f"rough map of {view.name}")
+
+
 def _same_axis(code: str) -> str:
     return next(pair for pair in ("RL", "AP", "SI") if code in pair)
 
@@ -286,10 +301,11 @@ def _alike(arrays: list[NDArray[Any]]) -> list[NDArray[Any]]:
 
 
 class Stopwatch:
-    """Wall seconds of named stages; a stage that runs twice adds up."""
+    """Wall seconds of named stages, and the process's largest memory until then; a stage that runs twice adds up."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
+        self.peak_bytes: dict[str, int] = {}
 
     @contextmanager
     def __call__(self, name: str) -> Iterator[None]:
@@ -299,3 +315,4 @@ class Stopwatch:
             yield
         finally:
             self.seconds[name] = round(self.seconds.get(name, 0.0) + time.perf_counter() - start, 4)
+            self.peak_bytes[name] = peak_memory_bytes()

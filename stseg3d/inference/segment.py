@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import platform
-import resource
-import sys
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -18,15 +17,18 @@ from stseg3d.bundle import find_bundle, load_network, read_metadata, weights_sha
 from stseg3d.geometry import Box
 from stseg3d.inference.boxfile import describe_box, read_boxes
 from stseg3d.inference.inferer import OUTPUTS, Segmentation, SegmentThenSegmentInferer, Stopwatch
+from stseg3d.inference.memory import peak_memory_bytes
 from stseg3d.inference.propose import BoxProposer, MaskProposer, Proposer
 from stseg3d.networks import RoughFineNet
 from stseg3d.ops.boxes import ProposedBox
 from stseg3d.volumes import (
     CanonicalVolume,
     Case,
+    FileVolume,
     Volume,
     case_id,
     ensure_writable,
+    open_label,
     open_volume,
     output_name,
     write_labels,
@@ -35,7 +37,6 @@ from stseg3d.volumes import (
 from stseg3d.volumes.write import renamed
 
 PACKAGES = ("stseg3d", "torch", "monai", "numpy", "scipy", "nibabel", "SimpleITK")
-KIB = 1024
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class Outcome:
 class Segmenter:
     """A bundle, loaded once, ready for many cases.
 
-    **Loading a bundle executes what its configs name: load bundles you trust.**
+    Loading a bundle executes what its configs name, once they have been checked; with ``trust``, unchecked.
 
     Args:
         bundle: Folder, or the name of an embedded bundle.
@@ -66,9 +67,11 @@ class Segmenter:
         output: ``labels``, ``instances`` or ``probabilities``; by default what the bundle says.
         overrides: Config entries to set first, by id, such as ``{"displayable_configs#batch_size": 2}``.
         rough_only: Run the rough network alone and upsample: the baseline that two stages must beat.
+        trust: Run whatever the configs name, see :func:`stseg3d.bundle.ensure_trusted_bundle`.
 
     Raises:
         FileNotFoundError: If there is no such bundle, or it has no weights.
+        UntrustedError: If the configs call something outside the allow-list, and ``trust`` was not given.
         ValueError: If the weights do not fit, an option is unknown, or the bundle's inferer is not a two-stage one.
     """
 
@@ -80,9 +83,10 @@ class Segmenter:
         output: str | None = None,
         overrides: Mapping[str, Any] | None = None,
         rough_only: bool = False,
+        trust: bool = False,
     ) -> None:
         self.bundle = find_bundle(bundle)
-        network, parser = load_network(self.bundle, device, overrides=overrides)
+        network, parser = load_network(self.bundle, device, overrides=overrides, trust=trust)
         self.network = cast(RoughFineNet, network)  # or anything else with .rough and .fine
         inferer = parser.get_parsed_content("inferer")
         if not isinstance(inferer, SegmentThenSegmentInferer):
@@ -106,7 +110,16 @@ class Segmenter:
             "overrides": dict(overrides or {}),
         }
 
-    def segment(self, source: Case | Path | str, output_dir: Path, *, mask: Path | None = None, boxes: Path | None = None) -> Outcome:
+    def segment(
+        self,
+        source: Case | Path | str,
+        output_dir: Path,
+        *,
+        mask: Path | None = None,
+        boxes: Path | None = None,
+        keep_rough: bool = False,
+        series: str | None = None,
+    ) -> Outcome:
         """Segment one case and write ``<case>_seg.nii.gz`` and ``<case>_seg.json``.
 
         Args:
@@ -114,9 +127,12 @@ class Segmenter:
             output_dir: Folder for both files; made if need be.
             mask: Look where this mask is, instead of where the rough network says.
             boxes: Look into the boxes of this file (see :func:`stseg3d.inference.boxfile.read_boxes`).
+            keep_rough: Write ``<case>_rough.nii.gz``, too: the rough stage's foreground probability times 255, uint8, on the rough grid;
+                none where boxes were given or the rough network ran alone.
+            series: Which DICOM series of a folder with several (see :func:`stseg3d.volumes.open_volume`).
 
         Returns:
-            What was done; the files are whole, or an error is raised and neither is there.
+            What was done; the files are whole, or an error is raised and none is there.
 
         Raises:
             OSError: If a file cannot be read or written.
@@ -126,19 +142,25 @@ class Segmenter:
         ensure_writable(output_dir)
         clock = Stopwatch()
         with clock("open"):
-            volume = open_volume(case.image, channels_last=True)
+            volume = open_volume(case.image, channels_last=True, series=series)
         found, how = self._found(volume, mask, boxes)
         output = output_dir / output_name(case.id)
-        # Both take their names at the end, or neither does.
-        with renamed(output) as image, renamed(output_dir / f"{case.id}_seg.json") as notes:
+        rough = output_dir / output_name(case.id, "rough") if keep_rough and found.rough else None
+        with ExitStack() as files:  # all take their names at the end, or none does
+            image, notes = (files.enter_context(renamed(path)) for path in (output, output_dir / f"{case.id}_seg.json"))
             with clock("write"):
                 if found.probabilities is None:
                     write_labels(found.labels, image, volume)
                 else:
                     write_probabilities(found.probabilities, image, volume)
+                if rough and found.rough:
+                    levels = np.rint(found.rough.array[0].clip(0, 1) * 255).astype(np.uint8)
+                    write_labels(levels, files.enter_context(renamed(rough)), found.rough)
             seconds = clock.seconds | found.seconds
             seconds["total"] = round(sum(seconds.values()), 4)
-            provenance = self._provenance(case, volume, found, output, how) | {"seconds": seconds}
+            stages = {"seconds": seconds, "stage_peak_bytes": clock.peak_bytes | found.peak_bytes}
+            provenance = self._provenance(case, volume, found, output, how) | stages
+            provenance |= {"rough": {"path": str(rough), "threshold": self.inferer.policy.threshold}} if rough else {}
             notes.write_text(json.dumps(provenance, indent=2) + "\n", encoding="utf-8")
         return Outcome(case.id, output, provenance, [b.box for b in found.boxes])
 
@@ -153,7 +175,7 @@ class Segmenter:
             clock = Stopwatch()
             with clock("rough"):
                 labels = self.inferer.rough_only(volume, self.network)
-            return Segmentation(labels, seconds=clock.seconds), "rough network alone"
+            return Segmentation(labels, seconds=clock.seconds, peak_bytes=clock.peak_bytes), "rough network alone"
         how = f"mask {mask}" if mask else f"boxes {boxes}" if boxes else "rough network"
         return self.inferer.segment(volume, self.network, self._proposer(volume, mask, boxes)), how
 
@@ -162,7 +184,7 @@ class Segmenter:
         view = self.inferer.view(volume)
         if mask:
             # The image's axes for both: the mask may be stored along others.
-            turned = CanonicalVolume(open_volume(mask), self.inferer.axcodes or volume.grid.orientation)
+            turned = CanonicalVolume(open_label(mask, volume.grid), self.inferer.axcodes or volume.grid.orientation)
             return MaskProposer(turned, self.inferer.policy, self.inferer.fine.size)
         if boxes:
             given_boxes = [view.view_box(b) for b in read_boxes(boxes, volume.grid)]
@@ -182,6 +204,7 @@ class Segmenter:
                 "orientation": volume.grid.orientation,
                 "dtype": str(volume.dtype),
             },
+            **({"dicom": volume.about} if isinstance(volume, FileVolume) and volume.about else {}),
             "volume_ml": _volume_ml(found, volume),
             "boxes": [_describe(b, volume) for b in found.boxes],
             "dropped": [describe_box(d.box, volume.grid) | {"volume_mm3": d.volume_mm3, "why": d.why} for d in found.dropped],
@@ -192,16 +215,6 @@ class Segmenter:
             "device": str(next(self.network.parameters()).device),
             "versions": {"python": platform.python_version()} | {p: _version(p) for p in PACKAGES},
         }
-
-
-def peak_memory_bytes() -> int:
-    """Largest resident memory of this process so far."""
-    status = Path("/proc/self/status")
-    if status.is_file():  # Linux: getrusage there begins with what the parent process had
-        line = next(row for row in status.read_text().splitlines() if row.startswith("VmHWM"))
-        return int(line.split()[1]) * KIB
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return int(peak) if sys.platform == "darwin" else int(peak) * KIB
 
 
 def _describe(box: ProposedBox, volume: Volume) -> dict[str, Any]:

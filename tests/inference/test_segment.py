@@ -63,7 +63,7 @@ def bundle(tmp_path_factory):
 
 @pytest.fixture
 def segmenter(bundle):
-    return Segmenter(bundle, device="cpu")
+    return Segmenter(bundle, device="cpu", trust=True)
 
 
 @pytest.fixture
@@ -126,6 +126,31 @@ def test_the_json_says_how_the_labels_came_about(segmenter, bundle, scan, tmp_pa
     assert all(said["versions"].values())
 
 
+def test_the_rough_map_is_kept_on_the_rough_grid_where_asked_for(segmenter, scan, tmp_path):
+    outcome = segmenter.segment(scan, tmp_path / "out", keep_rough=True)
+    assert names(tmp_path / "out") == ["scan_rough.nii.gz", "scan_seg.json", "scan_seg.nii.gz"]
+    rough = nib.load(tmp_path / "out" / "scan_rough.nii.gz")
+    assert (rough.shape, rough.get_data_dtype()) == ((8, 10, 12), np.uint8)
+    assert outcome.provenance["rough"] == {"path": str(tmp_path / "out" / "scan_rough.nii.gz"), "threshold": 0.5}
+    # Where the rough map is certain, in the world, the label is.
+    voxels = np.argwhere(rough.get_fdata() > 250) @ rough.affine[:3, :3].T + rough.affine[:3, 3]
+    inside = np.rint((voxels - AFFINE[:3, 3]) @ np.linalg.inv(AFFINE[:3, :3]).T).astype(int)
+    assert len(voxels) > 5
+    assert MASK[tuple(inside.T)].mean() > 0.9
+    boxes = tmp_path / "boxes.json"
+    boxes.write_text(json.dumps(outcome.provenance))
+    segmenter.segment(scan, tmp_path / "given", boxes=boxes, keep_rough=True)  # nothing rough was found
+    assert names(tmp_path / "given") == ["scan_seg.json", "scan_seg.nii.gz"]
+
+
+def test_each_stage_has_its_seconds_and_the_memory_until_its_end(segmenter, scan, tmp_path):
+    said = segmenter.segment(scan, tmp_path).provenance
+    assert set(said["stage_peak_bytes"]) == set(said["seconds"]) - {"total"}
+    peaks = [said["stage_peak_bytes"][stage] for stage in ("open", "rough", "fine", "instances", "write")]
+    assert peaks == sorted(peaks)
+    assert peaks[-1] <= said["peak_memory_bytes"]
+
+
 def test_boxes_are_those_of_the_file_in_voxels_and_in_world_mm(segmenter, scan, tmp_path):
     outcome = segmenter.segment(scan, tmp_path)
     grid = open_volume(scan).grid
@@ -145,7 +170,7 @@ def test_components_without_a_box_are_told_with_the_reason(bundle, scan, tmp_pat
     config = json.loads((bundle / "configs" / "inference.json").read_text())
     config["inferer"]["policy"]["max_components"] = None
     other = make_bundle(tmp_path / "few_segmentation", inferer=config["inferer"])
-    outcome = Segmenter(other, device="cpu", overrides=few).segment(scan, tmp_path / "out")
+    outcome = Segmenter(other, device="cpu", trust=True, overrides=few).segment(scan, tmp_path / "out")
     assert outcome.provenance["bundle"]["overrides"] == few
     (dropped,) = outcome.provenance["dropped"]
     assert dropped["why"] == "not among the max_components=1 heaviest"
@@ -154,7 +179,9 @@ def test_components_without_a_box_are_told_with_the_reason(bundle, scan, tmp_pat
     there = Box(tuple(dropped["start"]), tuple(dropped["stop"]))  # on the file's own axes
     assert not there.overlaps(kept)
     assert (IMAGE[there.slices] > 50).any()
-    none = Segmenter(bundle, device="cpu", overrides={"displayable_configs#min_volume_mm3": 1e6}).segment(scan, tmp_path / "out")
+    none = Segmenter(bundle, device="cpu", trust=True, overrides={"displayable_configs#min_volume_mm3": 1e6}).segment(
+        scan, tmp_path / "out"
+    )
     assert [d["why"] for d in none.provenance["dropped"]] == ["smaller than min_volume_mm3=1e+06"] * 2
     assert none.provenance["warnings"][0] == "nothing found by the rough stage"
     assert not labels_of(none).any()
@@ -191,7 +218,7 @@ def test_a_case_gives_its_name(segmenter, scan, tmp_path):
 
 
 def test_probabilities_are_written_if_they_are_asked_for(bundle, scan, tmp_path):
-    outcome = Segmenter(bundle, device="cpu", output="probabilities").segment(scan, tmp_path / "out")
+    outcome = Segmenter(bundle, device="cpu", trust=True, output="probabilities").segment(scan, tmp_path / "out")
     written = nib.load(outcome.output)
     assert outcome.provenance["kind"] == "probabilities"
     assert written.shape == (*SHAPE, 1)
@@ -200,13 +227,13 @@ def test_probabilities_are_written_if_they_are_asked_for(bundle, scan, tmp_path)
 
 
 def test_labels_are_written_if_they_are_asked_for(bundle, scan, tmp_path):
-    outcome = Segmenter(bundle, device="cpu", output="labels").segment(scan, tmp_path / "out")
+    outcome = Segmenter(bundle, device="cpu", trust=True, output="labels").segment(scan, tmp_path / "out")
     assert np.unique(labels_of(outcome)).tolist() == [0, 1]
 
 
 def test_the_rough_network_alone_can_be_had(bundle, scan, tmp_path):
-    outcome = Segmenter(bundle, device="cpu", rough_only=True).segment(scan, tmp_path / "out")
-    inferer = Segmenter(bundle, device="cpu").inferer
+    outcome = Segmenter(bundle, device="cpu", trust=True, rough_only=True).segment(scan, tmp_path / "out")
+    inferer = Segmenter(bundle, device="cpu", trust=True).inferer
     np.testing.assert_array_equal(labels_of(outcome), inferer.rough_only(open_volume(scan), networks()))
     assert outcome.provenance["boxes_from"] == "rough network alone"
     assert outcome.provenance["kind"] == "labels"
@@ -246,7 +273,7 @@ def test_a_bundle_with_real_networks_and_random_weights_runs(write_nifti, tmp_pa
     (bundle / "configs" / "inference.json").write_text(json.dumps(CONFIG | {"network_def": network, "inferer": inferer}))
     noise = np.random.default_rng(0).normal(size=SHAPE).astype(np.float32)
     scan = write_nifti("noise.nii.gz", noise, AFFINE)
-    found = [labels_of(Segmenter(bundle, device="cpu").segment(scan, tmp_path / f"{n}")) for n in range(2)]
+    found = [labels_of(Segmenter(bundle, device="cpu", trust=True).segment(scan, tmp_path / f"{n}")) for n in range(2)]
     assert found[0].shape == SHAPE
     np.testing.assert_array_equal(*found)
 
@@ -312,7 +339,7 @@ def test_a_bundles_own_proposer_is_used(scan, tmp_path):
     box = "$[__import__('stseg3d.geometry').geometry.Box((0, 0, 0), (16, 16, 16))]"
     own = {"_target_": "stseg3d.inference.BoxProposer", "boxes": box, "policy": "@inferer#policy", "fine_size": [24, 24, 24]}
     bundle = make_bundle(tmp_path / "own_segmentation", inferer=CONFIG["inferer"] | {"proposer": own})
-    segmenter = Segmenter(bundle, device="cpu")
+    segmenter = Segmenter(bundle, device="cpu", trust=True)
     for n in range(2):
         outcome = segmenter.segment(scan, tmp_path / f"{n}")
         assert [b.shape for b in outcome.boxes] == [(16, 16, 16)]
@@ -383,7 +410,7 @@ def test_an_output_folder_that_is_a_file_is_refused_before_the_work(segmenter, s
 def test_a_bundle_without_weights_is_refused(tmp_path):
     bundle = make_bundle(tmp_path / "b", state=False)
     with pytest.raises(FileNotFoundError, match=f"weights {bundle / 'models/model.pt'} are missing"):
-        Segmenter(bundle, device="cpu")
+        Segmenter(bundle, device="cpu", trust=True)
 
 
 @pytest.mark.parametrize(
@@ -397,7 +424,7 @@ def test_a_bundle_without_weights_is_refused(tmp_path):
 def test_weights_that_do_not_fit_are_refused(change, rule, tmp_path):
     bundle = make_bundle(tmp_path / "b", state=change(networks().state_dict()))
     with pytest.raises(ValueError, match=f"model.pt must fit the network RoughFineNet: {rule}"):
-        Segmenter(bundle, device="cpu")
+        Segmenter(bundle, device="cpu", trust=True)
 
 
 def test_damaged_weights_are_refused(tmp_path):
@@ -405,33 +432,33 @@ def test_damaged_weights_are_refused(tmp_path):
     weights = bundle / "models" / "model.pt"
     weights.write_bytes(weights.read_bytes()[:200])
     with pytest.raises(ValueError, match=r"model\.pt must be a state dict saved by torch"):
-        Segmenter(bundle, device="cpu")
+        Segmenter(bundle, device="cpu", trust=True)
     weights.write_bytes(b"not a checkpoint")
     with pytest.raises(ValueError, match=r"model\.pt must be a state dict saved by torch: [^.]+$"):  # and no advice to execute it
-        Segmenter(bundle, device="cpu")
+        Segmenter(bundle, device="cpu", trust=True)
 
 
 def test_a_bundle_of_another_kind_is_refused(tmp_path):
     bundle = make_bundle(tmp_path / "b", inferer={"_target_": "SimpleInferer"})
     with pytest.raises(ValueError, match=f"^bundle {bundle}: inferer must be a SegmentThenSegmentInferer, got SimpleInferer$"):
-        Segmenter(bundle, device="cpu")
+        Segmenter(bundle, device="cpu", trust=True)
 
 
 @pytest.mark.parametrize("output", ["instances", "probabilities"])
 def test_the_rough_network_alone_gives_labels_only(bundle, output):
     with pytest.raises(ValueError, match=f"rough_only gives labels, got output='{output}' too"):
-        Segmenter(bundle, device="cpu", rough_only=True, output=output)
+        Segmenter(bundle, device="cpu", trust=True, rough_only=True, output=output)
 
 
 def test_unknown_options_are_refused(bundle):
     with pytest.raises(ValueError, match=r"^output must be one of \('labels', 'instances', 'probabilities'\), got 'mask'$"):
-        Segmenter(bundle, device="cpu", output="mask")
+        Segmenter(bundle, device="cpu", trust=True, output="mask")
     with pytest.raises(ValueError, match="must have the entry 'displayable_configs#size' to override it"):
-        Segmenter(bundle, device="cpu", overrides={"displayable_configs#size": 3})
+        Segmenter(bundle, device="cpu", trust=True, overrides={"displayable_configs#size": 3})
 
 
 def test_overrides_reach_the_inferer(bundle):
-    segmenter = Segmenter(bundle, device="cpu", overrides={"displayable_configs#batch_size": 9})
+    segmenter = Segmenter(bundle, device="cpu", trust=True, overrides={"displayable_configs#batch_size": 9})
     assert isinstance(segmenter.inferer, SegmentThenSegmentInferer)
     assert segmenter.inferer.fine_policy.batch_size == 9
     assert segmenter.about["overrides"] == {"displayable_configs#batch_size": 9}

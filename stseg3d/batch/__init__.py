@@ -1,0 +1,23 @@
+"""Many: cases in, an outcome each, whatever happens on the way.
+
+:func:`run_batch` knows what is to be done and writes down what became of it; a :class:`Runner` says where it is done.
+"""
+
+from stseg3d.batch.outcomes import CaseOutcome, OutcomeLog, write_summary
+from stseg3d.batch.processes import Processes
+from stseg3d.batch.run import BatchResult, BatchStoppedError, InProcess, Runner, run_batch
+from stseg3d.batch.work import BatchSettings, CaseWorker
+
+__all__ = [
+    "BatchResult",
+    "BatchSettings",
+    "BatchStoppedError",
+    "CaseOutcome",
+    "CaseWorker",
+    "InProcess",
+    "OutcomeLog",
+    "Processes",
+    "Runner",
+    "run_batch",
+    "write_summary",
+]

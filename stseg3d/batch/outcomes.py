@@ -1,0 +1,226 @@
+"""Outcomes: what became of each case, kept in a journal that survives whatever stops the batch."""
+
+from __future__ import annotations
+
+import csv
+import fcntl
+import io
+import json
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from stseg3d.batch.fingerprints import FileStamp
+from stseg3d.volumes.write import renamed
+
+logger = logging.getLogger(__name__)
+
+LOG_NAME, SUMMARY_NAME = "outcomes.jsonl", "summary.csv"
+STARTED, DONE, SKIPPED, FAILED = "started", "done", "skipped", "failed"
+# Errors of the worker, not of the case: nobody was left to tidy up.
+WORKER_DIED, TIME_LIMIT = "WorkerDied", "TimeLimit"
+
+
+@dataclass(frozen=True)
+class CaseOutcome:
+    """What became of one case: a line of ``outcomes.jsonl``.
+
+    Attributes:
+        case: Name of the case.
+        state: ``started``, ``done``, ``skipped`` (done before, of the same; the rest tells of then) or ``failed``.
+        attempt: How often it was begun, over all runs; 0 if it failed before that, so that no output was touched.
+        reason: Why it failed or was skipped, in one sentence.
+        error: Class of the error.
+        bad_input: Whether the error is of the input or the file system, not of the program.
+        traceback: Where the error came from.
+        warnings: Sentences a user should read.
+        seconds: Wall time.
+        stages_s: Wall time of each stage.
+        peak_memory_bytes: Largest resident memory of the process during the case.
+        input: The image, as it was read.
+        recipe: What else the output depends on; see :func:`stseg3d.batch.fingerprints.recipe_of`.
+        output: The file that was written, its path relative to the folder of outputs.
+        started_utc: When it was begun, by the clock of that machine; nothing is decided by it.
+        ended_utc: When it ended.
+    """
+
+    case: str
+    state: str
+    attempt: int = 0
+    reason: str = ""
+    error: str = ""
+    bad_input: bool = False
+    traceback: str = ""
+    warnings: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+    stages_s: dict[str, float] = field(default_factory=dict)
+    peak_memory_bytes: int = 0
+    input: FileStamp | None = None
+    recipe: dict[str, Any] = field(default_factory=dict)
+    output: FileStamp | None = None
+    started_utc: str = ""
+    ended_utc: str = ""
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the output is there, as far as this outcome knows."""
+        return self.state in (DONE, SKIPPED)
+
+    @property
+    def was_interrupted(self) -> bool:
+        """Whether nobody saw the end: the output may be there, whole, or not."""
+        return self.state == STARTED or self.error in (WORKER_DIED, TIME_LIMIT)
+
+
+def utc_now() -> str:
+    """Time of the clock, for people to read."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def as_line(outcome: CaseOutcome) -> bytes:
+    """The outcome as a line of JSON, what is empty left out."""
+    content = {key: value for key, value in asdict(outcome).items() if value}
+    return (json.dumps(content) + "\n").encode()
+
+
+def read_line(line: bytes) -> CaseOutcome:
+    """Outcome in a line.
+
+    Raises:
+        ValueError: If the line is none of ours.
+    """
+    content = json.loads(line)
+    try:
+        stamps = {key: FileStamp(**content[key]) for key in ("input", "output") if key in content}
+        return CaseOutcome(**(content | stamps))
+    except TypeError as error:
+        msg = f"line must be an outcome, got {line[:80]!r}"
+        raise ValueError(msg) from error
+
+
+class OutcomeLog:
+    """The journal ``OUT/outcomes.jsonl``: a line for each case begun and one for its end; the last one counts.
+
+    Several processes may append to it. A line is one write at the end of the file, under a lock; it is on the disk when :meth:`append`
+    returns, but for cases skipped, which the next run would skip again. What a killed writer left of a line is cut off by the next.
+
+    Args:
+        folder: The folder of outputs; the file is made by the first line.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / LOG_NAME
+        self._begun: dict[str, bytes] = {}  # lines: objects would take several times as much
+        self._offset, self._inode = 0, 0
+
+    def append(self, outcome: CaseOutcome) -> None:
+        """Write a line, whole or not at all.
+
+        Raises:
+            OSError: If it cannot be written.
+        """
+        line = as_line(outcome)
+        self.path.parent.mkdir(parents=True, exist_ok=True)  # somebody may have removed it meanwhile
+        with _locked(self.path) as file:
+            end = _cut_torn_line(file)
+            try:
+                if os.write(file, line) != len(line):
+                    msg = f"{self.path}: no space left for a line of {len(line)} bytes"
+                    raise OSError(msg)
+                if outcome.state != SKIPPED:
+                    os.fsync(file)
+            except OSError:
+                os.ftruncate(file, end)
+                raise
+
+    def last(self, case: str) -> CaseOutcome | None:
+        """What is known of the case's output: its last outcome of those that may have touched it."""
+        self._refresh()
+        line = self._begun.get(case)
+        return read_line(line) if line else None
+
+    def latest(self) -> list[CaseOutcome]:
+        """The last outcome of each case, in the order in which cases came up."""
+        lines = {outcome.case: line for line, outcome in self._read(0) if outcome}
+        return [read_line(line) for line in lines.values()]
+
+    def _refresh(self) -> None:
+        """Read what was appended since, by whomever."""
+        try:
+            found = self.path.stat()
+        except FileNotFoundError:
+            self._begun, self._offset, self._inode = {}, 0, 0
+            return
+        if found.st_ino != self._inode or found.st_size < self._offset:
+            self._begun, self._offset, self._inode = {}, 0, found.st_ino
+        if found.st_size > self._offset:
+            for line, outcome in self._read(self._offset):
+                self._offset += len(line)
+                if outcome and outcome.attempt:
+                    self._begun[outcome.case] = line
+
+    def _read(self, offset: int) -> Iterator[tuple[bytes, CaseOutcome | None]]:
+        """Whole lines from ``offset`` on, and their outcomes; one that holds none is told."""
+        if not self.path.is_file():
+            return
+        with self.path.open("rb") as file:
+            file.seek(offset)
+            for line in file:
+                if not line.endswith(b"\n"):
+                    return  # its writer is at it, or dead
+                try:
+                    yield line, read_line(line)
+                except ValueError:
+                    logger.warning("%s: a line is not an outcome and is left out: %r", self.path, line[:80])
+                    yield line, None
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[int]:
+    file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield file
+    finally:
+        os.close(file)  # and the lock goes with it
+
+
+def _cut_torn_line(file: int) -> int:
+    """Size of the file once its last line is whole."""
+    end = size = os.fstat(file).st_size
+    while end:
+        start = max(end - 4096, 0)
+        newline = os.pread(file, end - start, start).rfind(b"\n")
+        if newline >= 0:
+            end = start + newline + 1
+            break
+        end = start
+    if end < size:
+        os.ftruncate(file, end)
+    return end
+
+
+def write_summary(log: OutcomeLog) -> Path:
+    """Write ``summary.csv`` beside the journal, a row for each case with its last outcome; whole or not at all."""
+    rows = [_row(outcome) for outcome in log.latest()]
+    names = dict.fromkeys(key for row in rows for key in row)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, sorted(names, key=lambda name: name.startswith("stage_")), lineterminator="\n", restval="")
+    writer.writeheader()
+    writer.writerows(rows)
+    path = log.path.with_name(SUMMARY_NAME)
+    with renamed(path) as temporary:
+        temporary.write_text(text.getvalue(), encoding="utf-8")
+    return path
+
+
+def _row(outcome: CaseOutcome) -> dict[str, Any]:
+    names = ("case", "state", "attempt", "seconds", "peak_memory_bytes", "error", "reason", "started_utc", "ended_utc")
+    files = {"input": outcome.input.path if outcome.input else "", "output": outcome.output.path if outcome.output else ""}
+    stages = {f"stage_{stage}_s": seconds for stage, seconds in outcome.stages_s.items()}
+    return {name: getattr(outcome, name) for name in names} | files | stages

@@ -1,0 +1,229 @@
+"""Workers in processes of this machine: one that dies or hangs costs a case, not the batch.
+
+``concurrent.futures`` cannot do this: one dead process breaks its pool and loses all that was pending, and a running task cannot be
+stopped. So each worker has a pipe of its own here, whose end tells its death.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+import warnings
+from collections import deque
+from collections.abc import Generator, Iterator
+from contextlib import suppress
+from dataclasses import replace
+from logging.handlers import QueueHandler
+from multiprocessing import connection, resource_tracker
+from typing import Any
+
+from tqdm import tqdm
+
+from stseg3d.batch.outcomes import FAILED, TIME_LIMIT, WORKER_DIED, CaseOutcome, utc_now
+from stseg3d.batch.work import BatchSettings, CaseWorker, facts_of
+from stseg3d.volumes import Case
+
+logger = logging.getLogger(__name__)
+
+READY = "ready"
+ATTEMPTS = 2  # of a case whose worker died: the cause may have been its neighbour's memory
+PATIENCE_S = 10  # with a killed process, which the kernel keeps as long as a dead file server holds it
+MAX_STILLBORN = 3  # workers in a row that die while they load the bundle
+
+
+class Processes:
+    """So many processes, each with the bundle loaded; one that dies is replaced, and its case tried once more.
+
+    They end with this process, however it ends. As everywhere with ``multiprocessing``, a script that uses this must not do so when it is
+    merely imported (``if __name__ == "__main__":``).
+
+    Args:
+        settings: How; ``threads`` are those of each worker.
+        jobs: Number of processes.
+        time_limit_s: How long a case may take, not counting the loading of the bundle; a worker that takes longer is killed.
+    """
+
+    def __init__(self, settings: BatchSettings, jobs: int, *, time_limit_s: float | None = None) -> None:
+        if jobs < 1 or (time_limit_s is not None and not time_limit_s > 0):
+            msg = f"jobs and time_limit_s must be above 0, got {jobs} and {time_limit_s}"
+            raise ValueError(msg)
+        self.settings, self.jobs = settings, jobs
+        self.time_limit_s = math.inf if time_limit_s is None else time_limit_s
+
+    def run(self, cases: Iterator[Case]) -> Generator[CaseOutcome, None, None]:
+        """Outcomes, as soon as they are there.
+
+        Raises:
+            ValueError: If the bundle cannot be loaded because it is bad.
+            RuntimeError: If it cannot be loaded for another reason.
+        """
+        workers: list[_Worker] = []
+        again: deque[tuple[Case, int]] = deque()
+        try:
+            for _ in range(self.jobs):
+                workers.append(_Worker(self.settings))  # one by one: what ends this ends those that are there
+            while self._give(workers, cases, again):
+                for worker in _wait(workers):
+                    outcome = worker.take(self.time_limit_s)
+                    if worker.death:
+                        self._replace(worker, workers)
+                    if outcome and outcome.error == WORKER_DIED and outcome.attempt < ATTEMPTS and worker.case:
+                        again.append((worker.case, outcome.attempt + 1))
+                    elif outcome:
+                        yield outcome
+        finally:
+            for worker in workers:
+                worker.kill()
+
+    def _replace(self, worker: _Worker, workers: list[_Worker]) -> None:
+        """Put a new worker in the place of a dead one, unless none can live there."""
+        at = workers.index(worker)
+        stillborn = 0 if worker.is_ready else worker.stillborn + 1
+        if stillborn < MAX_STILLBORN:
+            workers[at] = _Worker(self.settings, stillborn)
+            return
+        del workers[at]
+        msg = f"worker processes must live to load the bundle, got {stillborn} that died one after the other, the last of {worker.death}"
+        if not workers:
+            raise RuntimeError(msg)
+        logger.warning("%s; going on with %d", msg, len(workers))
+
+    def _give(self, workers: list[_Worker], cases: Iterator[Case], again: deque[tuple[Case, int]]) -> bool:
+        """Give each idle worker a case, as long as there are some; False once all is done."""
+        for worker in workers:
+            if worker.is_idle:
+                case, attempt = again.popleft() if again else (next(cases, None), 1)
+                if case is None:
+                    return any(w.case for w in workers)
+                worker.give(case, attempt, self.time_limit_s)
+        return True
+
+
+class _Worker:
+    """A process from here: its end of the pipe, and what it is at."""
+
+    def __init__(self, settings: BatchSettings, stillborn: int = 0) -> None:
+        context = multiprocessing.get_context("spawn")  # a fork of a process with threads, as torch's, may hang
+        self.pipe, theirs = context.Pipe()
+        self.process = context.Process(target=_serve, args=(theirs, settings), daemon=True)
+        resource_tracker.ensure_running()  # its start would unblock the signal
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # Ctrl-C is for us; the process inherits it
+        try:
+            self.process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        theirs.close()  # so that the pipe ends when the process does
+        self.case: Case | None = None
+        self.is_ready = False
+        self.stillborn = stillborn  # predecessors that died before they were ready
+        self.death = ""
+        self.attempt, self.begun, self.deadline, self.started_utc = 0, 0.0, math.inf, ""
+
+    @property
+    def is_idle(self) -> bool:
+        return self.is_ready and self.case is None and not self.death
+
+    def give(self, case: Case, attempt: int, time_limit_s: float) -> None:
+        """Let it work on a case."""
+        self.case, self.attempt, self.started_utc = case, attempt, utc_now()
+        self.begun = time.monotonic()
+        self.deadline = self.begun + time_limit_s
+        with suppress(OSError):  # it has just died, as the next look at the pipe will tell
+            self.pipe.send(case)
+
+    def take(self, time_limit_s: float) -> CaseOutcome | None:
+        """What it has to tell, if anything: the outcome of its case, also if that is its own end."""
+        try:
+            message = self.pipe.recv() if self.pipe.poll() else None
+        except (EOFError, OSError):
+            return self._died()
+        if isinstance(message, CaseOutcome):
+            self.case, self.deadline = None, math.inf
+            return replace(message, attempt=self.attempt)
+        if message is None and time.monotonic() >= self.deadline:
+            return self._late(time_limit_s)
+        if isinstance(message, logging.LogRecord):
+            logging.getLogger(message.name).handle(message)
+        elif isinstance(message, dict):
+            raise ValueError(message["reason"]) if message["bad_input"] else RuntimeError(f"{message['error']}: {message['reason']}")
+        elif message == READY:
+            self.is_ready = True
+        return None
+
+    def kill(self) -> None:
+        """End the process, whatever it is at."""
+        self.process.kill()
+        self.process.join(PATIENCE_S)
+        self.pipe.close()
+
+    def _died(self) -> CaseOutcome | None:
+        self.process.join()
+        code = self.process.exitcode or 0
+        self.death = signal.Signals(-code).name if code < 0 else f"exit status {code}"
+        self.pipe.close()
+        if self.case is None:
+            return None
+        return self._lost(WORKER_DIED, f"worker process died of {self.death} in attempt {self.attempt} of {ATTEMPTS}")
+
+    def _late(self, time_limit_s: float) -> CaseOutcome:
+        self.kill()
+        self.death = "the time limit"
+        return self._lost(TIME_LIMIT, f"case must end within {time_limit_s:g} s, got a worker that had not and was killed")
+
+    def _lost(self, error: str, reason: str) -> CaseOutcome:
+        lost = CaseOutcome(self.case.id if self.case else "", FAILED, attempt=self.attempt, error=error, reason=reason)
+        return replace(lost, seconds=round(time.monotonic() - self.begun, 4), started_utc=self.started_utc, ended_utc=utc_now())
+
+
+def _wait(workers: list[_Worker]) -> list[_Worker]:
+    """Those workers that have something to tell, or no time left."""
+    seconds = min(worker.deadline for worker in workers) - time.monotonic()
+    ready = connection.wait([worker.pipe for worker in workers], None if math.isinf(seconds) else max(seconds, 0))
+    return [worker for worker in workers if worker.pipe in ready or time.monotonic() >= worker.deadline]
+
+
+# --- in the process ----------------------------------------------------------
+
+
+class _ToDriver(QueueHandler):
+    """Sends what the package logs to the driver, which shows it."""
+
+    queue: Any
+
+    def enqueue(self, record: logging.LogRecord) -> None:
+        self.queue.send(record)
+
+
+def _serve(pipe: Any, settings: BatchSettings) -> None:
+    """Work on the cases that come through the pipe until it ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")  # third parties' deprecations, as on the command line
+    tqdm.set_lock(threading.RLock())  # its own is a semaphore of the system, which a killed process would leave behind
+    package = logging.getLogger("stseg3d")
+    package.addHandler(_ToDriver(pipe))
+    package.propagate = False
+    try:
+        worker = CaseWorker(settings)
+    except Exception as error:
+        pipe.send(facts_of(error))
+        return
+    worker.segmenter.inferer.progress = False  # the driver's bar is enough
+    with suppress(EOFError, OSError):
+        pipe.send(READY)
+        while True:
+            pipe.send(worker.run(pipe.recv()))
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent:
+        connection.wait([parent.sentinel])
+        os._exit(1)  # at once: nobody is left to write down what would come of the case

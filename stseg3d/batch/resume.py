@@ -1,0 +1,61 @@
+"""Resuming: which cases are done already, which are to be done, and which outputs are not ours to replace."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+from stseg3d.batch.fingerprints import is_unchanged, stamp, stamp_if_there
+from stseg3d.batch.outcomes import FAILED, SKIPPED, CaseOutcome
+from stseg3d.batch.work import BatchSettings, facts_of, notes_name
+from stseg3d.volumes import Case, output_name
+
+
+def settled(case: Case, last: CaseOutcome | None, settings: BatchSettings, *, overwrite: bool) -> CaseOutcome | None:
+    """Outcome of a case that needs no work, or may get none; None if it is to be done.
+
+    Args:
+        case: The case.
+        last: What is known of its output.
+        settings: How it would be done.
+        overwrite: Whether what is there may be replaced.
+
+    Returns:
+        ``skipped`` if the output is there, as it was written, of the same image, bundle and options; ``failed`` if the image is not there,
+        or an output is that ``last`` does not know, or knows to be of something else. What an interrupted run left is ours to replace.
+    """
+    output = settings.output_dir / output_name(case.id)
+    try:
+        stamp(case.image)
+        why = _difference(case, last, settings, output)
+        if not why and last:
+            return replace(last, state=SKIPPED, reason=f"done before, {last.ended_utc}")
+        if not output.exists() or overwrite or (last and last.was_interrupted):
+            return None
+    except OSError as error:
+        return CaseOutcome(case.id, FAILED, input=stamp_if_there(case.image), **facts_of(error))
+    msg = f"output {output} is there already; --overwrite replaces it ({why})"
+    return CaseOutcome(case.id, FAILED, input=stamp_if_there(case.image), **facts_of(FileExistsError(msg)))
+
+
+def _difference(case: Case, last: CaseOutcome | None, settings: BatchSettings, output: Path) -> str:
+    """Why the output is not what would be written now; empty if it is."""
+    if last is None or not last.is_finished or last.input is None or last.output is None:
+        return "no finished case of outcomes.jsonl"
+    if last.recipe != settings.recipe:
+        return "made with another bundle or other options"
+    if not is_unchanged(case.image, last.input):
+        return "made of another image"
+    then = replace(last.output, path=str(output.absolute()))
+    if not is_unchanged(output, then) or not output.with_name(notes_name(case.id)).is_file():
+        return "changed since it was made"
+    return ""
+
+
+def remove_leftovers(case: str, folder: Path) -> None:
+    """Remove the temporary files (:func:`stseg3d.volumes.write.renamed`) of a case whose process was killed."""
+    name = re.compile(rf"\.\d+\.{re.escape(case)}_[a-z]+\.(nii\.gz|json)")
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if name.fullmatch(path.name):
+            path.unlink(missing_ok=True)

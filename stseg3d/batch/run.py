@@ -1,0 +1,219 @@
+"""The batch: each case once, every outcome in the journal, wherever the work is done."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+from stseg3d.batch.claims import CLAIMS_NAME, Claims
+from stseg3d.batch.fingerprints import stamp_if_there
+from stseg3d.batch.outcomes import DONE, FAILED, STARTED, CaseOutcome, OutcomeLog, utc_now, write_summary
+from stseg3d.batch.resume import remove_leftovers, settled
+from stseg3d.batch.work import BatchSettings, CaseWorker, facts_of
+from stseg3d.volumes import Case, ensure_writable
+
+logger = logging.getLogger(__name__)
+
+WAIT_S = 0.5  # between two looks at cases that another run has claimed
+
+
+class Runner(Protocol):
+    """Where cases are worked on: here, in other processes, on other machines."""
+
+    def run(self, cases: Iterator[Case]) -> Generator[CaseOutcome, None, None]:
+        """Outcome of each case, in any order, as soon as it is there.
+
+        A case that is pulled from ``cases`` counts as begun, so one is pulled only when somebody is free to work on it. A generator that is
+        closed early stops its workers; so does one that raises. It raises only what concerns all cases, such as a
+        bundle that cannot be loaded; what concerns one is an outcome, with ``attempt`` counted from 1.
+        """
+
+
+class InProcess:
+    """One case after the other, in this process.
+
+    Args:
+        settings: How.
+    """
+
+    def __init__(self, settings: BatchSettings) -> None:
+        self.settings = settings
+
+    def run(self, cases: Iterator[Case]) -> Generator[CaseOutcome, None, None]:
+        """Outcomes, in the order of the cases."""
+        worker = CaseWorker(self.settings)
+        for case in cases:
+            yield worker.run(case)
+
+
+class BatchStoppedError(RuntimeError):
+    """The batch cannot go on: nobody could write down what became of a case. The same command resumes it."""
+
+
+@dataclass
+class BatchResult:
+    """What became of a batch in this run.
+
+    Attributes:
+        done: Names of the cases that were done.
+        skipped: Number of cases that had been done before.
+        failed: Outcomes of the others.
+    """
+
+    done: set[str] = field(default_factory=set)
+    skipped: int = 0
+    failed: list[CaseOutcome] = field(default_factory=list)
+
+
+def run_batch(
+    cases: Sequence[Case],
+    settings: BatchSettings,
+    runner: Runner,
+    *,
+    overwrite: bool = False,
+    on_todo: Callable[[int], None] = lambda _: None,
+    on_outcome: Callable[[CaseOutcome], None] = lambda _: None,
+) -> BatchResult:
+    """Work on all cases that are not done yet, and leave ``outcomes.jsonl`` and ``summary.csv`` beside the outputs.
+
+    Whatever stops it, the same call goes on where it was: see :func:`stseg3d.batch.resume.settled`. Several runs on one folder share the
+    work: a case that another run is at is left to it, and looked at again in the end.
+
+    Args:
+        cases: Cases, each with a name of its own.
+        settings: How they are worked on.
+        runner: Who works on them.
+        overwrite: Replace outputs that are not what would be written now, whosever they are.
+        on_todo: Told the number of cases left once those that need no work are known, their outcomes told.
+        on_outcome: Told each outcome, once it is in the journal.
+
+    Returns:
+        What was done.
+
+    Raises:
+        OSError: If the folder cannot be written.
+        BatchStoppedError: If an outcome cannot be written down, as on a full disk.
+    """
+    new = not settings.output_dir.exists()
+    ensure_writable(settings.output_dir)
+    batch = _Batch(settings, overwrite, on_outcome)
+    try:
+        todo = batch.unsettled(cases)
+        on_todo(len(todo))
+        while todo:
+            with closing(runner.run(batch.claimed(todo))) as outcomes:
+                for outcome in outcomes:
+                    batch.finish(outcome)
+            todo = batch.wait()
+        batch.tell_vanished()
+    finally:
+        batch.close(new_folder=new)
+    return batch.result
+
+
+class _Batch:
+    """One run: its journal, its claims, its result."""
+
+    def __init__(self, settings: BatchSettings, overwrite: bool, on_outcome: Callable[[CaseOutcome], None]) -> None:
+        self.settings, self.overwrite, self.on_outcome = settings, overwrite, on_outcome
+        self.folder = settings.output_dir
+        self.log = OutcomeLog(self.folder)
+        self.claims = Claims(self.folder)
+        self.result = BatchResult()
+        self.begun: dict[str, CaseOutcome] = {}
+        self.busy: list[Case] = []
+
+    def unsettled(self, cases: Iterable[Case]) -> list[Case]:
+        """Those of the cases that are to be done; the outcomes of the others are told."""
+        return [case for case in cases if not self._settle(case)]
+
+    def claimed(self, cases: Iterable[Case]) -> Iterator[Case]:
+        """The cases, each once it is ours and its beginning is written down; those of another run are kept for later."""
+        for case in cases:
+            if not self.claims.take(case.id):
+                self.busy.append(case)
+            elif self._settle(case):  # another run was faster
+                self.claims.release(case.id)
+            else:
+                self._begin(case)
+                yield case
+
+    def finish(self, outcome: CaseOutcome) -> None:
+        """Write an outcome down and give the case back."""
+        begun = self.begun.pop(outcome.case)
+        if outcome.was_interrupted:
+            remove_leftovers(outcome.case, self.folder)
+        attempt = begun.attempt + outcome.attempt - 1
+        self._tell(replace(outcome, attempt=attempt, input=outcome.input or begun.input, recipe=self.settings.recipe))
+        self.claims.release(outcome.case)
+
+    def wait(self) -> list[Case]:
+        """Cases that another run had claimed and did not do, once it is at none of them any more."""
+        todo, self.busy = self.busy, []
+        for case in todo:
+            while not self.claims.take(case.id):
+                time.sleep(WAIT_S)
+            self.claims.release(case.id)
+        return self.unsettled(todo)
+
+    def tell_vanished(self) -> None:
+        """Tell the outputs of this run that are not there any more."""
+        outcomes = {outcome.case: outcome for outcome in self.log.latest()}
+        for case in sorted(self.result.done):
+            then = outcomes.get(case)
+            if then is None or then.output is None or not (self.folder / then.output.path).is_file():
+                self.result.done.remove(case)
+                msg = f"{self.folder}: output of {case} must stay where it is until the batch ends, got none"
+                self._tell(
+                    replace(then or CaseOutcome(case, FAILED, attempt=1), state=FAILED, output=None, **facts_of(FileNotFoundError(msg)))
+                )
+
+    def close(self, *, new_folder: bool) -> None:
+        """Write the summary, give all cases back, and leave nothing where nothing was done."""
+        for case in self.begun:  # of workers that were killed when the batch was stopped
+            remove_leftovers(case, self.folder)
+        self.claims.close()
+        try:
+            if self.log.path.is_file():
+                write_summary(self.log)
+            elif new_folder:
+                (self.folder / CLAIMS_NAME).unlink(missing_ok=True)
+                self.folder.rmdir()
+        except OSError as error:  # what counts is in the journal
+            logger.warning("%s: summary could not be written: %s", self.folder, error.strerror or error)
+
+    def _settle(self, case: Case) -> bool:
+        outcome = settled(case, self.log.last(case.id), self.settings, overwrite=self.overwrite)
+        if outcome:
+            self._tell(outcome)
+        return outcome is not None
+
+    def _begin(self, case: Case) -> None:
+        last = self.log.last(case.id)
+        if last and last.was_interrupted:
+            remove_leftovers(case.id, self.folder)
+        attempt = last.attempt + 1 if last else 1
+        begun = CaseOutcome(case.id, STARTED, attempt, input=stamp_if_there(case.image), started_utc=utc_now())
+        self.begun[case.id] = begun
+        self._write(begun)
+
+    def _tell(self, outcome: CaseOutcome) -> None:
+        self._write(outcome)
+        if outcome.state == DONE:
+            self.result.done.add(outcome.case)
+        elif outcome.state == FAILED:
+            self.result.failed.append(outcome)
+        else:
+            self.result.skipped += 1
+        self.on_outcome(outcome)
+
+    def _write(self, outcome: CaseOutcome) -> None:
+        try:
+            self.log.append(outcome)
+        except OSError as error:
+            msg = f"{self.log.path}: outcome of {outcome.case} could not be written ({error.strerror or error}); the same command goes on"
+            raise BatchStoppedError(msg) from error

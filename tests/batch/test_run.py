@@ -1,0 +1,300 @@
+"""A batch in this process, and what the world does to it meanwhile: every case has its outcome, and no file is half."""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import json
+import shutil
+from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
+
+import pytest
+
+from stseg3d.batch import BatchSettings, BatchStoppedError, CaseOutcome, CaseWorker, InProcess, OutcomeLog, run_batch
+from stseg3d.batch.claims import Claims
+from stseg3d.batch.run import BatchResult
+from stseg3d.inference.segment import Outcome, Segmenter
+from stseg3d.volumes import Case
+from tests.batch import fakes
+
+
+@pytest.fixture
+def settings(bundle: Path, tmp_path: Path) -> BatchSettings:
+    return fakes.settings_for(bundle, tmp_path / "out")
+
+
+@pytest.fixture
+def undisturbed(bundle: Path, cases: list[Case], tmp_path: Path) -> dict[str, bytes]:
+    """What the cases give where nothing happens."""
+    settings = fakes.settings_for(bundle, tmp_path / "undisturbed")
+    run(cases, settings)
+    return labels(settings)
+
+
+def run(cases: list[Case], settings: BatchSettings) -> BatchResult:
+    return run_batch(cases, settings, InProcess(settings))
+
+
+def labels(settings: BatchSettings) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(settings.output_dir.glob("*_seg.nii.gz"))}
+
+
+def check_resumes(cases: list[Case], settings: BatchSettings, undisturbed: dict[str, bytes]) -> None:
+    """A second run, undisturbed, leaves what one would have left; nothing is lost, doubled or half."""
+    result = run(cases, settings)
+    assert result.failed == []
+    assert len(result.done) + result.skipped == len(cases)
+    assert labels(settings) == undisturbed
+    names = {f"{case.id}_seg.{suffix}" for case in cases for suffix in ("nii.gz", "json")}
+    assert {path.name for path in settings.output_dir.iterdir()} == names | {".claims", "outcomes.jsonl", "summary.csv"}
+    ends = [outcome for outcome in journal(settings) if outcome["state"] == "done"]
+    assert sorted(outcome["case"] for outcome in ends) == [case.id for case in cases]
+    assert sorted(outcome.case for outcome in OutcomeLog(settings.output_dir).latest() if outcome.is_finished) == [c.id for c in cases]
+
+
+def journal(settings: BatchSettings) -> list[dict[str, object]]:
+    return [json.loads(line) for line in (settings.output_dir / "outcomes.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture
+def meanwhile(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Lets something happen once a case has been read and segmented, before its outcome is known: ``meanwhile("b", action)``."""
+
+    def arrange(case_id: str, action: Callable[[], object]) -> None:
+        segment = Segmenter.segment
+
+        def disturbed(self: Segmenter, case: Case, output_dir: Path, **options: object) -> Outcome:
+            made = segment(self, case, output_dir, **options)
+            if case.id == case_id:
+                action()
+            return made
+
+        monkeypatch.setattr(Segmenter, "segment", disturbed)
+
+    return arrange
+
+
+# --- nothing happens ---------------------------------------------------------
+
+
+def test_an_outcome_says_what_was_done(cases: list[Case], settings: BatchSettings) -> None:
+    told: list[CaseOutcome] = []
+    counts: list[int] = []
+    result = run_batch(cases, settings, InProcess(settings), on_outcome=told.append, on_todo=counts.append)
+    assert (result.done, result.skipped, result.failed, counts) == ({"a", "b", "c", "d"}, 0, [], [4])
+    assert [outcome.case for outcome in told] == ["a", "b", "c", "d"]
+    outcome = told[0]
+    notes = json.loads((settings.output_dir / "a_seg.json").read_text())
+    assert outcome.input is not None
+    assert outcome.output is not None
+    assert (outcome.input.path, outcome.output.path) == (str(cases[0].image), "a_seg.nii.gz")
+    assert outcome.output.size_bytes == len(labels(settings)["a_seg.nii.gz"])
+    assert outcome.stages_s == notes["seconds"]
+    assert outcome.warnings == notes["warnings"]
+    assert outcome.seconds >= outcome.stages_s["total"]
+    assert outcome.peak_memory_bytes > 2**20
+    assert outcome.recipe["weights_sha256"] == notes["bundle"]["weights_sha256"]
+    assert outcome.started_utc < outcome.ended_utc
+    assert [line["state"] for line in journal(settings)] == ["started", "done"] * 4
+
+
+def test_a_failing_case_never_stops_the_rest(cases: list[Case], settings: BatchSettings) -> None:
+    fakes.make_scan(cases[0].image, brightest=fakes.LACKS_MEMORY)
+    cases[1].image.write_bytes(b"not a scan")
+    result = run(cases, settings)
+    assert result.done == {"c", "d"}
+    memory, header = result.failed
+    assert (memory.case, memory.error, memory.bad_input) == ("a", "MemoryError", False)
+    assert (header.case, header.bad_input) == ("b", True)
+    assert "b.nii" in header.reason
+    assert "Traceback" in memory.traceback
+    assert list(labels(settings)) == ["c_seg.nii.gz", "d_seg.nii.gz"]
+    assert header.input is not None
+    assert header.input.size_bytes == 10
+
+
+def test_a_bad_bundle_is_no_failure_of_a_case(cases: list[Case], settings: BatchSettings, tmp_path: Path) -> None:
+    bad = fakes.settings_for(fakes.make_bundle(tmp_path / "bad_segmentation"), tmp_path / "new" / "out", output="nothing")
+    with pytest.raises(ValueError, match="output must be one of"):
+        run(cases, bad)
+    assert not bad.output_dir.exists()
+
+
+def test_an_empty_batch_is_done(settings: BatchSettings) -> None:
+    assert run([], settings) == BatchResult()
+    assert not settings.output_dir.exists()
+
+
+# --- the input ---------------------------------------------------------------
+
+
+def test_an_input_that_vanishes_before_it_is_read(cases: list[Case], settings: BatchSettings, undisturbed: dict[str, bytes]) -> None:
+    aside = cases[1].image.rename(cases[1].image.with_suffix(".aside"))
+    result = run(cases, settings)
+    assert result.done == {"a", "c", "d"}
+    (failed,) = result.failed
+    assert (failed.case, failed.error, failed.attempt) == ("b", "FileNotFoundError", 0)
+    aside.rename(cases[1].image)
+    check_resumes(cases, settings, undisturbed)
+
+
+@pytest.mark.parametrize(("change", "what"), [("vanish", "none"), ("change", "another one")])
+def test_an_input_that_vanishes_or_changes_while_it_is_read(
+    change: str,
+    what: str,
+    cases: list[Case],
+    settings: BatchSettings,
+    undisturbed: dict[str, bytes],
+    meanwhile: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    image = cases[1].image
+    content = image.read_bytes()
+    meanwhile("b", image.unlink if change == "vanish" else lambda: fakes.make_scan(image, seed=99))
+    result = run(cases, settings)
+    assert result.done == {"a", "c", "d"}
+    (failed,) = result.failed
+    assert failed.reason == f"{image}: file must stay as it is while it is read, got {what} afterwards"
+    assert not list(settings.output_dir.glob("b_*"))
+    image.write_bytes(content)
+    monkeypatch.undo()
+    check_resumes(cases, settings, undisturbed)
+
+
+# --- the output --------------------------------------------------------------
+
+
+def test_an_output_folder_that_is_removed_in_mid_run(
+    cases: list[Case],
+    settings: BatchSettings,
+    undisturbed: dict[str, bytes],
+    meanwhile: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    meanwhile("c", lambda: shutil.rmtree(settings.output_dir))
+    result = run(cases, settings)
+    assert result.done == {"d"}
+    assert sorted(outcome.case for outcome in result.failed) == ["a", "b", "c"]
+    assert "must stay where it is until the batch ends" in result.failed[-1].reason
+    monkeypatch.undo()
+    check_resumes(cases, settings, undisturbed)
+
+
+def test_a_disk_that_is_full_for_a_case(
+    cases: list[Case], settings: BatchSettings, undisturbed: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = itertools.count()
+
+    def full(*_: object) -> None:
+        if next(calls) == 1:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        write = json.dumps
+        patch.setattr("stseg3d.inference.segment.json.dumps", lambda *a, **k: full() or write(*a, **k))
+        result = run(cases, settings)
+    (failed,) = result.failed
+    assert "No space left on device" in failed.reason
+    assert failed.bad_input
+    check_resumes(cases, settings, undisturbed)
+
+
+def test_where_no_outcome_can_be_written_down_the_batch_stops(
+    cases: list[Case], settings: BatchSettings, undisturbed: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append = OutcomeLog.append
+
+    def full(self: OutcomeLog, outcome: CaseOutcome) -> None:
+        if (outcome.case, outcome.state) == ("b", "done"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        append(self, outcome)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(OutcomeLog, "append", full)
+        with pytest.raises(
+            BatchStoppedError, match=r"outcome of b could not be written \(No space left on device\); the same command goes on"
+        ):
+            run(cases, settings)
+    check_resumes(cases, settings, undisturbed)
+
+
+# --- the rest of the world ---------------------------------------------------
+
+
+def test_a_clock_that_goes_backwards(
+    cases: list[Case], settings: BatchSettings, undisturbed: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    years = itertools.count(2100, -1)
+    for module in ("work", "run"):
+        monkeypatch.setattr(f"stseg3d.batch.{module}.utc_now", lambda: f"{next(years)}-01-01T00:00:00.000+00:00")
+    monkeypatch.setattr("time.time", lambda: float(next(years)))
+    assert run(cases[:2], settings).done == {"a", "b"}
+    check_resumes(cases, settings, undisturbed)
+    assert all(outcome.seconds < 100 for outcome in OutcomeLog(settings.output_dir).latest())
+
+
+def test_the_keyboard_leaves_what_can_be_resumed(
+    cases: list[Case],
+    settings: BatchSettings,
+    undisturbed: dict[str, bytes],
+    meanwhile: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def stop() -> None:
+        raise KeyboardInterrupt
+
+    meanwhile("b", stop)  # its output is there, and nobody has said so
+    with pytest.raises(KeyboardInterrupt):
+        run(cases, settings)
+    assert [outcome.state for outcome in OutcomeLog(settings.output_dir).latest()] == ["done", "started"]
+    assert "b,started" in (settings.output_dir / "summary.csv").read_text()
+    monkeypatch.undo()
+    check_resumes(cases, settings, undisturbed)
+
+
+def test_a_case_that_another_run_is_at_is_left_to_it(
+    cases: list[Case], settings: BatchSettings, undisturbed: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Claims hold between processes, so the other run is played here: it holds b, and finishes it when we wait for it."""
+    other = fakes.settings_for(settings.bundle, settings.output_dir)
+    take, waits = Claims.take, itertools.count()
+
+    def held(self: Claims, case: str) -> bool:
+        return case != "b" and take(self, case)
+
+    def finish(_: float) -> None:
+        assert next(waits) == 0
+        monkeypatch.undo()
+        run([cases[1]], other)
+
+    monkeypatch.setattr(Claims, "take", held)
+    monkeypatch.setattr("stseg3d.batch.run.time.sleep", finish)
+    result = run(cases, settings)
+    assert (result.done, result.skipped) == ({"a", "c", "d"}, 1)
+    check_resumes(cases, settings, undisturbed)
+
+
+def test_a_runner_is_anything_that_turns_cases_into_outcomes(
+    cases: list[Case], settings: BatchSettings, undisturbed: dict[str, bytes]
+) -> None:
+    class Backwards:
+        """Two at a time, the later one first, each tried twice."""
+
+        closed = False
+
+        def run(self, cases: Iterator[Case]) -> Generator[CaseOutcome, None, None]:
+            worker = CaseWorker(settings)
+            try:
+                while pair := list(itertools.islice(cases, 2)):
+                    for case in reversed(pair):
+                        yield worker.run(case)
+            finally:
+                self.closed = True
+
+    runner = Backwards()
+    told: list[str] = []
+    run_batch(cases, settings, runner, on_outcome=lambda outcome: told.append(outcome.case))
+    assert told == ["b", "a", "d", "c"]
+    assert runner.closed
+    assert labels(settings) == undisturbed
