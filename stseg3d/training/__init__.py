@@ -15,6 +15,7 @@ from stseg3d.training.engine import (
 from stseg3d.training.ensemble import ensemble_bundles
 from stseg3d.training.folds import load_predictions, training_cases, with_ids
 from stseg3d.training.history import History
+from stseg3d.training.processes import distribute, join_processes, leave_processes, own_device, rank
 from stseg3d.training.rough_channel import AppendRoughd
 from stseg3d.training.samples import OpenCased, RoughSampled
 from stseg3d.training.stages import assemble
@@ -40,8 +41,13 @@ __all__ = [
     "WeightAverage",
     "assemble",
     "augmentation",
+    "distribute",
     "ensemble_bundles",
+    "join_processes",
+    "leave_processes",
     "load_predictions",
+    "own_device",
+    "rank",
     "shared_handler",
     "training_cases",
     "with_ids",

@@ -10,6 +10,8 @@ import torch
 from ignite.engine import Engine, Events
 from torch import Tensor, nn
 
+from stseg3d.training.processes import undistributed
+
 # Weight of the newest step while the mean is young: 10 / 11, 10 / 12, ... so that short trainings forget the weights they began with.
 # Izmailov et al. 2018 begin late instead; this warm-up is TensorFlow's ExponentialMovingAverage(num_updates).
 WARM_UP = 10
@@ -35,8 +37,8 @@ class WeightAverage:
         if not 0 <= decay < 1:
             msg = f"ema_decay must be in [0, 1), got {decay}"
             raise ValueError(msg)
-        self.trained, self.decay, self.steps = network, decay, 0
-        self.network = deepcopy(network).requires_grad_(False) if decay else network
+        self.trained, self.decay, self.steps = undistributed(network), decay, 0
+        self.network = deepcopy(self.trained).requires_grad_(False) if decay else self.trained
 
     def attach(self, engine: Engine) -> None:
         """Register with a trainer."""

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from stseg3d.inference.stages import PRECISIONS
+from stseg3d.training.processes import from_all, from_first, rank, undistributed
 from stseg3d.volumes.write import renamed
 
 logger = logging.getLogger(__name__)
@@ -84,7 +85,8 @@ class EpochProgress:
 
     def _start(self, engine: Engine) -> None:
         # A resumed run begins where it was.
-        self.bar = tqdm(total=engine.state.max_epochs, initial=engine.state.epoch, desc=self.name, unit="epoch", mininterval=1)
+        shown = {"desc": self.name, "unit": "epoch", "mininterval": 1, "disable": rank() > 0}
+        self.bar = tqdm(total=engine.state.max_epochs, initial=engine.state.epoch, **shown)
 
     def _step(self, engine: Engine) -> None:
         output = engine.state.output
@@ -127,7 +129,8 @@ class TimeBudget:
     """Handler: ends training, its learning rate brought down to zero, when a time is up.
 
     After each epoch the number of epochs that still fit is estimated from those done; the schedule is stretched to it. What a killed
-    training had spent counts when it goes on.
+    training had spent counts when it goes on. A trainer that is run once more, as in each round of federated learning, begins its schedule
+    and its time anew: at the end of the last one the learning rate was zero.
 
     Args:
         seconds: Wall time for the whole training; 0 sets no limit, and the time is only counted.
@@ -137,7 +140,7 @@ class TimeBudget:
     def __init__(self, seconds: float, lr_scheduler: Any) -> None:
         self.seconds, self.lr_scheduler = seconds, lr_scheduler
         self.start: float | None = None
-        self.before_s, self.most = 0.0, 0
+        self.before_s, self.most, self.first = 0.0, 0, 0
 
     @property
     def spent_s(self) -> float:
@@ -151,14 +154,18 @@ class TimeBudget:
 
     def _begin(self, engine: Engine) -> None:
         self.start, self.most = time.monotonic(), engine.state.max_epochs or 1
+        self.first = engine.state.epoch
+        if self.first:
+            self.before_s = 0.0
+            restart_schedule(self.lr_scheduler, self.most - self.first)
 
     def _fit(self, engine: Engine) -> None:
         if not self.seconds:
             return
-        spent = self.spent_s
-        more = int((self.seconds - spent) / (spent / engine.state.epoch))
+        spent = from_first(self.spent_s)  # clocks differ, and processes that end at different epochs would wait for each other
+        more = int((self.seconds - spent) / (spent / (engine.state.epoch - self.first)))
         engine.state.max_epochs = min(self.most, engine.state.epoch + max(more, 0))
-        self.lr_scheduler.total_iters = engine.state.max_epochs
+        self.lr_scheduler.total_iters = engine.state.max_epochs - self.first
 
     def state_dict(self) -> dict[str, float]:
         """The seconds spent so far."""
@@ -167,6 +174,13 @@ class TimeBudget:
     def load_state_dict(self, state: Mapping[str, float]) -> None:
         """Count on from there."""
         self.before_s = state["spent_s"]
+
+
+def restart_schedule(lr_scheduler: Any, epochs: int) -> None:
+    """Bring a ``PolynomialLR``, which derives each learning rate from the last, back to its beginning, for so many epochs."""
+    lr_scheduler.last_epoch, lr_scheduler.total_iters = 0, epochs
+    for group, rate in zip(lr_scheduler.optimizer.param_groups, lr_scheduler.base_lrs, strict=True):
+        group["lr"] = rate
 
 
 class KeepBest:
@@ -191,6 +205,8 @@ class KeepBest:
         metric = float(engine.state.metrics[engine.state.key_metric_name])
         if metric > self.best:
             self.best = metric
+            if rank():
+                return
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with renamed(self.path) as temporary:
                 torch.save(self.network.state_dict(), temporary)
@@ -217,7 +233,8 @@ class ResumeHandler:
     """
 
     def __init__(self, path: str | Path, objects: Mapping[str, Any], interval: int = 1) -> None:
-        self.path, self.objects, self.interval = Path(path), dict(objects), interval
+        self.path, self.interval = Path(path), interval
+        self.objects = {name: undistributed(thing) for name, thing in objects.items()}
 
     def attach(self, engine: Engine) -> None:
         """Register with a trainer."""
@@ -229,9 +246,13 @@ class ResumeHandler:
         """Go on where the file says, if there is one.
 
         Raises:
-            ValueError: If it is of other networks.
+            ValueError: If it is of other networks, or not all processes see it.
         """
-        if not self.path.is_file():
+        there = from_all(self.path.is_file())
+        if not all(there):
+            if any(there):
+                msg = f"{self.path}: bundle must lie on a disk that all machines share; {there.count(False)} processes do not see the file"
+                raise ValueError(msg)
             return
         found = torch.load(self.path, map_location="cpu", weights_only=True)
         try:
@@ -247,7 +268,9 @@ class ResumeHandler:
         logger.info("%s: going on after epoch %d", self.path, found["epoch"])
 
     def save(self, engine: Engine) -> None:
-        """Write the file."""
+        """Write the file; the first process alone does."""
+        if rank():
+            return
         self.path.parent.mkdir(parents=True, exist_ok=True)
         objects = {name: thing.state_dict() for name, thing in self.objects.items()}
         with renamed(self.path) as temporary:
@@ -256,4 +279,5 @@ class ResumeHandler:
     def remove(self, engine: Engine) -> None:
         """Training is complete: nothing is left to go on from."""
         del engine
-        self.path.unlink(missing_ok=True)
+        if rank() == 0:
+            self.path.unlink(missing_ok=True)

@@ -43,7 +43,7 @@ def ensemble_bundles(bundles: Sequence[Path], out: Path, *, stages: Sequence[str
     try:
         _write_config(bundles[0], out, stages, len(bundles))
         weights = save_weights(_joined(states, stages), out / WEIGHTS)
-        load_network(out)
+        load_network(out, trust=True)
     except BaseException:
         shutil.rmtree(out, ignore_errors=True)  # all of it or nothing
         raise
@@ -64,7 +64,7 @@ def _write_config(bundle: Path, out: Path, stages: Sequence[str], members: int) 
 
 
 def _state(bundle: Path, first: Path) -> dict[str, Tensor]:
-    load_network(bundle)  # says what is wrong with a bundle that cannot be used
+    load_network(bundle, trust=True)  # says what is wrong with a bundle that cannot be used
     state, due = read_weights(bundle / WEIGHTS), read_weights(first / WEIGHTS)
     if {name: tensor.shape for name, tensor in state.items()} != {name: tensor.shape for name, tensor in due.items()}:
         msg = f"{bundle}: networks of an ensemble must be those of {first}, got others"

@@ -10,13 +10,14 @@ from typing import Any
 from ignite.engine import Engine, Events
 
 from stseg3d.training.engine import TimeBudget
+from stseg3d.training.processes import from_all, rank
 
 
 class History:
     """Handler: each validation adds a line ``{"epoch", "metric", "loss", "seconds"}`` to a file.
 
-    ``metric`` is the key metric, ``loss`` the mean training loss since the line before, ``seconds`` the wall time of the training, that
-    before a kill included. A new training begins a new file. Attach it after the handler that resumes.
+    ``metric`` is the key metric, ``loss`` the mean training loss since the line before, of all processes, ``seconds`` the wall time of
+    the training, that before a kill included. A new training begins a new file. Attach it after the handler that resumes.
 
     Args:
         path: The file, ``.jsonl``.
@@ -36,10 +37,12 @@ class History:
         self.evaluator.add_event_handler(Events.COMPLETED, self._write)
 
     def _begin(self, engine: Engine) -> None:
+        self.losses, self.last = [], engine.state.epoch
+        if rank():
+            return
         lines = [line for line in read_history(self.path) if line["epoch"] <= engine.state.epoch]
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.path.write_text("".join(f"{json.dumps(line)}\n" for line in lines), encoding="utf-8")
-        self.losses, self.last = [], engine.state.epoch
 
     def _collect(self, engine: Engine) -> None:
         output = engine.state.output
@@ -49,15 +52,18 @@ class History:
         epoch = evaluator.state.epoch
         if epoch <= self.last:  # the validation that ends a training, where its last epoch had one
             return
+        losses = [loss for part in from_all(self.losses) for loss in part]
+        self.losses, self.last = [], epoch
+        if rank():
+            return
         found: dict[str, Any] = {
             "metric": float(evaluator.state.metrics[evaluator.state.key_metric_name]),
-            "loss": sum(self.losses) / max(len(self.losses), 1),
+            "loss": sum(losses) / max(len(losses), 1),
             "seconds": round(self.budget.spent_s, 1),
         }
         line = {"epoch": epoch} | {name: value if isfinite(value) else None for name, value in found.items()}
         with self.path.open("a", encoding="utf-8") as file:
             file.write(f"{json.dumps(line)}\n")
-        self.losses, self.last = [], epoch
 
 
 def read_history(path: str | Path) -> list[dict[str, Any]]:

@@ -6,6 +6,7 @@ import logging
 import shutil
 import warnings
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +26,14 @@ from stseg3d.training.folds import (
 )
 from stseg3d.training.options import remember_options, shared_options, write_channels, write_shared
 from stseg3d.training.plan import Plan, check_recipe, checked_config, find_cause, load_stage
+from stseg3d.training.processes import by_first, launched, own_device, together
 from stseg3d.training.stages import assemble, trained_stage
 from stseg3d.volumes import Case, load_dataset
 
 logger = logging.getLogger(__name__)
 
 CONFIGS = {"rough": ("train.json", "train_rough.json"), "fine": ("train.json",)}
+SEVERAL = "multi_gpu_train.json"  # over these, where torchrun has started several processes
 
 # Share of a time budget: the rough network is small and so is its input.
 SHARE = {"rough": 0.25, "fine": 0.75}
@@ -56,6 +59,7 @@ def train_bundle(
     """Train a bundle on one's own labels and write its ``models/model.pt``.
 
     A stage that was killed goes on where it was when the same command is given again, and one that was complete is not trained again.
+    Processes that ``torchrun`` started train together, each on a part of every batch.
 
     Args:
         bundle: Folder with ``configs/train.json`` and ``train_rough.json``.
@@ -85,13 +89,17 @@ def train_bundle(
     if not dataset.validation:
         msg = f'{data}: file must list cases under "validation" too: the best weights are chosen on them'
         raise ValueError(msg)
+    if launched() and not (bundle / "configs" / SEVERAL).is_file():
+        msg = f"{bundle}: bundle must have configs/{SEVERAL} to be trained by torchrun"
+        raise FileNotFoundError(msg)
+    own = own_device(select_device(device))
     json_path = data / "dataset.json" if data.is_dir() else data
     chosen = dict(overrides or {}) | ({} if folds is None else {"folds": folds})
     options: dict[str, Any] = {
         "bundle_root": str(bundle),
         "dataset_dir": str(json_path.parent),
         "dataset_json": str(json_path),
-        "device": f"$torch.device({str(select_device(device))!r})",
+        "device": f"$torch.device({str(own)!r})",
         "composite": False,  # made below, when all stages are there: never half of this task and half of another
         **chosen,
     }
@@ -105,11 +113,12 @@ def train_bundle(
     shared = shared_options(bundle, chosen)
     plan = Plan(bundle, dataset, checked_config(bundle, options, shared), options, chosen, epochs, budgets)
     check_recipe(plan)
-    for name in names:
-        if name == "fine":
-            _predict_for_fine(plan)
-        _train_stage(plan, name, again=stage != "all")
-    return _finish(plan, names[-1], shared)
+    with together(own):
+        for name in names:
+            if name == "fine":
+                _predict_for_fine(plan)
+            _train_stage(plan, name, again=stage != "all")
+        return by_first(lambda: _finish(plan, names[-1], shared))
 
 
 def _finish(plan: Plan, stage: str, shared: Mapping[str, Any]) -> Path:
@@ -123,7 +132,7 @@ def _finish(plan: Plan, stage: str, shared: Mapping[str, Any]) -> Path:
     write_channels(plan.bundle, plan.parser.get_parsed_content("fine_stage"), plan.parser.get_parsed_content("open_case").in_channels)
     composite = assemble(plan.bundle)
     assert composite is not None
-    load_network(plan.bundle)  # strict: what was written is what inference will load
+    load_network(plan.bundle, trust=True)  # it was trained; strict: what was written is what inference will load
     shutil.rmtree(plan.stages)
     return composite
 
@@ -134,12 +143,12 @@ def _finish(plan: Plan, stage: str, shared: Mapping[str, Any]) -> Path:
 def _train_stage(plan: Plan, name: str, *, again: bool) -> None:
     """Train one stage; one that an earlier call has finished only if asked for ``again``."""
     best, last = plan.stages / f"{name}.pt", plan.stages / f"last_{name}.pt"
-    if best.is_file() and not last.is_file():
+    if by_first(lambda: best.is_file() and not last.is_file()):
         if not again:
             logger.warning("%s: the %s stage is complete and is not trained again; delete the file to begin anew", best, name)
             load_stage(plan, name, best)  # it must fit before the next one is trained
             return
-        best.unlink()
+        by_first(best.unlink)
     changed = dict(plan.options)
     if plan.epochs is not None:
         changed[f"epochs#{name}"] = plan.epochs
@@ -150,9 +159,11 @@ def _train_stage(plan: Plan, name: str, *, again: bool) -> None:
 
 def _run_to_score(plan: Plan, configs: Iterable[str], options: Mapping[str, Any], run_name: str) -> None:
     last = plan.stages / f"last_{run_name}.pt"
-    remember_options(plan.chosen, plan.bundle / "logs" / f"{run_name}.json", going_on=last.is_file())
+    by_first(lambda: remember_options(plan.chosen, plan.bundle / "logs" / f"{run_name}.json", going_on=last.is_file()))
+    if launched():  # the processes have met, and do not part between stages
+        configs, options = (*configs, SEVERAL), {**options, "finalize": []}
     _run(plan.bundle, configs, options)
-    if not (plan.stages / f"{run_name}.pt").is_file():
+    if not by_first((plan.stages / f"{run_name}.pt").is_file):
         msg = f"{plan.bundle}: the {run_name} stage must reach a validation score, got none"
         raise ValueError(msg)
 
@@ -175,26 +186,23 @@ def _run(bundle: Path, configs: Iterable[str], options: Mapping[str, Any]) -> No
 def _predict_for_fine(plan: Plan) -> None:
     """Predictions of rough networks for cases that they have not learned from, where the recipe uses them."""
     paths = [predictions_path(plan.stages, fold_name(fold, plan.folds)) for fold in range(plan.folds)]
-    remove_predictions(plan.stages, but=paths)
+    by_first(lambda: remove_predictions(plan.stages, but=paths))
     for fold, path in enumerate(paths):
-        cases = held_out(plan.dataset, plan.folds, fold)
-        if not is_predicted(cases, path):
-            weights = _train_fold(plan, fold)
-            _predict(plan, weights, cases, path)
-            weights.unlink()
+        if not by_first(partial(is_predicted, held_out(plan.dataset, plan.folds, fold), path)):
+            by_first(partial(_predict_fold, plan, fold, _train_fold(plan, fold), path))
     if plan.option("rough_channel"):
         rough = trained_stage(plan.bundle, "rough")
         if rough is None:
             msg = f"rough_channel needs a trained rough stage, {plan.bundle} has none: train it with --stage rough"
             raise FileNotFoundError(msg)
-        _predict(plan, rough, plan.dataset.validation, predictions_path(plan.stages, "validation"))
+        by_first(lambda: _predict(plan, rough, plan.dataset.validation, predictions_path(plan.stages, "validation")))
 
 
 def _train_fold(plan: Plan, fold: int) -> Path:
     """Weights of a rough network that has not seen the cases of a fold."""
     run_name = f"rough_{fold_name(fold, plan.folds)}"
     best = plan.stages / f"{run_name}.pt"
-    if best.is_file() and not (plan.stages / f"last_{run_name}.pt").is_file():
+    if by_first(lambda: best.is_file() and not (plan.stages / f"last_{run_name}.pt").is_file()):
         return best
     epochs = plan.epochs or plan.parser.get_parsed_content("epochs")["rough"]
     # Weights to start from may have seen the cases that are held out here.
@@ -203,6 +211,12 @@ def _train_fold(plan: Plan, fold: int) -> Path:
         changed["budget_s"] = plan.budget_s["fine"] * FOLDS_SHARE / plan.folds
     _run_to_score(plan, CONFIGS["rough"], changed, run_name)
     return best
+
+
+def _predict_fold(plan: Plan, fold: int, weights: Path, path: Path) -> None:
+    """Predictions for the cases of a fold, by weights that are then of no more use."""
+    _predict(plan, weights, held_out(plan.dataset, plan.folds, fold), path)
+    weights.unlink()
 
 
 def _predict(plan: Plan, weights: Path, cases: Iterable[Case], path: Path) -> None:

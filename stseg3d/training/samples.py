@@ -18,7 +18,7 @@ from torch import Tensor
 
 from stseg3d.inference.stages import Stage
 from stseg3d.ops.resample import resample, resample_volume
-from stseg3d.volumes import Volume, network_view, open_volume
+from stseg3d.volumes import Volume, network_view, open_label, open_volume
 
 Data = Mapping[Hashable, Any]
 
@@ -71,7 +71,8 @@ class OpenCased(Transform):
             ValueError: If the image has another number of channels, or the label lies on another grid than the image, has several
                 channels, or holds classes that do not exist.
         """
-        image, label = open_volume(data["image"], channels_last=True), open_volume(data["label"])
+        image = open_volume(data["image"], channels_last=True)
+        label = open_label(data["label"], image.grid, foreground=self.foreground)
         if image.channels != self.in_channels and not self.colour:
             msg = f"{image.name}: the image must have in_channels={self.in_channels} channel(s), got {image.channels}"
             raise ValueError(msg)

@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 
 import torch
-from ignite.engine import Engine, Events
+from ignite.engine import Engine
 from torch import Tensor
 
 from stseg3d.bundle import read_weights
@@ -20,7 +20,8 @@ class StartFromRough:
     """Handler: before training, ``fine.*`` becomes what the trained ``rough.*`` is (Benčević et al. 2023, sec. 5, future work).
 
     Weights of the same name and shape are copied. A layer that takes more channels in the fine network, as its first one does with a
-    rough channel, gets zeros for them. Attach it after what loads weights at the start, and before what resumes.
+    rough channel, gets zeros for them. That is done when the trainer is made, once: weights that are loaded when it starts, or that a
+    server sends before each of several starts, take their place.
 
     Args:
         network: Composite whose fine network is trained.
@@ -32,10 +33,7 @@ class StartFromRough:
         self.network, self.bundle, self.least_share = network, Path(bundle), least_share
 
     def attach(self, engine: Engine) -> None:
-        """Register with a trainer."""
-        engine.add_event_handler(Events.STARTED, self._start)
-
-    def _start(self, engine: Engine) -> None:
+        """Copy the weights; a trainer registers its handlers when it is made."""
         del engine
         path = trained_stage(self.bundle, "rough")
         if path is None:
