@@ -103,6 +103,8 @@ def run_line(line: str) -> None:
         return
     if words[0] == "python":
         words[0] = sys.executable
+    elif words[0] == "torchrun":
+        words[:1] = [sys.executable, "-m", "torch.distributed.run"]
     subprocess.run(words, check=True, env=os.environ | {"PYTHONWARNINGS": "ignore"})
 
 

@@ -24,12 +24,12 @@ from stseg3d.compare.runs import SLIDING, Run
 from stseg3d.compare.ways import Contestant, Found
 from stseg3d.evaluate import read_classes
 from stseg3d.geometry import Box
-from stseg3d.inference.segment import peak_memory_bytes
+from stseg3d.inference.memory import peak_memory_bytes
 from stseg3d.metrics import score_masks, score_objects
 from stseg3d.ops import box_coverage
 from stseg3d.ops.components import structure
 from stseg3d.training.options import network_channels
-from stseg3d.volumes import Case, open_volume, output_name, write_labels
+from stseg3d.volumes import Case, open_label, open_volume, output_name, write_labels
 
 INSTANCES = "instances"
 
@@ -138,7 +138,8 @@ def _warm_up(contestant: Contestant, task: Task) -> None:
 def _measure_case(contestant: Contestant, task: Task, case: Case, measured: Measured) -> None:
     assert case.label is not None
     start = time.perf_counter()
-    volume, label = open_volume(case.image, channels_last=True), open_volume(case.label)
+    volume = open_volume(case.image, channels_last=True)
+    label = open_label(case.label, volume.grid)
     if not label.grid.is_close(volume.grid):
         msg = f"{label.name}: the label must lie on the grid of {volume.name}"
         raise ValueError(msg)

@@ -127,7 +127,7 @@ def propose_boxes(probability: NDArray[Any], rough: Grid, image: Grid, fine_size
         counts[count] = sum(rule in d.why for d in dropped)
     if policy.merge:
         boxes = _merge(boxes, policy.longest_box(image, fine_size), counts)
-    if policy.chain:
+    if policy.chain and boxes:
         boxes = [boxes[n] for n in chain_order(np.array([(b.box.start, b.box.stop) for b in boxes]).mean(axis=1) * image.spacing_mm)]
     counts["clipped"] = sum(b.clipped for b in boxes)
     together = probability if probability.ndim == rough.ndim else probability[0] if len(probability) == 1 else probability.sum(axis=0)

@@ -18,7 +18,7 @@ from stseg3d.inference import NetworkProposer, SegmentThenSegmentInferer
 from stseg3d.inference.propose import whole_volume
 from stseg3d.ops import BoxPolicy, box_coverage, propose_boxes
 from stseg3d.planning.settings import margin_name
-from stseg3d.volumes import Case, load_dataset, open_volume
+from stseg3d.volumes import Case, load_dataset, open_label, open_volume
 
 # Fixed before any case is looked at, as the guarantee wants, and not derived from the bundle's present values: calibrating twice must
 # give the same answer.
@@ -100,6 +100,7 @@ class Calibrator:
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         thresholds: Of the chain, see :func:`policy_chain`.
         margins: Of the chain, in the unit of the margin that the bundle's policy sets: mm if it names ``margin_mm``, else rough voxels.
+        trust: Run whatever the bundle's configs name, see :func:`stseg3d.bundle.ensure_trusted_bundle`.
 
     Attributes:
         margin: Name of that margin.
@@ -112,9 +113,15 @@ class Calibrator:
     """
 
     def __init__(
-        self, bundle: Path, device: str = "auto", thresholds: Sequence[float] = THRESHOLDS, margins: Sequence[float] | None = None
+        self,
+        bundle: Path,
+        device: str = "auto",
+        thresholds: Sequence[float] = THRESHOLDS,
+        margins: Sequence[float] | None = None,
+        *,
+        trust: bool = False,
     ) -> None:
-        self.network, parser = load_network(bundle, select_device(device))
+        self.network, parser = load_network(bundle, select_device(device), trust=trust)
         inferer: Any = parser.get_parsed_content("inferer")
         if not isinstance(inferer, SegmentThenSegmentInferer) or inferer.proposer is not None:
             msg = f"bundle {bundle}: inferer must be a SegmentThenSegmentInferer whose boxes come from its rough network"
@@ -140,7 +147,8 @@ class Calibrator:
         if case.label is None:
             msg = f"{case.image}: case must have a label to calibrate on"
             raise ValueError(msg)
-        image, label = open_volume(case.image, channels_last=True), open_volume(case.label)
+        image = open_volume(case.image, channels_last=True)
+        label = open_label(case.label, image.grid)
         if not label.grid.is_close(image.grid):
             msg = f"{label.name}: the label must be on the grid of {image.name}, got shape {label.grid.shape} for {image.grid.shape}"
             raise ValueError(msg)

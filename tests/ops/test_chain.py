@@ -47,3 +47,8 @@ def test_the_policy_gives_boxes_along_a_bent_tube() -> None:
     assert len(boxes) > 6
     assert centres[0, 2] > centres[-1, 2]
     assert steps.max() < 20
+
+
+def test_nothing_found_is_an_empty_chain() -> None:
+    grid = Grid((8, 8, 8))
+    assert propose_boxes(np.zeros(grid.shape), grid, grid, (8, 8, 8), BoxPolicy(chain=True, bridge_mm=10.0)).boxes == []
