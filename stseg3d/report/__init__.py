@@ -1,5 +1,6 @@
-"""Show: pictures of what was found."""
+"""Show: pictures of what was found, and one page for all cases."""
 
 from stseg3d.report.picture import picture_of_case
+from stseg3d.report.write import VOLUMES, write_report
 
-__all__ = ["picture_of_case"]
+__all__ = ["VOLUMES", "picture_of_case", "write_report"]

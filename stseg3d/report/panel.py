@@ -14,6 +14,8 @@ from stseg3d.report.views import Labels, Plane, Surface
 Span = tuple[tuple[int, int], tuple[int, int]]
 BOX_COLOUR: Colour = (0.98, 0.93, 0.55)
 TRUTH_COLOUR: Colour = (0.96, 0.55, 0.10)
+ROUGH_COLOUR: Colour = (1.0, 0.36, 0.44)
+DASH = 6  # pixels of the rough mask's dashes
 # After Okabe and Ito's colour-blind safe palette, lighter for a dark ground; the label after the last begins anew. Orange is the truth's.
 LABEL_COLOURS: tuple[Colour, ...] = ((0.30, 0.76, 0.98), (0.90, 0.55, 0.80), (0.20, 0.80, 0.58), (0.72, 0.70, 1.0), (0.95, 0.95, 0.95))
 
@@ -30,6 +32,7 @@ class Panel:
         truth: True labels over these axes; None if not known.
         boxes: Start and stop of each box on these axes.
         body: The object seen from outside, instead of ``labels``.
+        rough: What the rough stage found over these axes, of a slice: its outline is where this is 0.5.
     """
 
     title: str
@@ -39,6 +42,7 @@ class Panel:
     truth: Labels | None
     boxes: list[Span]
     body: Surface | None = None
+    rough: Plane | None = None
 
 
 def cropped(panel: Panel, low: tuple[int, int], high: tuple[int, int]) -> Panel:
@@ -52,6 +56,7 @@ def cropped(panel: Panel, low: tuple[int, int], high: tuple[int, int]) -> Panel:
         truth=None if panel.truth is None else panel.truth[part],
         boxes=[((a[0], a[1]), (b[0], b[1])) for a, b in spans],
         body=panel.body and Surface(panel.body.cover[part], panel.body.shade[part], panel.body.label[part]),
+        rough=None if panel.rough is None else panel.rough[part],
     )
 
 
@@ -105,6 +110,8 @@ def draw(panel: Panel, screen: Screen) -> Picture:
         mix(picture, contour(screen.soft(panel.truth != 0), 4.4 if panel.body is None else 1.6), TRUTH_COLOUR)
     if panel.body is None:
         draw_labels(picture, panel.labels, screen)
+    if panel.rough is not None:
+        draw_dashes(picture, screen.upright(panel.rough))
     strength = 1.0 if panel.body is None else float(np.clip(8 / max(len(panel.boxes), 1) ** 0.7, 0.12, 0.75))
     for span in panel.boxes:
         low, high = screen.rectangle(span, panel.image.shape)
@@ -118,6 +125,12 @@ def draw_labels(picture: Picture, labels: Labels, screen: Screen) -> None:
         soft = screen.soft(labels == label)
         mix(picture, np.float32(0.22) * np.clip(2 * soft - 0.5, 0, 1), colour_of(int(label)))
         mix(picture, contour(soft, 2.2), colour_of(int(label)))
+
+
+def draw_dashes(picture: Picture, soft: Picture) -> None:
+    """A dashed line along the level 0.5."""
+    rows, columns = np.indices(soft.shape)
+    mix(picture, contour(soft, 1.8) * ((rows + columns) // DASH % 2), ROUGH_COLOUR)
 
 
 def draw_body(picture: Picture, body: Surface, screen: Screen) -> None:
