@@ -124,10 +124,14 @@ def train_bundle(
 def _finish(plan: Plan, stage: str, shared: Mapping[str, Any]) -> Path:
     """The composite, and configs that agree with it; the stage's own weights where the other one is still to be trained."""
     # Both files or none: weights of another shape than inference.json says could not be loaded.
-    missing = [name for name in STAGES if trained_stage(plan.bundle, name) is None]
-    if missing:
-        logger.warning("%s: the %s stage is still to be trained, before %s can be made", plan.bundle, missing[0], WEIGHTS)
-        return plan.stages / f"{stage}.pt"
+    for name in STAGES:
+        last = plan.stages / f"last_{name}.pt"
+        if last.is_file():  # by another process, or one that was stopped: what it can go on from must not be swept away
+            logger.warning("%s: the %s stage is not finished; finish it, or delete the file, before %s is made", last, name, WEIGHTS)
+            return plan.stages / f"{stage}.pt"
+        if trained_stage(plan.bundle, name) is None:
+            logger.warning("%s: the %s stage is still to be trained, before %s can be made", plan.bundle, name, WEIGHTS)
+            return plan.stages / f"{stage}.pt"
     write_shared(plan.bundle, shared)
     write_channels(plan.bundle, plan.parser.get_parsed_content("fine_stage"), plan.parser.get_parsed_content("open_case").in_channels)
     composite = assemble(plan.bundle)

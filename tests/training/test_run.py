@@ -50,6 +50,18 @@ def test_one_stage_alone_does_not_make_a_composite_and_both_in_turn_do(bundle: P
     assert train_bundle(bundle, dataset, stage="fine", epochs=1, device="cpu") == bundle / WEIGHTS
 
 
+def test_two_stages_trained_side_by_side_do_not_sweep_away_each_other(
+    bundle: Path, dataset: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    train_bundle(bundle, dataset, stage="rough", epochs=1, device="cpu")
+    going_on = bundle / "models/stages/last_rough.pt"  # as another process leaves it while it trains
+    going_on.write_bytes(b"half a training")
+    assert train_bundle(bundle, dataset, stage="fine", epochs=1, device="cpu") == bundle / "models/stages/fine.pt"
+    assert any("last_rough.pt: the rough stage is not finished" in sentence for sentence in said)
+    assert going_on.read_bytes() == b"half a training"
+    assert not (bundle / WEIGHTS).exists()
+
+
 def test_without_validation_cases_nothing_is_trained(bundle: Path, dataset: Path) -> None:
     content = json.loads(dataset.read_text())
     dataset.write_text(json.dumps(content | {"validation": []}))
