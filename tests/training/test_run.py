@@ -50,9 +50,9 @@ def test_one_stage_alone_does_not_make_a_composite_and_both_in_turn_do(bundle: P
     assert train_bundle(bundle, dataset, stage="fine", epochs=1, device="cpu") == bundle / WEIGHTS
 
 
-def test_two_stages_trained_side_by_side_do_not_sweep_away_each_other(
-    bundle: Path, dataset: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_two_stages_trained_side_by_side_do_not_sweep_away_each_other(bundle: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr("stseg3d.training.run.logger.warning", lambda text, *values: said.append(text % values))
     train_bundle(bundle, dataset, stage="rough", epochs=1, device="cpu")
     going_on = bundle / "models/stages/last_rough.pt"  # as another process leaves it while it trains
     going_on.write_bytes(b"half a training")
