@@ -399,7 +399,7 @@ def test_train_is_a_thin_caller(bundle: Path, monkeypatch: pytest.MonkeyPatch, c
 
     module.train_bundle = train_bundle  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "stseg3d.training.run", module)
-    given = ["--epochs", "3", "--budget", "2min", "--stage", "fine", "--seed", "5", "--from", "w.pt", "--device", "cpu"]
+    given = ["--epochs", "3", "--budget", "2min", "--stage", "fine", "--seed", "5", "--from", "w.pt", "--device", "cpu", "--trust"]
     assert cli.main(["train", str(bundle), "--data", "dataset.json", *given]) == 0
     assert capsys.readouterr().out == f"{bundle / 'models' / 'model.pt'}\n"
     expected = {"stage": "fine", "epochs": 3, "budget_s": 120, "device": "cpu", "seed": 5, "weights": Path("w.pt")}

@@ -54,11 +54,9 @@ def _write_config(bundle: Path, out: Path, stages: Sequence[str], members: int) 
     """A copy of the bundle, without weights, whose networks of these stages are ensembles."""
     shutil.copytree(bundle, out, ignore=shutil.ignore_patterns("train*.json", "models", "logs"))
     parser = ConfigParser(json.loads((out / INFERENCE).read_text(encoding="utf-8")))
-    parser["imports"] = [*parser.get("imports", []), "$from copy import deepcopy"]
     for name in stages:
-        parser[f"{name}_member_def"] = parser[f"{name}_network_def"]
-        # A reference alone would be one and the same network, however often it is named.
-        networks = f"$[deepcopy(@{name}_member_def) for _ in range({members})]"
+        # Written out for each member: a reference would be one and the same network, however often it is named.
+        networks = [parser[f"{name}_network_def"]] * members
         parser[f"{name}_network_def"] = {"_target_": "stseg3d.networks.MeanEnsemble", "networks": networks}
     (out / INFERENCE).write_text(config_text(parser.get()), encoding="utf-8")
 

@@ -12,6 +12,7 @@ from monai.data import MetaTensor
 from monai.transforms import NormalizeIntensity
 from torch import nn
 
+from stseg3d.geometry import Grid
 from stseg3d.inference import Stage
 from stseg3d.inference.stages import evaluating, probabilities
 
@@ -116,3 +117,10 @@ def test_a_network_that_fails_is_left_as_it_was():
     with pytest.raises(RuntimeError):
         run(network, torch.zeros(1, 1, 4, 4, 4))
     assert network.training
+
+
+def test_a_grid_by_spacing_is_never_a_single_cell_of_the_deepest_level() -> None:
+    stage = Stage((96, 96, 96), spacing_mm=4.0, multiple=16)
+    assert stage.shape_of(Grid((20, 20, 30), spacing_mm=(1.0, 1.0, 1.0))) == (16, 16, 32)
+    assert stage.shape_of(Grid((200, 20, 30), spacing_mm=(1.0, 1.0, 1.0))) == (64, 16, 16)
+    assert Stage((16, 16, 16), spacing_mm=4.0, multiple=16).shape_of(Grid((20, 20, 30), spacing_mm=(1.0, 1.0, 1.0))) == (16, 16, 16)

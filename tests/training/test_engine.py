@@ -15,9 +15,8 @@ from monai.transforms import RandGaussianNoise
 from monai.utils import set_determinism
 from torch import nn
 
-from stseg3d.inference.stages import PRECISIONS
+from stseg3d.inference.stages import PRECISIONS, fast_precision
 from stseg3d.training import ClipGradients, EpochProgress, KeepBest, PrecisionInferer, ResumeHandler, TimeBudget
-from stseg3d.training.engine import fast_precision
 
 
 class Training:

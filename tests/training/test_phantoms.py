@@ -1,15 +1,18 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from functools import cache
 
 import nibabel as nib
 import numpy as np
 import pytest
-from scipy.ndimage import find_objects, label
+from scipy.ndimage import binary_dilation, find_objects, label
 
 from stseg3d.geometry import Grid
-from stseg3d.training.anatomy import Painter
+from stseg3d.training.anatomy import Painter, draw_patient
+from stseg3d.training.anatomy.patient import Dissection
+from stseg3d.training.anatomy.vessels import paint_aorta
 from stseg3d.training.phantoms import ct_phantom, main, write_dataset
 
 SMALL = (48, 48, 40)
@@ -126,3 +129,29 @@ def test_shape_outside_the_image_paints_nothing():
     assert canvas.tube([(0, 0, 100), (0, 0, 120)], 3) is None
     assert canvas.paint(None, 100) is None
     assert (canvas.image == -1024).all()
+
+
+def test_a_dissection_parts_the_lumen_and_leaves_the_label_as_it_is():
+    grid = Grid((96, 96, 96), np.diag([3.0, 3.0, 4.0, 1.0]) @ np.array([[1, 0, 0, -48], [0, 1, 0, -48], [0, 0, 1, -60], [0, 0, 0, 1.0]]))
+    healthy = replace(draw_patient(np.random.default_rng(11)), dissection=None)
+    torn = Dissection(start=0.1, stop=0.95, angle=0.5, turns=0.4, shift=0.0, width_mm=2.0, hu=healthy.hu["aorta"] - 150)
+    images, labels = [], []
+    for dissection in (None, torn):
+        body = replace(draw_patient(np.random.default_rng(11)), dissection=dissection)
+        painter = Painter(grid, body.scale, body.bend)
+        whole = paint_aorta(painter, body)
+        images.append(painter.image)
+        labels.append(np.zeros(grid.shape, dtype=bool))
+        labels[-1][whole.region.slices] = whole.occupancy > 0.5
+    np.testing.assert_array_equal(*labels)
+    changed = np.abs(images[0] - images[1]) > 60
+    assert 0.2 < changed[labels[0]].mean() < 0.8
+    assert not changed[~binary_dilation(labels[0])].any()
+
+
+def test_some_bodies_with_contrast_are_dissected_and_none_without():
+    bodies = [draw_patient(np.random.default_rng(seed)) for seed in range(150)]
+    torn = [body for body in bodies if body.dissection]
+    assert 5 < len(torn) < 40
+    assert all(body.hu["aorta"] >= 120 for body in torn)
+    assert max(body.iliac_mm for body in bodies) > 6

@@ -133,7 +133,7 @@ def test_a_name_leaves_room_for_those_of_the_outputs(tmp_path: Path) -> None:
 
 def test_a_csv_lists_images_and_perhaps_names_and_labels(tmp_path: Path) -> None:
     path = tmp_path / "list.csv"
-    path.write_text('\ufeffid,image,label,age\nfirst,scans/a.nii,a_label.nii,50\n,"scans/b, c.nii",,60\n')
+    path.write_text('\ufeffid,image,label,age\nfirst,scans/a.nii,a_label.nii,50\n,"scans/b, c.nii",,60\n', encoding="utf-8")
     assert list_cases([path]) == [
         Case("first", tmp_path / "scans/a.nii", tmp_path / "a_label.nii"),
         Case("b, c", tmp_path / "scans/b, c.nii"),

@@ -5,7 +5,7 @@ All numbers are drawn by eye after anatomy atlases and CT; none is measured on a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -67,6 +67,29 @@ def cage(z: ArrayLike) -> tuple[NDArray[np.float32], ...]:
 
 
 @dataclass(frozen=True)
+class Dissection:
+    """A torn inner wall that parts the aorta's lumen in two.
+
+    Args:
+        start: Where it begins, as a fraction of the centre line.
+        stop: Where it ends.
+        angle: Direction of the false lumen at its beginning, in radians.
+        turns: How often it winds round the aorta.
+        shift: Distance of the flap from the centre line, as a fraction of the lumen's radius.
+        width_mm: Thickness of the flap.
+        hu: Intensity of the false lumen.
+    """
+
+    start: float
+    stop: float
+    angle: float
+    turns: float
+    shift: float
+    width_mm: float
+    hu: float
+
+
+@dataclass(frozen=True)
 class Patient:
     """What differs from body to body; everything is drawn from ``rng`` once, by :func:`draw_patient`.
 
@@ -81,6 +104,8 @@ class Patient:
         bone: Density of the bones, 1 for a healthy adult.
         hu: Intensity of each tissue.
         aorta: x, y, z, outer radius and lumen radius in mm along the centre line, from the root to the bifurcation.
+        iliac_mm: How far the iliac arteries wind.
+        dissection: A flap in the aorta, in few.
     """
 
     rng: np.random.Generator
@@ -93,6 +118,8 @@ class Patient:
     bone: float
     hu: dict[str, float]
     aorta: Points
+    iliac_mm: float = 0.0
+    dissection: Dissection | None = None
 
     def bend(self, z: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Shift (right, front) in mm of the slices at these heights."""
@@ -199,10 +226,12 @@ def draw_aorta(rng: np.random.Generator) -> Points:
 
 def draw_patient(rng: np.random.Generator) -> Patient:
     """A random body."""
+    # Apart from the body's own numbers, so that these are the same as if there were no more of them.
+    texture, vessels = rng.spawn(2)
     size = rng.uniform(0.9, 1.1)
-    return Patient(
+    patient = Patient(
         rng=rng,
-        texture=rng.spawn(1)[0],
+        texture=texture,
         scale=(size * rng.uniform(0.94, 1.08), size * rng.uniform(0.92, 1.08), size * rng.uniform(0.95, 1.05)),
         lean_mm=(rng.uniform(0, 9), rng.uniform(0, 7), rng.uniform(300, 700), rng.uniform(0, 2 * np.pi)),
         fat_mm=4 + 30 * rng.beta(1.5, 3),
@@ -211,7 +240,18 @@ def draw_patient(rng: np.random.Generator) -> Patient:
         bone=rng.uniform(0.55, 1.15),
         hu=draw_hu(rng),
         aorta=draw_aorta(rng),
+        iliac_mm=14 * vessels.beta(1, 3),
     )
+    return replace(patient, dissection=draw_dissection(vessels, patient.hu["aorta"]))
+
+
+def draw_dissection(rng: np.random.Generator, lumen_hu: float) -> Dissection | None:
+    """A flap, in one of five bodies with contrast medium: without it nobody would see one."""
+    if rng.uniform() > 0.2 or lumen_hu < 120:
+        return None
+    start, stop = rng.uniform(0.02, 0.45), rng.uniform(0.6, 1.0)
+    angle, turns = rng.uniform(0, 2 * np.pi), rng.uniform(-1.0, 1.0)
+    return Dissection(start, stop, angle, turns, rng.uniform(-0.3, 0.4), rng.uniform(1.0, 2.5), lumen_hu * rng.uniform(0.35, 1.0))
 
 
 def rotation(degrees: ArrayLike) -> NDArray[np.float64]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.spatial import KDTree
 
 from stseg3d.training.anatomy.painting import Painter, Stroke
-from stseg3d.training.anatomy.patient import Patient, Points, beside, curve, spine_y
+from stseg3d.training.anatomy.patient import Dissection, Patient, Points, beside, curve, spine_y
 
 # Tissue, radii at both ends and points; jittered as a whole. y of the points marked "spine" counts from the vertebral bodies' centres.
 TUBES = (
@@ -80,11 +81,12 @@ def paint_branches(painter: Painter, patient: Patient) -> None:
         (3.5, 2.5, [low(-64), beside(low(-64), -22, -6, 0), (-52, -38, -60)]),
         (2.5, 1.5, [low(-128), beside(low(-128), -6, 14, -16), beside(low(-128), -22, 14, -60)]),
     ]
+    wind = patient.iliac_mm
     for side in (-1, 1):
         split = beside(end, 24 * side, -10, -44)
         paths += [
-            (7, 5.5, [end, beside(end, 9 * side, 1, -18), split]),
-            (5.5, 5, [split, beside(split, 20 * side, 16, -40), (70 * side, 60, -300), (76 * side, 66, -400)]),
+            (7, 5.5, [end, beside(end, (9 + wind) * side, 1 + wind, -18), split]),
+            (5.5, 5, [split, beside(split, (20 - wind) * side, 16 - 2 * wind, -40), (70 * side, 60 + wind, -300), (76 * side, 66, -400)]),
             (4, 3, [split, beside(split, 8 * side, -24, -30), beside(split, 14 * side, -40, -60)]),
         ]
     for start, stop, points in paths:
@@ -95,8 +97,37 @@ def paint_branches(painter: Painter, patient: Patient) -> None:
         painter.paint(painter.tube(line, size), patient.hu["aorta"])
 
 
+def _paint_flap(painter: Painter, torn: Dissection, lumen: Points, inside: Stroke, flap_hu: float) -> None:
+    """Paint a false lumen and the flap before it: a sheet that winds along the centre line.
+
+    Args:
+        painter: The image.
+        torn: Where and how.
+        lumen: x, y, z and radius in mm along the centre line.
+        inside: The lumen as it was painted.
+        flap_hu: Intensity of the flap.
+    """
+    along = np.linspace(0, 1, len(lumen))
+    ahead = np.gradient(lumen[:, :3], axis=0)
+    ahead /= np.linalg.norm(ahead, axis=1, keepdims=True)
+    right = np.array([1.0, 0, 0]) - ahead[:, :1] * ahead
+    right /= np.linalg.norm(right, axis=1, keepdims=True)
+    angle = torn.angle + 2 * np.pi * torn.turns * along
+    outward = np.cos(angle)[:, None] * right + np.sin(angle)[:, None] * np.cross(ahead, right)
+    filled = np.nonzero(inside.occupancy > 0)
+    region = inside.region
+    points = np.column_stack([np.broadcast_to(axis, region.shape)[filled] for axis in (region.x, region.y, region.z)])
+    nearest = KDTree(lumen[:, :3]).query(points)[1]
+    beyond = ((points - lumen[nearest, :3]) * outward[nearest]).sum(axis=1) - torn.shift * lumen[nearest, 3]
+    here = (along[nearest] >= torn.start) & (along[nearest] <= torn.stop)
+    for occupancy, hu in ((painter.soften(-beyond), torn.hu), (painter.soften(np.abs(beyond) - torn.width_mm / 2), flap_hu)):
+        amount = np.zeros(region.shape, dtype=np.float32)
+        amount[filled] = occupancy * here * inside.occupancy[filled]
+        painter.paint(Stroke(region, amount), hu)
+
+
 def paint_aorta(painter: Painter, patient: Patient) -> Stroke | None:
-    """Paint the aorta: wall or thrombus around the lumen, with calcified plaques in the wall of some.
+    """Paint the aorta: wall or thrombus around the lumen, with calcified plaques in the wall or a flap in the lumen of some.
 
     Returns:
         The aorta with its wall, None where none of it is in the image.
@@ -106,7 +137,9 @@ def paint_aorta(painter: Painter, patient: Patient) -> Stroke | None:
     outer, lumen = patient.aorta[:, 3], patient.aorta[:, 4]
     whole = painter.paint(painter.tube(line, outer), hu["wall"])
     lumen_line = line + np.array([0, -0.45, 0]) * np.maximum(outer - lumen - 2, 0)[:, None]  # thrombus lies in front
-    painter.paint(painter.tube(lumen_line, lumen), hu["aorta"])
+    inside = painter.paint(painter.tube(lumen_line, lumen), hu["aorta"])
+    if patient.dissection and inside:
+        _paint_flap(painter, patient.dissection, np.column_stack([lumen_line, lumen]), inside, hu["wall"])
     for _ in range(rng.choice([0, 0, 4, 12, 30])):
         n = rng.integers(30, len(line) - 2)
         angle = rng.uniform(0, 2 * np.pi)
