@@ -31,7 +31,7 @@ from stseg3d.ops.resample import resample, resample_region, slabs
 from stseg3d.training.options import network_channels
 from stseg3d.volumes import ArrayVolume, Case, Volume, load_dataset, open_volume
 
-WAYS = {"single box": {"policy#max_spacing_mm": None, "policy#max_downscale": None}, "chain": {}}
+WAYS = {"single box": {"policy#max_spacing_mm": None}, "chain": {}}
 HEAD = ("case", "grid", "way", "boxes", "in boxes", "read", "GMACs", "Dice", "recall", "distal recall", "touched part in boxes")
 
 
