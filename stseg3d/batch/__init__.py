@@ -3,6 +3,7 @@
 :func:`run_batch` knows what is to be done and writes down what became of it; a :class:`Runner` says where it is done.
 """
 
+from stseg3d.batch.cluster import RayCluster
 from stseg3d.batch.outcomes import CaseOutcome, OutcomeLog, write_summary
 from stseg3d.batch.processes import Processes
 from stseg3d.batch.run import BatchResult, BatchStoppedError, InProcess, Runner, run_batch
@@ -17,6 +18,7 @@ __all__ = [
     "InProcess",
     "OutcomeLog",
     "Processes",
+    "RayCluster",
     "Runner",
     "run_batch",
     "write_summary",

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stseg3d.cli.arguments import Command, add_machine, add_trust, cores, positive, seconds
-from stseg3d.cli.terminal import BAD, DONE, FAILED, fail, progress, say
+from stseg3d.cli.terminal import BAD, DONE, FAILED, fail, loading, progress, say
 
 if TYPE_CHECKING:
-    from stseg3d.batch import BatchResult, BatchSettings, CaseOutcome
+    from stseg3d.batch import BatchResult, BatchSettings, CaseOutcome, Runner
     from stseg3d.volumes import Case
 
 
@@ -37,6 +38,10 @@ def add_segment(commands: Any) -> Command:
     command.add_argument("--series", metavar="UID", help="which DICOM series of a folder with several: UID, its beginning, or description")
     command.add_argument("--rough-only", action="store_true", help="stop after the rough look: the baseline of what the second look gains")
     command.add_argument("--keep-rough", action="store_true", help="write <case>_rough.nii.gz, too, for `stseg3d report` to draw")
+    precise = "bfloat16 is faster where the processor has it, as auto finds out, and may change some voxels"
+    command.add_argument(
+        "--precision", choices=["auto", "float32", "bfloat16"], help=f"of the networks (default: what the bundle says); {precise}"
+    )
     command.add_argument("--batch-size", type=positive, metavar="N", help="crops that go through the network at once")
     command.add_argument("--overwrite", action="store_true", help="replace outputs that are there already and not what would be written")
     command.add_argument(
@@ -44,6 +49,9 @@ def add_segment(commands: Any) -> Command:
     )
     limit = "for each case, such as 90 or 10min; a worker process that takes longer is killed"
     command.add_argument("--time-limit", type=_time_limit, metavar="SECONDS", help=limit)
+    ray = "work on a Ray cluster: local starts one on this machine; auto or HOST:PORT is one that this machine is a node of"
+    command.add_argument("--ray", metavar="ADDRESS", help=f"{ray}; --jobs limits the workers, and --threads (1) are those of each")
+    command.add_argument("--ray-gpus", type=float, metavar="SHARE", help="of a GPU for each worker with --ray, such as 0.25 (default: 1)")
     add_trust(command)
     add_machine(command)
     return command, _segment
@@ -84,12 +92,10 @@ def _cases(args: argparse.Namespace) -> tuple[list[Case], int]:
 
 def _run(args: argparse.Namespace, bundle: Path, cases: list[Case]) -> BatchResult:
     """Segment the cases; what becomes of each is told at once."""
-    from stseg3d.batch import InProcess, Processes, run_batch
+    with loading():
+        from stseg3d.batch import run_batch
 
-    jobs = min(args.jobs or 1, len(cases))
-    settings = _settings(args, bundle, jobs)
-    in_processes = args.jobs is not None or args.time_limit is not None
-    runner = Processes(settings, jobs, time_limit_s=args.time_limit) if in_processes else InProcess(settings)
+    settings, runner = _workers(args, bundle, len(cases))
     with progress(range(len(cases)), "cases") as bar:
 
         def tell(outcome: CaseOutcome) -> None:
@@ -102,11 +108,36 @@ def _run(args: argparse.Namespace, bundle: Path, cases: list[Case]) -> BatchResu
     return result
 
 
+def _workers(args: argparse.Namespace, bundle: Path, cases: int) -> tuple[BatchSettings, Runner]:
+    """How cases are worked on, and by whom."""
+    from stseg3d.batch import InProcess, Processes, RayCluster
+
+    if args.ray_gpus is not None and not args.ray:
+        msg = f"--ray-gpus is for workers of --ray, got {args.ray_gpus:g} without it"
+        raise ValueError(msg)
+    jobs = min(args.jobs or 1, cases)
+    settings = _settings(args, bundle, jobs)
+    if args.ray:
+        settings = replace(settings, threads=args.threads)
+        room = max(cores() // (args.threads or 1), 1) if args.ray == "local" else cases
+        most = min(args.jobs or room, cases)
+        return settings, RayCluster(settings, args.ray, jobs=most, gpus=args.ray_gpus, time_limit_s=args.time_limit)
+    if args.jobs is not None or args.time_limit is not None:
+        return settings, Processes(settings, jobs, time_limit_s=args.time_limit)
+    return settings, InProcess(settings)
+
+
 def _settings(args: argparse.Namespace, bundle: Path, jobs: int) -> BatchSettings:
     from stseg3d.batch import BatchSettings
 
     overrides = {"displayable_configs#batch_size": args.batch_size} if args.batch_size else {}
-    segmenter = {"output": args.output, "rough_only": args.rough_only, "overrides": overrides, "trust": args.trust}
+    segmenter = {
+        "output": args.output,
+        "precision": args.precision,
+        "rough_only": args.rough_only,
+        "overrides": overrides,
+        "trust": args.trust,
+    }
     segment = {"mask": args.mask, "boxes": args.boxes, "keep_rough": args.keep_rough, "series": args.series}
     threads = args.threads or (cores() if jobs > 1 else None)
     share = threads and max(threads // jobs, 1)

@@ -1,0 +1,141 @@
+"""What runs on the nodes of a cluster: a worker that first looks whether it is in the right place."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from logging.handlers import QueueHandler
+from typing import Any
+
+from tqdm import tqdm
+
+from stseg3d import __version__
+from stseg3d.batch.claims import CLAIMS_NAME
+from stseg3d.batch.fingerprints import recipe_of
+from stseg3d.batch.outcomes import CaseOutcome
+from stseg3d.batch.work import BatchSettings, CaseWorker, facts_of
+from stseg3d.volumes import Case, ensure_writable
+
+
+@dataclass(frozen=True)
+class Place:
+    """What must be the same wherever a worker is.
+
+    Attributes:
+        version: Of this package.
+        files: Hashes of the bundle's files.
+        folder_made_s: When the file of claims in the folder of outputs was made: the same time on every node that has the same folder.
+    """
+
+    version: str
+    files: dict[str, Any]
+    folder_made_s: int
+
+
+def place_of(settings: BatchSettings) -> Place:
+    """The place as this process sees it.
+
+    Raises:
+        FileNotFoundError: If the bundle or the folder of outputs, with its file of claims, is not there.
+    """
+    for what, path in (("output folder", settings.output_dir / CLAIMS_NAME), ("bundle", settings.bundle)):
+        if not path.exists():
+            msg = f"{what} must be on storage that all nodes share, got none at {path}"
+            raise FileNotFoundError(msg)
+    return Place(__version__, recipe_of(settings.bundle, {}), int(os.stat(settings.output_dir / CLAIMS_NAME).st_mtime))
+
+
+def ensure_in(place: Place, settings: BatchSettings) -> None:
+    """Refuse to work elsewhere.
+
+    Raises:
+        OSError: If the bundle or the folder of outputs is not there, or the latter cannot be written.
+        ValueError: If one of them, or this package, is another one than there.
+    """
+    here = place_of(settings)
+    if here.version != place.version:
+        msg = f"stseg3d must be {place.version} on all nodes, as it is where the batch was started, got {here.version}"
+        raise ValueError(msg)
+    if here.folder_made_s != place.folder_made_s:
+        msg = f"output folder must be on storage that all nodes share, got another one at {settings.output_dir}"
+        raise ValueError(msg)
+    if here.files != place.files:
+        msg = f"bundle must be on storage that all nodes share, or be the same on all, got another one at {settings.bundle}"
+        raise ValueError(msg)
+    ensure_writable(settings.output_dir)
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What a worker has to say.
+
+    Attributes:
+        outcome: Of the case it was given.
+        problem: Why it cannot work at all, see :func:`stseg3d.batch.work.facts_of`.
+        logged: What the package logged since the last reply.
+    """
+
+    outcome: CaseOutcome | None = None
+    problem: dict[str, Any] = field(default_factory=dict)
+    logged: list[logging.LogRecord] = field(default_factory=list)
+
+
+class NodeWorker:
+    """A :class:`CaseWorker` in a process of its own on some node; as a Ray actor.
+
+    Args:
+        settings: How; all paths absolute.
+        place: Where it should be.
+        make_worker: Makes the worker, :class:`CaseWorker` if it is to segment.
+    """
+
+    def __init__(self, settings: BatchSettings, place: Place, make_worker: Callable[[BatchSettings], CaseWorker] = CaseWorker) -> None:
+        self.settings, self.place, self.make_worker = settings, place, make_worker
+        self.worker: CaseWorker | None = None
+        self._log = _Kept()
+
+    def load(self) -> Reply:
+        """Load the bundle, unless that was done, and say whether cases may come."""
+        try:
+            if self.worker is None:
+                self._log.listen()
+                ensure_in(self.place, self.settings)
+                self.worker = self.make_worker(self.settings)
+        except Exception as error:  # also those of libraries that the driver may not have
+            return Reply(problem=facts_of(error), logged=self._log.taken())
+        return Reply(logged=self._log.taken())
+
+    def run(self, case: Case) -> Reply:
+        """Work on a case; the worker is loaded."""
+        assert self.worker is not None
+        return Reply(self.worker.run(case), logged=self._log.taken())
+
+
+class _Kept(QueueHandler):
+    """Keeps what the package logs, ready to be sent."""
+
+    queue: Any
+
+    def __init__(self) -> None:
+        super().__init__([])  # type: ignore[arg-type]
+
+    def listen(self) -> None:
+        """Make this the process of a worker: what it logs comes here, and what third parties say goes nowhere."""
+        warnings.simplefilter("ignore")
+        tqdm.set_lock(threading.RLock())  # its own is a semaphore of the system, which a killed process would leave behind
+        package = logging.getLogger("stseg3d")
+        package.addHandler(self)
+        package.propagate = False
+
+    def enqueue(self, record: logging.LogRecord) -> None:
+        self.queue.append(record)
+
+    def taken(self) -> list[logging.LogRecord]:
+        """What was logged since the last time."""
+        records: list[logging.LogRecord] = self.queue
+        self.queue = []
+        return records
