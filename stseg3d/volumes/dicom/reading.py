@@ -41,10 +41,10 @@ def open_series(folder: Path, *, series: str | None = None) -> FileVolume:
     """
     found, others = read_series(folder)
     chosen = choose_series(folder, found, series)
-    left_out = [str(one) for one in found if one is not chosen] + others
-    if left_out:
-        logger.warning("%s: took %s; left out %s", folder, chosen, some(left_out))
-    return _volume(folder, chosen, left_out)
+    rest = [one for one in found if one is not chosen]
+    if rest or others:
+        logger.warning("%s: took %s; left out %s", folder, chosen, some([*map(str, rest), *others]))
+    return _volume(folder, chosen, [*(one.name for one in rest), *others])
 
 
 def open_dicom(path: Path) -> FileVolume:

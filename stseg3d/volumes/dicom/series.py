@@ -56,6 +56,11 @@ class Series:
         depth = max(len(set(places(self.headers))), first.size[2])
         return depth >= LEAST_SLICES and first.components == 1 and not first.is_localizer
 
+    @property
+    def name(self) -> str:
+        """UID and description: what may be stored with a result, for dates can tell who a patient is."""
+        return f"{self.id or 'without UID'}{f' {self.description!r}' if self.description else ''}"
+
     def __str__(self) -> str:
         first = self.headers[0]
         tags = first.tags
@@ -70,8 +75,7 @@ class Series:
             "colours" if first.components > 1 else "",
             self.told_apart_by,
         ]
-        named = f" {self.description!r}" if self.description else ""
-        return f"{self.id or 'without UID'}{named} ({', '.join(part for part in parts if part)})"
+        return f"{self.name} ({', '.join(part for part in parts if part)})"
 
 
 def read_series(folder: Path) -> tuple[list[Series], list[str]]:
