@@ -62,7 +62,7 @@ class FineStage:
         network: Fine network, ``(B, C, *S) -> (B, K, *S)`` logits; one channel more with ``stage.rough_channel``.
         stage: Its input.
         policy: See :class:`FinePolicy`.
-        precision: ``"float32"``, ``"bfloat16"`` or ``"float16"``.
+        precision: ``"auto"``, ``"float32"``, ``"bfloat16"`` or ``"float16"``.
         progress: Whether a terminal shows how many boxes are done.
     """
 

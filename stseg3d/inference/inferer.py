@@ -29,11 +29,11 @@ from stseg3d.inference.propose import NetworkProposer, Proposer, whole_volume
 from stseg3d.inference.stages import Stage
 from stseg3d.networks import RoughFineNet
 from stseg3d.ops.boxes import DroppedComponent, Proposal, ProposedBox
-from stseg3d.ops.fuse import Canvas
+from stseg3d.ops.fuse import Canvas, blank
 from stseg3d.ops.instances import order_instances, seeds_on, split_at_necks, split_instances
 from stseg3d.ops.policy import BoxPolicy
 from stseg3d.ops.resample import resample_region, slabs
-from stseg3d.volumes import ArrayVolume, CanonicalVolume, Volume, as_volume, network_view
+from stseg3d.volumes import ArrayVolume, CanonicalVolume, FileVolume, Volume, as_volume, network_view
 
 logger = logging.getLogger(__name__)
 
@@ -88,7 +88,8 @@ class SegmentThenSegmentInferer(Inferer):
         number_from: World direction whose end gets instance 1, such as ``"S"`` for the top; by default the file order of ``axcodes``.
         neck_depth_mm: Instances: touching objects are told apart by their necks, see :func:`stseg3d.ops.instances.split_at_necks`;
             by default by the rough components, which for objects smaller than a rough voxel are none. Of pictures (``colour``) in pixels.
-        precision: ``"float32"``, ``"bfloat16"`` or ``"float16"``, whatever autocast surrounds the call.
+        precision: ``"float32"``, ``"bfloat16"``, ``"float16"`` or ``"auto"`` (bfloat16 where the device has it natively, else float32),
+            whatever autocast surrounds the call.
         proposer: Other source of boxes than the rough network.
         progress: Whether a terminal shows how many boxes are done.
 
@@ -189,7 +190,10 @@ class SegmentThenSegmentInferer(Inferer):
         warnings = self._warnings(view, proposal, given=proposer is not None)
         if not proposal.boxes and self.when_empty == "tile":
             proposal = replace(proposal, boxes=whole_volume(view, self.policy, self.fine.size).boxes)
-        canvas = Canvas(view.grid.shape, self.out_channels, self.fine_policy.fusion, keep_probabilities=self.output == "probabilities")
+        # Voxels of a file lie first axis fastest, and so do the labels that are written beside it; those of a tensor the other way.
+        axes = [view.order.index(axis) for axis in range(view.grid.ndim)] if isinstance(volume, FileVolume) else None
+        keep = self.output == "probabilities"
+        canvas = Canvas(view.grid.shape, self.out_channels, self.fine_policy.fusion, keep_probabilities=keep, axes=axes)
         stage = FineStage(network.fine, self.fine, self.fine_policy, self.precision, self.progress)
         with clock("fine"):
             boxes = stage.paint(view, proposal, canvas)
@@ -227,9 +231,9 @@ class SegmentThenSegmentInferer(Inferer):
         view = self._checked_view(volume)
         classes = NetworkProposer(network.rough, self.rough, self.policy, self.fine.size, self.precision).classes(view)
         foreground = classes.sum(axis=0)
-        mask = np.zeros(view.grid.shape, dtype=np.uint8)
+        mask = blank(view.grid.shape, np.dtype(np.uint8))
         for slab in slabs(mask.shape):
-            mask[slab.slices] = resample_region(foreground[None], view.grid.box, slab)[0] >= 0.5
+            np.copyto(mask[slab.slices], 1, where=resample_region(foreground[None], view.grid.box, slab)[0] >= 0.5)
         return view.restore(mask)
 
     def view(self, volume: Volume) -> CanonicalVolume:

@@ -44,7 +44,7 @@ class NetworkProposer:
         stage: Its input.
         policy: How components become boxes.
         fine_size: Input size of the fine network.
-        precision: ``"float32"``, ``"bfloat16"`` or ``"float16"``.
+        precision: ``"auto"``, ``"float32"``, ``"bfloat16"`` or ``"float16"``.
     """
 
     network: nn.Module

@@ -19,6 +19,7 @@ from stseg3d.inference.boxfile import describe_box, read_boxes
 from stseg3d.inference.inferer import OUTPUTS, Segmentation, SegmentThenSegmentInferer, Stopwatch
 from stseg3d.inference.memory import peak_memory_bytes
 from stseg3d.inference.propose import BoxProposer, MaskProposer, Proposer
+from stseg3d.inference.stages import precision_on
 from stseg3d.networks import RoughFineNet
 from stseg3d.ops.boxes import ProposedBox
 from stseg3d.volumes import (
@@ -65,6 +66,7 @@ class Segmenter:
         bundle: Folder, or the name of an embedded bundle.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         output: ``labels``, ``instances`` or ``probabilities``; by default what the bundle says.
+        precision: ``auto``, ``float32``, ``bfloat16`` or ``float16``; by default what the bundle says.
         overrides: Config entries to set first, by id, such as ``{"displayable_configs#batch_size": 2}``.
         rough_only: Run the rough network alone and upsample: the baseline that two stages must beat.
         trust: Run whatever the configs name, see :func:`stseg3d.bundle.ensure_trusted_bundle`.
@@ -81,6 +83,7 @@ class Segmenter:
         *,
         device: str = "auto",
         output: str | None = None,
+        precision: str | None = None,
         overrides: Mapping[str, Any] | None = None,
         rough_only: bool = False,
         trust: bool = False,
@@ -100,6 +103,7 @@ class Segmenter:
             raise ValueError(msg)
         self.inferer = inferer
         self.inferer.output = output or inferer.output
+        self.inferer.precision = precision_on(next(self.network.parameters()).device, precision or inferer.precision)
         self.inferer.progress = True
         self.rough_only = rough_only
         self.about = {
@@ -213,6 +217,7 @@ class Segmenter:
             "peak_memory_bytes": peak_memory_bytes(),
             "bundle": self.about,
             "device": str(next(self.network.parameters()).device),
+            "precision": self.inferer.precision,
             "versions": {"python": platform.python_version()} | {p: _version(p) for p in PACKAGES},
         }
 
@@ -225,7 +230,9 @@ def _volume_ml(found: Segmentation, volume: Volume) -> dict[str, float]:
     """Volume of each label or instance, in ml."""
     counts = np.zeros(int(found.labels.max()) + 1, dtype=np.int64)
     for k in range(found.labels.shape[-1]):  # slice by slice: numpy counts in integers of 8 bytes a voxel
-        counts += np.bincount(found.labels[..., k].ravel(), minlength=len(counts))
+        plane = found.labels[..., k]
+        if plane.max():  # looking takes a tenth of the time of counting
+            counts += np.bincount(plane.ravel(order="K"), minlength=len(counts))
     return {str(k): round(float(n) * volume.grid.voxel_mm3 / 1000, 3) for k, n in enumerate(counts) if k and n}
 
 

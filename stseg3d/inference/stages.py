@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from stseg3d.geometry import Grid
 
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
+AUTO = "auto"
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,8 @@ class Stage:
     Args:
         size: Input size in voxels, one entry an axis of the canonical view.
         spacing_mm: For a rough stage: about this spacing instead of one size for all volumes. ``size`` is then the largest size; each
-            axis is the next multiple of ``multiple`` voxels. Sizes differ from case to case, so training takes one case a batch.
+            axis is the next multiple of ``multiple`` voxels, the longest at least two of them. Sizes differ from case to case, so
+            training takes one case a batch.
         multiple: What the network needs its input to be divisible by; counts only with ``spacing_mm``.
         transform: MONAI array transform (or any callable) on the resampled image, ``(C, *size)`` to ``(C, *size)``: intensities only.
             Build it from transforms without randomness; it runs on the small volume and on crops, never on the whole volume.
@@ -66,7 +68,12 @@ class Stage:
         cells = (
             ceil(n * mm / self.spacing_mm / self.multiple - 1e-6) * self.multiple for n, mm in zip(grid.shape, grid.spacing_mm, strict=True)
         )
-        return tuple(min(most, n) for most, n in zip(size, cells, strict=True))
+        shape = [min(most, n) for most, n in zip(size, cells, strict=True)]
+        if max(shape) <= self.multiple:
+            # A network's deepest level would be a single voxel, and instance normalisation takes no single voxel.
+            longest = int(np.argmax(np.array(grid.shape) * grid.spacing_mm))
+            shape[longest] = min(2 * self.multiple, size[longest])
+        return tuple(shape)
 
     def prepare(self, image: NDArray[np.float32]) -> Tensor:
         """Network input ``(C, *size)``, float32, of an image already resampled to ``size``."""
@@ -76,6 +83,26 @@ class Stage:
         out = torch.as_tensor(self.transform(tensor))
         # A MetaTensor would drag its metadata through every operation of the network.
         return out.as_subclass(Tensor).to(torch.float32)
+
+
+def fast_precision(device: torch.device) -> str:
+    """The lower precision this device computes faster in: bfloat16 where it is native, else float32."""
+    if device.type == "cuda":
+        return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
+    native = any(getattr(torch.cpu, f"_is_{unit}_supported", bool)() for unit in ("avx512_bf16", "amx_tile"))
+    return "bfloat16" if native else "float32"
+
+
+def precision_on(device: torch.device, precision: str) -> str:
+    """The precision that is meant on a device: ``"auto"`` is what :func:`fast_precision` says.
+
+    Raises:
+        ValueError: If ``precision`` is unknown.
+    """
+    if precision not in (AUTO, *PRECISIONS):
+        msg = f"precision must be one of {(AUTO, *PRECISIONS)}, got {precision!r}"
+        raise ValueError(msg)
+    return fast_precision(device) if precision == AUTO else precision
 
 
 @contextmanager
@@ -88,11 +115,8 @@ def evaluating(network: nn.Module, precision: str = "float32") -> Iterator[torch
     Raises:
         ValueError: If ``precision`` is unknown.
     """
-    if precision not in PRECISIONS:
-        msg = f"precision must be one of {tuple(PRECISIONS)}, got {precision!r}"
-        raise ValueError(msg)
     device = next((p.device for p in network.parameters()), torch.device("cpu"))
-    dtype = PRECISIONS[precision]
+    dtype = PRECISIONS[precision_on(device, precision)]
     training = network.training
     network.eval()
     try:

@@ -6,9 +6,11 @@ region is painted in small blocks, each from the crops that reach into it, and b
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -20,6 +22,8 @@ from stseg3d.ops.resample import Float, resample_region
 # Voxels on an axis of one painted block: 128^3 floats are 8 MB a class.
 BLOCK = 128
 FUSIONS = ("mean", "max", "or")
+# Arrays of less may have what they like.
+LARGE_BYTES = 1 << 22
 BINARY = 2  # background and one foreground class
 
 
@@ -71,6 +75,27 @@ def box_weight(box: Box, region: Box, sigma: float = 0.25) -> Float:
     return weight
 
 
+def blank(shape: Sequence[int], dtype: np.dtype[Any], axes: Sequence[int] | None = None) -> NDArray[Any]:
+    """Zeros that take memory where something else is written, a page of 4 KiB at a time; numpy asks for pages of 2 MiB.
+
+    Args:
+        shape: Of the array.
+        dtype: Of the array.
+        axes: From the one along which neighbours lie side by side in memory to that along which they lie farthest apart; by default the
+            last axis comes first.
+    """
+    slowest_first = [*range(len(shape))] if axes is None else [*axes][::-1]
+    stored = [int(shape[axis]) for axis in slowest_first]
+    n_bytes = prod(stored) * dtype.itemsize
+    if n_bytes >= LARGE_BYTES and hasattr(mmap, "MADV_NOHUGEPAGE"):
+        memory = mmap.mmap(-1, n_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)  # reading shared pages would take them
+        memory.madvise(mmap.MADV_NOHUGEPAGE)
+        array: NDArray[Any] = np.frombuffer(memory, dtype).reshape(stored)
+    else:
+        array = np.zeros(stored, dtype)
+    return array.transpose(np.argsort(slowest_first))
+
+
 class Canvas:
     """Labels of an image, painted from fine crops.
 
@@ -80,18 +105,27 @@ class Canvas:
         fusion: Where crops overlap: ``"mean"`` (weighted, a crop's centre counts most), ``"max"`` (the largest foreground
             probability of each class) or ``"or"`` (a voxel is foreground if any crop says so).
         keep_probabilities: Also keep the foreground probabilities, as float16 of shape ``(K - 1, *shape)``. This one is large.
+        axes: How the labels lie in memory, see :func:`blank`.
 
     Raises:
         ValueError: If ``fusion`` is unknown.
     """
 
-    def __init__(self, shape: Sequence[int], classes: int = 2, fusion: str = "mean", *, keep_probabilities: bool = False) -> None:
+    def __init__(
+        self,
+        shape: Sequence[int],
+        classes: int = 2,
+        fusion: str = "mean",
+        *,
+        keep_probabilities: bool = False,
+        axes: Sequence[int] | None = None,
+    ) -> None:
         if fusion not in FUSIONS:
             msg = f"fusion must be one of {FUSIONS}, got {fusion!r}"
             raise ValueError(msg)
         self.fusion = fusion
         self.classes = classes
-        self.labels = np.zeros(tuple(shape), dtype=np.min_scalar_type(classes - 1))
+        self.labels = blank(shape, np.min_scalar_type(classes - 1), axes)
         self.probabilities = np.zeros((classes - 1, *shape), dtype=np.float16) if keep_probabilities else None
 
     def paint(self, crops: Sequence[FineCrop]) -> None:

@@ -16,19 +16,11 @@ from monai.inferers.inferer import Inferer
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from stseg3d.inference.stages import PRECISIONS
+from stseg3d.inference.stages import PRECISIONS, precision_on
 from stseg3d.training.processes import from_all, from_first, rank, undistributed
 from stseg3d.volumes.write import renamed
 
 logger = logging.getLogger(__name__)
-
-
-def fast_precision(device: torch.device) -> str:
-    """The lower precision this device computes faster in: bfloat16 where it is native, else float32."""
-    if device.type == "cuda":
-        return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
-    native = any(getattr(torch.cpu, f"_is_{unit}_supported", bool)() for unit in ("avx512_bf16", "amx_tile"))
-    return "bfloat16" if native else "float32"
 
 
 def shared_handler(handler: Any) -> Any:
@@ -42,7 +34,7 @@ class PrecisionInferer(Inferer):
     MONAI's own ``amp`` is CUDA only; bfloat16 needs no gradient scaler, so training on a CPU can have it too.
 
     Args:
-        precision: ``"auto"`` (see :func:`fast_precision`), ``"float32"`` or ``"bfloat16"``.
+        precision: ``"auto"`` (see :func:`stseg3d.inference.stages.fast_precision`), ``"float32"`` or ``"bfloat16"``.
 
     Raises:
         ValueError: If ``precision`` is unknown.
@@ -57,8 +49,7 @@ class PrecisionInferer(Inferer):
 
     def __call__(self, inputs: Tensor, network: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
         """Logits of ``network`` for ``inputs``."""
-        precision = fast_precision(inputs.device) if self.precision == "auto" else self.precision
-        dtype = PRECISIONS[precision]
+        dtype = PRECISIONS[precision_on(inputs.device, self.precision)]
         plain = inputs.as_subclass(Tensor)
         with torch.autocast(inputs.device.type, dtype=dtype, enabled=dtype is not None):
             logits: Tensor = network(plain, *args, **kwargs)

@@ -25,7 +25,8 @@ class FileVolume:
         grid: Where its voxels lie.
         stored: Type of the voxels in the file.
         channels: Number of channels.
-        load: Gives all voxels as stored, of shape ``(C, *grid.shape)``; a memory map makes every read touch only its own region.
+        load: Gives all voxels as stored, of shape ``(C, *grid.shape)``; a memory map, which cannot be written to, is asked for again at
+            every read, and makes it touch only its own region.
         slope_inter: What turns a stored value into the true one: ``value * slope + inter``.
         header: The NIfTI header, for what :func:`stseg3d.volumes.write_labels` keeps of it.
         about: What else is to be remembered of where it comes from, as JSON has it.
@@ -73,7 +74,8 @@ class FileVolume:
         array = self._load() if self._array is None else self._array
         if box == self.grid.box and self._array is None and array.flags.writeable:
             return self._true_values(array, copy=False)
-        self._array = array
+        if array.flags.writeable:  # pages of a memory map count as this process's memory for as long as it is there
+            self._array = array
         return self._true_values(array[(slice(None), *box.slices)], copy=True)
 
     def _true_values(self, stored: Array, *, copy: bool) -> Array:

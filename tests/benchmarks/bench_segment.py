@@ -49,12 +49,13 @@ finally:
 """
 INFERER = f"""
 import sys
+from pathlib import Path
 import numpy as np
 import torch
 import nibabel as nib
 from monai.data import MetaTensor
 from stseg3d.bundle import load_network
-network, parser = load_network(sys.argv[3], "cpu")
+network, parser = load_network(Path(sys.argv[3]), "cpu")
 image = nib.load(sys.argv[1])
 tensor = MetaTensor(torch.from_numpy(np.asarray(image.dataobj))[None, None], affine=torch.from_numpy(image.affine))
 labels = parser.get_parsed_content("inferer")(tensor, network)
@@ -63,11 +64,12 @@ nib.save(nib.Nifti1Image(labels[0, 0].numpy(), image.affine), sys.argv[2] + "/in
 """
 MONAI = f"""
 import sys
+from pathlib import Path
 import torch
 from monai.inferers import SlidingWindowInferer
 from monai.transforms import *
 from stseg3d.bundle import load_network
-network, _ = load_network(sys.argv[3], "cpu")
+network, _ = load_network(Path(sys.argv[3]), "cpu")
 before = Compose([
     LoadImaged("image"),
     EnsureChannelFirstd("image"),

@@ -413,7 +413,7 @@ def test_a_lower_precision_is_had_for_the_asking(image, expected):
     labels = call(torch.from_numpy(image)[None, None], network, precision="bfloat16")
     assert set(network.rough.autocast + network.fine.autocast) == {True}
     assert dice(labels[0, 0], expected) > 0.99
-    with pytest.raises(ValueError, match=r"precision must be one of \('float32', 'bfloat16', 'float16'\), got 'int8'"):
+    with pytest.raises(ValueError, match=r"precision must be one of \('auto', 'float32', 'bfloat16', 'float16'\), got 'int8'"):
         call(torch.from_numpy(image)[None, None], precision="int8")
 
 
