@@ -161,18 +161,24 @@ def test_segment_takes_files_and_folders_and_prints_what_it_wrote(
     printed = capsys.readouterr()
     assert printed.out.splitlines() == [str(out / f"{name}_seg.nii.gz") for name in ("c", "a", "b", "empty")]
     assert printed.err == "stseg3d: empty: nothing found here\n"
-    asked = {"bundle": bundle, "device": "auto", "output": None, "rough_only": False, "overrides": {}, "trust": False}
+    asked = {"bundle": bundle, "device": "auto", "output": None, "precision": None, "rough_only": False, "overrides": {}, "trust": False}
     assert segmenter.made[0] | {"cases": 0} == asked | {"cases": 0}
 
 
 def test_segment_passes_its_choices_on(segmenter: type[FakeSegmenter], bundle: Path, scans: Path, tmp_path: Path) -> None:
     chosen = ["--device", "cpu", "--output", "instances", "--rough-only", "--batch-size", "2", "--mask", "m.nii", "--boxes", "b.json"]
-    assert segment(scans / "a.nii.gz", "--bundle", bundle, "-o", tmp_path / "out", *chosen, "--keep-rough", "--trust") == 0
+    assert (
+        segment(
+            scans / "a.nii.gz", "--bundle", bundle, "-o", tmp_path / "out", *chosen, "--keep-rough", "--trust", "--precision", "bfloat16"
+        )
+        == 0
+    )
     assert segmenter.made == [
         {
             "bundle": bundle,
             "device": "cpu",
             "output": "instances",
+            "precision": "bfloat16",
             "rough_only": True,
             "overrides": {"displayable_configs#batch_size": 2},
             "trust": True,
@@ -435,7 +441,7 @@ def test_the_commands_call_what_is_there() -> None:
     from stseg3d.inference.segment import Segmenter
     from stseg3d.training.run import train_bundle
 
-    inspect.signature(Segmenter).bind("bundle", device="cpu", output=None, rough_only=True, overrides={}, trust=False)
+    inspect.signature(Segmenter).bind("bundle", device="cpu", output=None, precision=None, rough_only=True, overrides={}, trust=False)
     inspect.signature(Segmenter.segment).bind(None, "case", "out", mask=None, boxes=None, keep_rough=False)
     inspect.signature(compare).bind("b", "d", "out", **dict.fromkeys(COMPARE_OPTIONS), overrides={})
     inspect.signature(train_bundle).bind("b", "d", stage="all", device="cpu", epochs=1, budget_s=1.0, seed=0, weights="w")
