@@ -7,22 +7,18 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
-from scipy.spatial import KDTree
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import minimum_spanning_tree
 
 from stseg3d.ops.components import structure
 
 Mask = NDArray[np.bool_]
-Points = NDArray[np.intp]
-
-# Noise falls into thousands of pieces, and each pair of them would be looked at: only the largest may be parts of one object.
-MOST_PIECES = 256
 
 
 def bridged(mask: Mask, spacing_mm: Sequence[float], bridge_mm: float, connectivity: int = 26) -> tuple[Mask, int]:
     """A mask whose components are joined by straight lines where little is between them.
 
-    Pieces are joined shortest gap first and never twice, as in a minimum spanning tree: a chain stays a chain. Of more than
-    :data:`MOST_PIECES` pieces only the largest are joined.
+    Pieces are joined along the minimum spanning tree of their gaps: a chain stays a chain.
 
     Args:
         mask: Mask of shape ``S``.
@@ -39,35 +35,49 @@ def bridged(mask: Mask, spacing_mm: Sequence[float], bridge_mm: float, connectiv
     ids, count = ndimage.label(mask, element)
     if count < 2:
         return mask, 0
-    largest = np.argsort(-np.bincount(ids.ravel())[1:], kind="stable")[:MOST_PIECES] + 1
-    surface = np.argwhere(np.isin(ids, largest) & ~ndimage.binary_erosion(mask))
-    owner = ids[tuple(surface.T)]
-    pieces = [surface[owner == n] for n in largest]
-    out, group, bridges = mask.copy(), np.arange(len(pieces)), 0
-    for _, a, b, start, stop in sorted(_gaps(pieces, np.asarray(spacing_mm, dtype=float), bridge_mm), key=lambda gap: gap[0]):
-        if group[a] != group[b]:
-            group[group == group[b]] = group[a]
-            out |= _line(start, stop, mask.shape, element)
-            bridges += 1
-    return out, bridges
+    pairs, ends = _gaps(mask, ids, np.asarray(spacing_mm, dtype=float), bridge_mm)
+    lines = np.zeros_like(mask)
+    for start, stop in ends[_tree(pairs, ends, np.asarray(spacing_mm, dtype=float), count)]:
+        steps = int(np.abs(stop - start).max())
+        lines[tuple(np.rint(np.linspace(start, stop, steps + 1)).astype(int).T)] = True
+    if not element.all():
+        lines = ndimage.binary_dilation(lines, np.ones((3,) * mask.ndim, dtype=bool))
+    out = mask | lines
+    return out, count - int(ndimage.label(out, element)[1])
 
 
-def _gaps(pieces: list[Points], spacing_mm: NDArray[np.float64], bridge_mm: float) -> list[tuple[float, int, int, Points, Points]]:
-    """Length and ends of each gap that is short enough: the nearest voxels of two pieces."""
-    trees = [KDTree(piece * spacing_mm) for piece in pieces]
-    gaps = []
-    for a, tree in enumerate(trees):
-        for b in range(a + 1, len(trees)):
-            # Between the centres of the voxels at both ends lie the gap and half a voxel of each piece.
-            distance, nearest = tree.query(trees[b].data, distance_upper_bound=bridge_mm + spacing_mm.max() + 1e-6)
-            best = int(np.argmin(distance))
-            if np.isfinite(distance[best]):
-                gaps.append((float(distance[best]), a, b, pieces[a][nearest[best]], pieces[b][best]))
-    return gaps
+def _gaps(
+    mask: Mask, ids: NDArray[np.int32], spacing_mm: NDArray[np.float64], bridge_mm: float
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Gaps that are short enough, each where two pieces are nearest: ids of both ``(N, 2)``, voxels at both ends ``(N, 2, D)``.
+
+    Pieces have a gap between them where the voxels nearest to one border on those nearest to the other.
+    """
+    nearest = ndimage.distance_transform_edt(~mask, sampling=spacing_mm, return_distances=False, return_indices=True)
+    owner = ids[tuple(nearest)]
+    ends = []
+    for axis in range(mask.ndim):
+        low, high = (tuple(slice(*span) if a == axis else slice(None) for a in range(mask.ndim)) for span in ((None, -1), (1, None)))
+        border = owner[low] != owner[high]
+        ends.append(np.stack([nearest[(slice(None), *side)][:, border].T for side in (low, high)], axis=1))
+    found = np.concatenate(ends).astype(np.intp)
+    length = _length_mm(found, spacing_mm)
+    # Between the centres of the voxels at both ends lie the gap and half a voxel of each piece.
+    found = found[length <= bridge_mm + spacing_mm.max() + 1e-6]
+    pairs = np.sort(ids[tuple(np.moveaxis(found, -1, 0))], axis=1).astype(np.intp)
+    order = np.lexsort((_length_mm(found, spacing_mm), pairs[:, 1], pairs[:, 0]))
+    _, first = np.unique(pairs[order], axis=0, return_index=True)
+    return pairs[order][first], found[order][first]
 
 
-def _line(start: Points, stop: Points, shape: Sequence[int], element: Mask) -> Mask:
-    line = np.zeros(shape, dtype=bool)
-    steps = int(np.abs(stop - start).max())
-    line[tuple(np.rint(np.linspace(start, stop, steps + 1)).astype(int).T)] = True
-    return line if element.all() else ndimage.binary_dilation(line, np.ones((3,) * line.ndim, dtype=bool))
+def _tree(pairs: NDArray[np.intp], ends: NDArray[np.intp], spacing_mm: NDArray[np.float64], count: int) -> NDArray[np.intp]:
+    """Which of the gaps are to be bridged."""
+    graph = coo_array((_length_mm(ends, spacing_mm), tuple(pairs.T - 1)), shape=(count, count)).tocsr()
+    tree = minimum_spanning_tree(graph).tocoo()
+    chosen = np.isin(pairs[:, 0] * (count + 1) + pairs[:, 1], (tree.row + 1) * (count + 1) + tree.col + 1)
+    return np.flatnonzero(chosen)
+
+
+def _length_mm(ends: NDArray[np.intp], spacing_mm: NDArray[np.float64]) -> NDArray[np.float64]:
+    length: NDArray[np.float64] = np.linalg.norm((ends[:, 0] - ends[:, 1]) * spacing_mm, axis=1)
+    return length

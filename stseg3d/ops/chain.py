@@ -24,8 +24,9 @@ def chain_order(centres_mm: NDArray[np.float64]) -> list[int]:
         return sorted(range(len(centres_mm)), key=lambda n: -float(centres_mm[n, -1]))
     # No two centres at no distance: a sparse graph takes that for no connection.
     tree = minimum_spanning_tree(cdist(centres_mm, centres_mm) + 1e-6)
-    along = shortest_path(tree, directed=False)
-    ends = np.unravel_index(int(np.argmax(along)), along.shape)
-    first = max((int(end) for end in ends), key=lambda n: float(centres_mm[n, -1]))
+    # What lies farthest from any box is one end, and what lies farthest from that end the other.
+    one = int(np.argmax(shortest_path(tree, directed=False, indices=0)))
+    other = int(np.argmax(shortest_path(tree, directed=False, indices=one)))
+    first = max((one, other), key=lambda n: float(centres_mm[n, -1]))
     order, _ = depth_first_order(tree, first, directed=False)
     return [int(n) for n in order]
