@@ -11,7 +11,6 @@ from scipy import ndimage
 
 from stseg3d.geometry import Box, Grid
 from stseg3d.ops.resample import resample
-from stseg3d.training.synthesis.tissues import tissue_of
 from stseg3d.volumes.volume import Array, box_inside
 
 # Ids of what a label map leaves out, above its classes.
@@ -140,8 +139,3 @@ def random_box(rng: np.random.Generator, shape: Sequence[int], least: ArrayLike)
     length = np.maximum(np.round(part * shape), 1).astype(int)
     start = [int(rng.integers(n - m + 1)) for n, m in zip(shape, length, strict=True)]
     return Box(tuple(start), tuple(int(a + m) for a, m in zip(start, length, strict=True)))
-
-
-def tissue_names(names: Mapping[int, str]) -> dict[int, str]:
-    """Tissue of each class."""
-    return {k: tissue_of(name) for k, name in names.items()}

@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
+from scipy.spatial.transform import Rotation
 
 from stseg3d.geometry import Box, Grid
 from stseg3d.training.synthesis.fields import Field, smooth_field
@@ -46,7 +47,7 @@ def deformed(
 def _moved(labels: NDArray[np.uint8], spacing_mm: Sequence[float], rng: np.random.Generator) -> NDArray[np.uint8]:
     """Labels turned and bent; what would come from beyond the border is what lies at it."""
     shape = labels.shape
-    turn = _rotation(np.deg2rad(rng.uniform(-1, 1, 3) * ROTATION_DEGREES))
+    turn = Rotation.from_euler("xyz", rng.uniform(-1, 1, 3) * ROTATION_DEGREES, degrees=True).as_matrix()
     at = [(np.arange(n, dtype=np.float32) - (n - 1) / 2) * np.float32(mm) for n, mm in zip(shape, spacing_mm, strict=True)]
     x, y, z = (axis.reshape([-1 if a == k else 1 for k in range(3)]) for a, axis in enumerate(at))
     source = np.empty((3, *shape), dtype=np.float32)
@@ -58,13 +59,6 @@ def _moved(labels: NDArray[np.uint8], spacing_mm: Sequence[float], rng: np.rando
         source[a] = source[a] / np.float32(spacing_mm[a]) + np.float32((shape[a] - 1) / 2)
     moved: NDArray[np.uint8] = ndimage.map_coordinates(labels, source, order=0, mode="nearest")
     return moved
-
-
-def _rotation(angles: Field) -> NDArray[np.float64]:
-    from scipy.spatial.transform import Rotation
-
-    matrix: NDArray[np.float64] = Rotation.from_euler("xyz", angles).as_matrix()
-    return matrix
 
 
 def _resize_vessel(

@@ -148,8 +148,7 @@ def _paint_hollow(canvas: Canvas) -> None:
     filling = canvas.field(14.0)
     lumen = hollow & ~canvas.edge(hollow, 1.5)
     canvas.image[lumen] = (canvas.scan.contents_hu + 15 * canvas.field(5.0))[lumen]
-    empty = canvas.scan.offsets_hu[0] / 5
-    canvas.image[lumen & (filling > 0.9 + 0.8 * empty)] = canvas.hu("gas")
+    canvas.image[lumen & (filling > 0.9 + 0.8 * canvas.scan.gasless)] = canvas.hu("gas")
 
 
 def _paint_heart(canvas: Canvas) -> None:

@@ -27,6 +27,7 @@ class Scan:
         offsets_hu: What each class adds to the mean of its tissue, ``(256,)``.
         phase: Phase of the contrast medium.
         contents_hu: Mean of what fills stomach and bowel.
+        gasless: How little gas is in them, in standard deviations of a smooth field.
         fat_mm: Thickness of the fat under the skin.
         muscle_mm: Thickness of the wall below it.
         fatness: Quantile of the inner tissue that is fat, not soft tissue.
@@ -53,6 +54,7 @@ class Scan:
     offsets_hu: NDArray[np.float32]
     phase: str
     contents_hu: float
+    gasless: float
     fat_mm: float
     muscle_mm: float
     fatness: float
@@ -107,5 +109,6 @@ def draw_scan(rng: np.random.Generator) -> Scan:
         table_hu=rng.uniform(-700, 60),
         circle=bool(rng.uniform() < 0.25),
         hidden=rng.uniform(size=256) < HIDDEN,
+        gasless=rng.normal(0, 1),
         taken_for=np.where(rng.uniform(size=256) < CONFUSED, rng.integers(1, 120, 256), np.arange(256)),
     )
