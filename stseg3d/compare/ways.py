@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -167,17 +167,18 @@ class Contestant:
         return sum(p.numel() for network in networks.get(way, [self.network.fine]) for p in network.parameters())
 
 
-def multiply_adds(network: nn.Module, stage: Stage, in_channels: int) -> float:
+def multiply_adds(network: nn.Module, stage: Stage, in_channels: int, shape: Sequence[int] | None = None) -> float:
     """Multiply-adds of convolutions and matrix products of one input, times the mirrored runs of its stage.
 
     Args:
         network: In evaluation mode.
         stage: What it is fed.
         in_channels: Channels of the image, without the rough one's.
+        shape: Of the input, where the stage makes it by spacing; by default the stage's size.
     """
     parameter = next(network.parameters())
     channels = network_channels(stage, in_channels)
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
-        network(torch.zeros((1, channels, *stage.size), device=parameter.device, dtype=parameter.dtype))
+        network(torch.zeros((1, channels, *(shape or stage.size)), device=parameter.device, dtype=parameter.dtype))
     flops = int(counter.get_total_flops())
     return flops / 2 * float(2 ** len(stage.mirror_axes))

@@ -15,12 +15,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from scipy import ndimage
-from torch.utils.flop_counter import FlopCounterMode
 
 from stseg3d.bundle import find_bundle, load_network
+from stseg3d.compare.ways import multiply_adds
 from stseg3d.evaluate import read_classes
 from stseg3d.geometry import Grid
 from stseg3d.inference import SegmentThenSegmentInferer
@@ -28,7 +27,6 @@ from stseg3d.inference.propose import NetworkProposer
 from stseg3d.networks import RoughFineNet
 from stseg3d.ops import box_coverage
 from stseg3d.ops.resample import resample, resample_region, slabs
-from stseg3d.training.options import network_channels
 from stseg3d.volumes import ArrayVolume, Case, Volume, load_dataset, open_volume
 
 WAYS = {"single box": {"policy#max_spacing_mm": None}, "chain": {}}
@@ -43,13 +41,6 @@ def upsampled(volume: Volume, n: int) -> ArrayVolume:
     for box in slabs(shape):
         out[(slice(None), *box.slices)] = np.rint(resample_region(whole, Grid(shape).box, box))
     return ArrayVolume(out, volume.grid.resized(shape), f"{volume.name} on {n} voxels an axis")
-
-
-def multiply_adds(network: torch.nn.Module, shape: tuple[int, ...], channels: int) -> float:
-    """Multiply-adds of one input of this shape."""
-    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
-        network(torch.zeros((1, channels, *shape)))
-    return int(counter.get_total_flops()) / 2
 
 
 def distal(truth: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -81,8 +72,8 @@ def measured(network: RoughFineNet, inferer: SegmentThenSegmentInferer, image: V
     assert rough.ids is not None
     kept = ndimage.binary_dilation(rough.ids > 0, np.ones((3, 3, 3)))
     touched = truth & view.restore(resample(kept[None], view.view(truth).shape, "nearest")[0])
-    fine = multiply_adds(network.fine, tuple(inferer.fine.size), network_channels(inferer.fine, inferer.in_channels))
-    macs = multiply_adds(network.rough, inferer.rough.shape_of(view.grid), inferer.in_channels) + found.counts["crops"] * fine
+    macs = multiply_adds(network.rough, inferer.rough, inferer.in_channels, inferer.rough.shape_of(view.grid))
+    macs += found.counts["crops"] * multiply_adds(network.fine, inferer.fine, inferer.in_channels)
     whole = np.ones(truth.shape, dtype=np.uint8)
     scaled = [image.grid.map(box, image.grid.resized(truth.shape)) for box in boxes]
     end = distal(truth)
