@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from monai.bundle import ConfigParser
 from torch import Tensor
@@ -14,6 +15,9 @@ from stseg3d.bundle import INFERENCE, WEIGHTS, load_network, read_weights, save_
 from stseg3d.networks.composite import STAGES
 from stseg3d.training.options import config_text
 
+# What members must have in common: what their networks are shown, and how many classes they tell apart.
+SHARED = (*(f"{name}_stage" for name in STAGES), "intensity", "rough_channel", "inferer")
+
 
 def ensemble_bundles(bundles: Sequence[Path], out: Path, *, stages: Sequence[str] = STAGES) -> Path:
     """Write a bundle whose networks are :class:`stseg3d.networks.MeanEnsemble` of those of others.
@@ -21,7 +25,7 @@ def ensemble_bundles(bundles: Sequence[Path], out: Path, *, stages: Sequence[str
     It is a copy of the first without its training configs: an ensemble is trained one by one.
 
     Args:
-        bundles: Folders of trained bundles with the same networks.
+        bundles: Folders of trained bundles for the same inputs and classes; their networks of these stages may be of any architectures.
         out: Folder of the new one; must not exist.
         stages: Which networks become ensembles; the other one is that of the first bundle.
 
@@ -31,7 +35,7 @@ def ensemble_bundles(bundles: Sequence[Path], out: Path, *, stages: Sequence[str
     Raises:
         FileExistsError: If ``out`` exists.
         FileNotFoundError: If a bundle has no weights.
-        ValueError: If there is no bundle, or weights or stages are of different networks.
+        ValueError: If there is no bundle, stages see different inputs, networks give different classes, or weights do not fit.
     """
     if not bundles:
         msg = "bundles must name at least one bundle, got none"
@@ -41,7 +45,7 @@ def ensemble_bundles(bundles: Sequence[Path], out: Path, *, stages: Sequence[str
         raise FileExistsError(msg)
     states = [_state(bundle, bundles[0]) for bundle in bundles]
     try:
-        _write_config(bundles[0], out, stages, len(bundles))
+        _write_config(bundles, out, stages)
         weights = save_weights(_joined(states, stages), out / WEIGHTS)
         load_network(out, trust=True)
     except BaseException:
@@ -50,29 +54,29 @@ def ensemble_bundles(bundles: Sequence[Path], out: Path, *, stages: Sequence[str
     return weights
 
 
-def _write_config(bundle: Path, out: Path, stages: Sequence[str], members: int) -> None:
-    """A copy of the bundle, without weights, whose networks of these stages are ensembles."""
-    shutil.copytree(bundle, out, ignore=shutil.ignore_patterns("train*.json", "models", "logs"))
-    parser = ConfigParser(json.loads((out / INFERENCE).read_text(encoding="utf-8")))
-    for name in stages:
+def _write_config(bundles: Sequence[Path], out: Path, stages: Sequence[str]) -> None:
+    """A copy of the first bundle, without weights, whose networks of these stages are ensembles."""
+    shutil.copytree(bundles[0], out, ignore=shutil.ignore_patterns("train*.json", "models", "logs"))
+    parser = ConfigParser(_config(out))
+    for name in (f"{stage}_network_def" for stage in stages):
         # Written out for each member: a reference would be one and the same network, however often it is named.
-        networks = [parser[f"{name}_network_def"]] * members
-        parser[f"{name}_network_def"] = {"_target_": "stseg3d.networks.MeanEnsemble", "networks": networks}
+        parser[name] = {"_target_": "stseg3d.networks.MeanEnsemble", "networks": [_config(bundle)[name] for bundle in bundles]}
     (out / INFERENCE).write_text(config_text(parser.get()), encoding="utf-8")
+
+
+def _config(bundle: Path) -> dict[str, Any]:
+    config: dict[str, Any] = json.loads((bundle / INFERENCE).read_text(encoding="utf-8"))
+    return config
 
 
 def _state(bundle: Path, first: Path) -> dict[str, Tensor]:
     load_network(bundle, trust=True)  # says what is wrong with a bundle that cannot be used
-    state, due = read_weights(bundle / WEIGHTS), read_weights(first / WEIGHTS)
-    if {name: tensor.shape for name, tensor in state.items()} != {name: tensor.shape for name, tensor in due.items()}:
-        msg = f"{bundle}: networks of an ensemble must be those of {first}, got others"
-        raise ValueError(msg)
-    ours, theirs = (json.loads((folder / INFERENCE).read_text(encoding="utf-8")) for folder in (bundle, first))
-    for key in (f"{name}_stage" for name in STAGES):
+    ours, theirs = _config(bundle), _config(first)
+    for key in SHARED:
         if ours.get(key) != theirs.get(key):
             msg = f"{bundle}: {key} of an ensemble's members must be that of {first}, {theirs.get(key)}, got {ours.get(key)}"
             raise ValueError(msg)
-    return state
+    return read_weights(bundle / WEIGHTS)
 
 
 def _joined(states: Sequence[dict[str, Tensor]], stages: Sequence[str]) -> dict[str, Tensor]:

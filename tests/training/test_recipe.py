@@ -12,7 +12,7 @@ import pytest
 import torch
 from monai.bundle import verify_net_in_out
 
-from stseg3d.bundle import WEIGHTS, load_network, read_metadata
+from stseg3d.bundle import INFERENCE, WEIGHTS, load_network, read_metadata
 from stseg3d.cli import main
 from stseg3d.inference.segment import Segmenter
 from stseg3d.training import ResumeHandler, ensemble_bundles
@@ -379,15 +379,27 @@ def test_trained_bundles_become_one_that_asks_them_all(bundle: Path, dataset: Pa
         ensemble_bundles(members, out)
 
 
-def test_members_of_an_ensemble_are_alike(bundle: Path, dataset: Path, tmp_path: Path) -> None:
+def test_members_of_an_ensemble_may_be_of_any_architecture(bundle: Path, dataset: Path, tmp_path: Path) -> None:
     train_bundle(bundle, dataset, epochs=1, device="cpu")
     first = Path(shutil.copytree(bundle, tmp_path / "first"))
     train_bundle(bundle, dataset, epochs=1, device="cpu", overrides={"fine_network_def#channels": [4, 16]})
-    with pytest.raises(ValueError, match=r"networks of an ensemble must be those of .*first, got others"):
-        ensemble_bundles([first, bundle], tmp_path / "out")
-    assert not (tmp_path / "out").exists()
+    ensemble_bundles([first, bundle], tmp_path / "out", stages=["fine"])
+    both, wide = load_network(tmp_path / "out")[0].fine, load_network(bundle)[0].fine
+    x = torch.rand(1, 1, 16, 16, 16)
+    with torch.inference_mode():
+        torch.testing.assert_close(both(x).softmax(1), (load_network(first)[0].fine(x).softmax(1) + wide(x).softmax(1)) / 2)
     with pytest.raises(ValueError, match="at least one"):
-        ensemble_bundles([], tmp_path / "out")
+        ensemble_bundles([], tmp_path / "none")
+
+
+def test_members_of_an_ensemble_tell_the_same_classes_apart(bundle: Path, dataset: Path, tmp_path: Path) -> None:
+    train_bundle(bundle, dataset, epochs=1, device="cpu")
+    other = Path(shutil.copytree(bundle, tmp_path / "other"))
+    inferer = json.loads((other / INFERENCE).read_text())["inferer"]
+    change(other, inferer=inferer | {"out_channels": 3})
+    with pytest.raises(ValueError, match=r"other: inferer of an ensemble's members must be that of"):
+        ensemble_bundles([bundle, other], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_an_ensemble_that_cannot_be_written_leaves_nothing(
