@@ -52,6 +52,8 @@ def run_config(bundle: Path, name: str, size: Sequence[int], overrides: Mapping[
         config[stage]["mirror_axes"] = [axis for axis in config[stage].get("mirror_axes", []) if size[axis] > 1]
     _ensure_kept(config, own)
     if sliding:
+        if config.get("fine_from_rough") and "learning_rate" in config:  # that of a fine network that goes on is too gentle from nothing
+            config["learning_rate"] = {**config["learning_rate"], "fine": config["learning_rate"]["rough"]}
         config |= {key: type(config[key])(0) for key in OF_TWO_STAGES if config.get(key)}
         config |= _sliding(config, bundle) if name == "train.json" else {}
     return config

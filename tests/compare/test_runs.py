@@ -182,6 +182,16 @@ def test_a_sliding_window_is_told_nothing_by_a_rough_network(bundle: Path, data:
     assert not config(sliding, "inference.json")["rough_channel"]
 
 
+@pytest.mark.parametrize(("from_rough", "rate"), [(False, 0.0005), (True, 0.002)])
+def test_a_sliding_window_learns_at_the_rate_of_a_network_that_starts_from_nothing(
+    from_rough: bool, rate: float, bundle: Path, data: Path, tmp_path: Path
+) -> None:
+    told = {"fine_from_rough": from_rough, "learning_rate": {"rough": 0.002, "fine": 0.0005}}
+    (run, sliding) = prepare(bundle, data, tmp_path / "out", overrides=told)
+    assert config(run)["learning_rate"]["fine"] == 0.0005
+    assert config(sliding)["learning_rate"]["fine"] == rate
+
+
 @pytest.mark.parametrize("weights", ["model.pt", "stages/rough.pt", "stages/last_rough.pt"])
 def test_other_settings_are_refused_where_training_has_begun(weights: str, bundle: Path, data: Path, tmp_path: Path) -> None:
     (run, _) = prepare(bundle, data, tmp_path / "out")
