@@ -57,16 +57,6 @@ def ensure_trusted(args: argparse.Namespace, bundle: Path, *configs: tuple[str, 
             ensure_trusted_bundle(bundle, *names)
 
 
-def set_threads(threads: int | None) -> None:
-    """Let torch and ITK use so many threads; None leaves it to them."""
-    if threads is None:
-        return
-    os.environ["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] = str(threads)  # read by SimpleITK and itk when they start
-    import torch
-
-    torch.set_num_threads(threads)
-
-
 def cores() -> int:
     """Number of processor cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

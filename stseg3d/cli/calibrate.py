@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from stseg3d.cli.arguments import PARTS, Command, add_machine, add_trust, ensure_own, numbers, set_threads, share
+from stseg3d.cli.arguments import PARTS, Command, add_machine, add_trust, ensure_own, numbers, share
 from stseg3d.cli.tables import ensure_table, write_table
 from stseg3d.cli.terminal import DONE, progress
 
@@ -34,6 +34,7 @@ def add_calibrate(commands: Any) -> Command:
 def _calibrate(args: argparse.Namespace) -> int:
     from stseg3d.bundle import find_bundle
     from stseg3d.planning import Calibration, Calibrator, labelled_cases, write_policy
+    from stseg3d.volumes.threads import set_threads
 
     bundle = find_bundle(args.bundle)
     if args.write:

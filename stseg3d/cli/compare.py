@@ -16,7 +16,6 @@ from stseg3d.cli.arguments import (
     ensure_trusted,
     positive,
     seconds,
-    set_threads,
     setting,
     sizes,
 )
@@ -54,6 +53,7 @@ def add_compare(commands: Any) -> Command:
 def _compare(args: argparse.Namespace) -> int:
     from stseg3d.bundle import find_bundle
     from stseg3d.compare import advise, compare, summary_text, write_outputs
+    from stseg3d.volumes.threads import set_threads
 
     ensure_trusted(args, find_bundle(args.bundle), *TRAINING)
     logging.getLogger("stseg3d").setLevel(logging.INFO)

@@ -7,7 +7,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from stseg3d.cli.arguments import Command, add_machine, set_threads
+from stseg3d.cli.arguments import Command, add_machine
 from stseg3d.cli.terminal import DONE
 
 
@@ -26,6 +26,7 @@ def add_demo(commands: Any) -> Command:
 def _demo(args: argparse.Namespace) -> int:
     from stseg3d.demo import demonstrate
     from stseg3d.metrics import OVERLAPS
+    from stseg3d.volumes.threads import set_threads
 
     logging.getLogger("stseg3d").setLevel(logging.INFO)
     set_threads(args.threads)

@@ -15,7 +15,6 @@ from stseg3d.cli.arguments import (
     ensure_trusted,
     positive,
     seconds,
-    set_threads,
     setting,
 )
 from stseg3d.cli.terminal import DONE
@@ -52,6 +51,7 @@ def _train(args: argparse.Namespace) -> int:
     from stseg3d.bundle import find_bundle
     from stseg3d.training.processes import rank
     from stseg3d.training.run import train_bundle
+    from stseg3d.volumes.threads import set_threads
 
     bundle = find_bundle(args.bundle)
     ensure_own(args.bundle, bundle, "train")
