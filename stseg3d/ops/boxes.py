@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stseg3d.geometry import Box, Grid, tiles
+from stseg3d.geometry import Box, Grid, edges, overlapping, tiles
 from stseg3d.ops.bridging import bridged
 from stseg3d.ops.chain import chain_order
 from stseg3d.ops.components import Component, find_components
@@ -126,7 +126,7 @@ def propose_boxes(probability: NDArray[Any], rough: Grid, image: Grid, fine_size
     for count, rule in (("dropped_small", "min_volume_mm3"), ("dropped_short", "min_length_mm"), ("dropped_rank", "max_components")):
         counts[count] = sum(rule in d.why for d in dropped)
     if policy.merge:
-        boxes = _merge(boxes, policy.longest_box(image, fine_size), counts)
+        boxes = merge_boxes(boxes, policy.longest_box(image, fine_size), counts)
     if policy.chain and boxes:
         boxes = [boxes[n] for n in chain_order(np.array([(b.box.start, b.box.stop) for b in boxes]).mean(axis=1) * image.spacing_mm)]
     counts["clipped"] = sum(b.clipped for b in boxes)
@@ -219,26 +219,43 @@ def _tighten(boxes: list[Box], component: int, ids: NDArray[np.int32], rough: Gr
     return list(dict.fromkeys(b for b in out if not b.is_empty()))
 
 
-def _merge(boxes: list[ProposedBox], longest: Sequence[int], counts: Counter[str]) -> list[ProposedBox]:
-    """Overlapping boxes merged while a union has no more voxels than its parts and stays below the split limit."""
-    done: list[ProposedBox] = []
-    todo = list(reversed(boxes))
+def merge_boxes(boxes: list[ProposedBox], longest: Sequence[int], counts: Counter[str]) -> list[ProposedBox]:
+    """Overlapping boxes merged while a union has no more voxels than its parts and stays below the split limit.
+
+    Args:
+        boxes: Boxes, each merged with the first before it for which that pays.
+        longest: Longest union, in voxels on each axis; a box that holds the other may be longer.
+        counts: Gets the number of ``merged``.
+
+    Returns:
+        Boxes in the order in which they were last changed.
+    """
+    done: dict[int, ProposedBox] = {}
+    places = np.zeros((2, len(longest), len(boxes)), dtype=np.int64)  # of `done` by its keys; a box of no voxels overlaps none
+    todo = boxes[::-1]
+    placed = 0
     while todo:
         current = todo.pop()
-        partner = next((b for b in done if _pays(current.box, b.box, longest)), None)
-        if partner is None:
-            done.append(current)
+        key = _partner(current.box, places[..., :placed], longest)
+        if key is None:
+            places[..., placed] = current.box.start, current.box.stop
+            done[placed] = current
+            placed += 1
             continue
         counts["merged"] += 1
-        done.remove(partner)
+        partner = done.pop(key)
+        places[..., key] = 0
         together = partner.components | current.components
         todo.append(ProposedBox(partner.box.union(current.box), together, partner.clipped or current.clipped, partner.tile or current.tile))
-    return done
+    return list(done.values())
 
 
-def _pays(one: Box, other: Box, longest: Sequence[int]) -> bool:
-    if not one.overlaps(other):
-        return False
-    union = one.union(other)
-    fits = union in (one, other) or all(n <= limit for n, limit in zip(union.shape, longest, strict=True))
-    return fits and union.voxels <= one.voxels + other.voxels
+def _partner(box: Box, others: NDArray[np.int64], longest: Sequence[int]) -> int | None:
+    """First of the others that overlaps the box and pays for a merge with it."""
+    near = overlapping(box, others)
+    start, stop = others[..., near]
+    low, high = edges([box])
+    own, other, union = high - low, stop - start, np.maximum(stop, high) - np.minimum(start, low)
+    fits = [union == own, union == other, union <= np.array(longest)[:, None]]
+    pays = np.any([one.all(axis=0) for one in fits], axis=0) & (union.prod(axis=0) <= own.prod() + other.prod(axis=0))
+    return int(near[pays.argmax()]) if pays.any() else None

@@ -7,6 +7,9 @@ from numpy.typing import NDArray
 from scipy.sparse.csgraph import depth_first_order, minimum_spanning_tree, shortest_path
 from scipy.spatial.distance import cdist
 
+# More boxes than a vessel has are those of noise; their tree would take memory by the square of their number.
+LONGEST_CHAIN = 1000
+
 
 def chain_order(centres_mm: NDArray[np.float64]) -> list[int]:
     """Order of boxes from one end of their chain to the other, branches where they leave it.
@@ -18,8 +21,10 @@ def chain_order(centres_mm: NDArray[np.float64]) -> list[int]:
         centres_mm: Centres of the boxes, ``(N, D)``.
 
     Returns:
-        Indices ``0 .. N - 1``, reordered; empty for no boxes.
+        Indices ``0 .. N - 1``, reordered; empty for no boxes, and as they are for more than :data:`LONGEST_CHAIN`.
     """
+    if len(centres_mm) > LONGEST_CHAIN:
+        return list(range(len(centres_mm)))
     if len(centres_mm) < 3:
         return sorted(range(len(centres_mm)), key=lambda n: -float(centres_mm[n, -1]))
     # No two centres at no distance: a sparse graph takes that for no connection.

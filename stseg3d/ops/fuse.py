@@ -15,8 +15,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
-from stseg3d.geometry import Box
+from stseg3d.geometry import Box, edges, overlapping
 from stseg3d.ops.resample import Float, resample_region
 
 # Voxels on an axis of one painted block: 128^3 floats are 8 MB a class.
@@ -42,26 +44,14 @@ class FineCrop:
 
 def clusters(boxes: Sequence[Box]) -> list[list[int]]:
     """Indices of boxes that overlap, directly or through others; clusters and their members in order of first appearance."""
-    group = list(range(len(boxes)))
-
-    def root(i: int) -> int:
-        while group[i] != i:
-            group[i] = group[group[i]]
-            i = group[i]
-        return i
-
-    # Sorted along the first axis, a box meets only those that start before it ends.
-    order = sorted(range(len(boxes)), key=lambda i: boxes[i].start[0])
-    for n, i in enumerate(order):
-        for j in order[n + 1 :]:
-            if boxes[j].start[0] >= boxes[i].stop[0]:
-                break
-            if boxes[i].overlaps(boxes[j]):
-                low, high = sorted((root(i), root(j)))
-                group[high] = low
+    places = edges(boxes)
+    # Each box, and those after it that it meets.
+    met = [overlapping(box, places[..., n:]) + n for n, box in enumerate(boxes)]
+    pairs = (np.repeat(np.arange(len(boxes)), [len(m) for m in met]), np.concatenate([*met, np.array([], dtype=np.intp)]))
+    graph = coo_array((np.ones(len(pairs[0]), dtype=np.int8), pairs), shape=(len(boxes),) * 2)
     members: dict[int, list[int]] = {}
-    for i in range(len(boxes)):
-        members.setdefault(root(i), []).append(i)
+    for i, cluster in enumerate(connected_components(graph, directed=False)[1].tolist() if len(boxes) else []):
+        members.setdefault(cluster, []).append(i)
     return list(members.values())
 
 

@@ -10,9 +10,10 @@ import pytest
 
 from stseg3d.geometry import Box, Grid
 from stseg3d.ops.boxes import fit_box, margin_voxels, propose_boxes
+from stseg3d.ops.chain import LONGEST_CHAIN
 from stseg3d.ops.policy import BoxPolicy
 from stseg3d.ops.resample import resample
-from tests.ops.twins import all_boxes
+from tests.ops.twins import all_boxes, slow_merge
 from tests.phantoms import many_objects, thin_curved_tube
 
 FINE = (32, 32, 32)
@@ -449,6 +450,22 @@ def test_merging_goes_on_until_no_pair_pays():
         assert propose(mask, WIDE).counts["merged"] == len(before) - len(boxes)
 
 
+@pytest.mark.parametrize("max_downscale", [None, 0.75])
+@pytest.mark.parametrize("shape", [(120,), (12, 14), (12, 14, 1), (7, 8, 9)])
+def test_merging_is_that_of_each_box_asking_all_before_it(shape, max_downscale):
+    merged = 0
+    for seed in range(6):
+        mask = np.random.default_rng(seed).random(shape) > (0.7, 0.9, 0.97)[seed % 3]
+        policy = replace(WIDE, margin_mm=2 + seed % 4, max_downscale=max_downscale)
+        fine = (32,) * len(shape)
+        longest = policy.longest_box(grids(shape)[1], fine)
+        expected, count = slow_merge(propose(mask, replace(policy, merge=False), fine=fine).boxes, longest)
+        proposal = propose(mask, policy, fine=fine)
+        assert (proposal.boxes, proposal.counts["merged"]) == (expected, count)
+        merged += count
+    assert merged
+
+
 def test_a_merged_box_remembers_that_a_part_was_clipped():
     proposal = propose(drawn((8, 8, 8), Box((0, 2, 2), (1, 3, 3)), Box((2, 2, 2), (3, 3, 3))), WIDE)
     assert only(proposal).clipped
@@ -456,6 +473,12 @@ def test_a_merged_box_remembers_that_a_part_was_clipped():
 
 
 # --- speed and bad values ----------------------------------------------------
+
+
+def test_thousands_of_boxes_keep_their_order_along_no_chain():
+    mask = many_objects((60, 60, 60), LONGEST_CHAIN + 1)[1]
+    boxes = [propose(mask, replace(TIGHT, chain=chain)).boxes for chain in (False, True)]
+    assert boxes[0] == boxes[1]
 
 
 def test_a_thousand_small_objects_take_no_time():
