@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import nibabel as nib
-import numpy as np
 import pytest
 
-from stseg3d.bundle import find_bundle
 from stseg3d.compare import Comparison, compare
 from stseg3d.compare.runs import SLIDING, TWO_STAGE, Run
+from stseg3d.geometry import Box
+from tests.tiny import blocks, tiny_bundle, tiny_dataset
 
-UNET = {"channels": [4, 8], "strides": [2], "num_res_units": 0}
 SHAPE = (40, 32, 24)
 
 
@@ -44,36 +40,10 @@ class Compared:
         return self.run(SLIDING)
 
 
-def make_bundle(root: Path) -> Path:
-    """The vertebrae bundle without weights, its networks and inputs made small."""
-    shutil.copytree(find_bundle("vertebrae_mr") / "configs", root / "configs")
-    for name in ("train.json", "inference.json"):
-        path = root / "configs" / name
-        config = json.loads(path.read_text())
-        for stage in ("rough", "fine"):
-            config[f"{stage}_stage"]["size"] = (16, 16, 16)
-            config[f"{stage}_network_def"] |= UNET
-        config["policy"] |= {"min_volume_mm3": 0.0}
-        path.write_text(json.dumps(config))
-    return root
-
-
 def make_dataset(folder: Path) -> Path:
     """Four small volumes, each with two bright blocks; two to train, two to validate."""
-    rng = np.random.default_rng(0)
-    folder.mkdir()
-    cases = []
-    for n in range(4):
-        label = np.zeros(SHAPE, dtype=np.uint8)
-        label[6:18, 6:20, 4 + n : 12 + n] = 1
-        label[24:34, 10:24, 10:18] = 2
-        image = (label > 0) * 200 + rng.integers(0, 30, label.shape)
-        for kind, array in (("image", image.astype(np.int16)), ("label", label)):
-            nib.save(nib.Nifti1Image(array, np.eye(4)), folder / f"{kind}{n}.nii.gz")
-        cases.append({"image": f"image{n}.nii.gz", "label": f"label{n}.nii.gz"})
-    path = folder / "dataset.json"
-    path.write_text(json.dumps({"name": "blocks", "training": cases[:2], "validation": cases[2:]}))
-    return path
+    boxes = [(Box((6, 6, 4 + n), (18, 20, 12 + n)), Box((24, 10, 10), (34, 24, 18))) for n in range(4)]
+    return tiny_dataset(folder, [blocks(SHAPE, *two) for two in boxes])
 
 
 @contextmanager
@@ -94,7 +64,7 @@ def _restored_logging() -> Iterator[None]:
 
 @pytest.fixture
 def bundle(tmp_path: Path) -> Path:
-    return make_bundle(tmp_path / "tiny_segmentation")
+    return tiny_bundle(tmp_path / "tiny_segmentation")
 
 
 @pytest.fixture
@@ -106,7 +76,7 @@ def data(tmp_path: Path) -> Path:
 def compared(tmp_path_factory: pytest.TempPathFactory) -> Compared:
     """Made once; a test that writes takes a copy."""
     root = tmp_path_factory.mktemp("compared")
-    bundle, data, folder = make_bundle(root / "tiny_segmentation"), make_dataset(root / "data"), root / "out"
+    bundle, data, folder = tiny_bundle(root / "tiny_segmentation"), make_dataset(root / "data"), root / "out"
     with restored_logging():
         comparison = compare(bundle, data, folder, sizes=[16], rough_sizes=[32], epochs=12, device="cpu", alone=False)
     return Compared(bundle, data, folder, comparison)

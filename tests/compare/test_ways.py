@@ -15,7 +15,8 @@ from stseg3d.compare.ways import Contestant, multiply_adds
 from stseg3d.inference import Stage
 from stseg3d.ops import box_coverage
 from stseg3d.volumes import Volume, open_volume
-from tests.compare.conftest import SHAPE, UNET, Compared
+from tests.compare.conftest import SHAPE, Compared
+from tests.tiny import UNET
 
 
 @pytest.fixture

@@ -9,16 +9,9 @@ from pathlib import Path
 import pytest
 
 from stseg3d.volumes import Case, case_id, find_cases, is_volume_file, load_dataset, output_name
+from tests.volumes.empty import touch
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-
-
-def touch(folder: Path, *names: str) -> list[Path]:
-    paths = [folder / name for name in names]
-    for path in paths:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-    return paths
 
 
 @pytest.mark.parametrize(

@@ -10,14 +10,7 @@ from pathlib import Path
 import pytest
 
 from stseg3d.volumes import Case, list_cases
-
-
-def touch(folder: Path, *names: str) -> list[Path]:
-    paths = [folder / name for name in names]
-    for path in paths:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-    return paths
+from tests.volumes.empty import touch
 
 
 def ids(*inputs: Path | str, leave_out: Path | None = None) -> list[str]:

@@ -1,0 +1,55 @@
+"""A bundle and data sets so small that a training takes seconds."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from numpy.typing import NDArray
+
+from stseg3d.bundle import find_bundle
+from stseg3d.geometry import Box
+
+SIZE = (16, 16, 16)
+UNET = {"channels": [4, 8], "strides": [2], "num_res_units": 0}
+
+
+def tiny_bundle(root: Path, **entries: Any) -> Path:
+    """The vertebrae bundle without weights, its networks and inputs made small, and further entries of both configs set."""
+    shutil.copytree(find_bundle("vertebrae_mr") / "configs", root / "configs")
+    for name in ("train.json", "inference.json"):
+        path = root / "configs" / name
+        config = json.loads(path.read_text())
+        for stage in ("rough", "fine"):
+            config[f"{stage}_stage"]["size"] = SIZE
+            config[f"{stage}_network_def"] |= UNET
+        config["policy"] |= {"min_volume_mm3": 0.0}
+        path.write_text(json.dumps(config | entries))
+    return root
+
+
+def blocks(shape: tuple[int, ...], *boxes: Box) -> NDArray[np.uint8]:
+    """A label map of bright blocks, the first with value 1."""
+    label = np.zeros(shape, dtype=np.uint8)
+    for value, box in enumerate(boxes, start=1):
+        label[box.slices] = value
+    return label
+
+
+def tiny_dataset(folder: Path, labels: list[NDArray[np.uint8]]) -> Path:
+    """A volume for each label map, bright where it is not 0; two to train, the others to validate."""
+    rng = np.random.default_rng(0)
+    folder.mkdir()
+    cases = []
+    for n, label in enumerate(labels):
+        image = (label > 0) * 200 + rng.integers(0, 30, label.shape)
+        for kind, array in (("image", image.astype(np.int16)), ("label", label)):
+            nib.save(nib.Nifti1Image(array, np.eye(4)), folder / f"{kind}{n}.nii.gz")
+        cases.append({"image": f"image{n}.nii.gz", "label": f"label{n}.nii.gz"})
+    path = folder / "dataset.json"
+    path.write_text(json.dumps({"name": "blocks", "training": cases[:2], "validation": cases[2:]}))
+    return path
