@@ -17,7 +17,8 @@ from stseg3d.volumes.open import lifted_affine, volume_suffix
 from stseg3d.volumes.volume import LPS_RAS, Array, Volume
 
 WRITE_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha")
-# tests/benchmarks/bench_reading.py, labels of 512 x 512 x 100: level 1 takes 0.04 s and 1.0 MB, 6 takes 0.14 s and 0.5 MB, 9 takes 1.4 s
+# tests/benchmarks/bench_writing.py, an empty mask of 512 x 512 x 150: levels 1 to 3 take 0.04 s and 172 kB, 4 to 6 take 0.09 s and 38 kB.
+# isal takes 0.01 s, but the same labels would then be other bytes where it is not installed.
 GZIP_LEVEL = 1
 
 
@@ -37,14 +38,21 @@ def write_labels(labels: Array, path: Path | str, like: Volume | Grid) -> Path:
         OSError: If it cannot be written; nothing is left behind then.
     """
     labels = np.asarray(labels)
-    if labels.dtype.kind not in "iub" or (labels.size and labels.min() < 0) or (labels.size and labels.max() >= 2**32):
-        got = f"{labels.dtype}" if labels.dtype.kind not in "iub" else f"{labels.min()} to {labels.max()}"
-        msg = f"labels must be integers from 0 to {2**32 - 1}, got {got}"
+    dtype = _label_dtype(labels)
+    labels = _on_grid(labels, like if isinstance(like, Grid) else like.grid, "labels")
+    return _write(labels, dtype, Path(path), like)
+
+
+def _label_dtype(labels: Array) -> np.dtype[Any]:
+    """Smallest unsigned type that holds the labels; what cannot be a larger one is not looked through."""
+    if labels.dtype in (np.uint8, np.bool_):
+        return np.dtype(np.uint8)
+    integers = labels.dtype.kind in "iu"
+    least, most = (int(labels.min()), int(labels.max())) if integers and labels.size else (0, 0)
+    if not integers or least < 0 or most >= 2**32:
+        msg = f"labels must be integers from 0 to {2**32 - 1}, got {f'{least} to {most}' if integers else labels.dtype}"
         raise ValueError(msg)
-    grid = like if isinstance(like, Grid) else like.grid
-    labels = _on_grid(labels, grid, "labels")
-    dtype = np.min_scalar_type(int(labels.max()))
-    return _write(labels.astype(dtype, copy=False), Path(path), like)
+    return np.min_scalar_type(most)
 
 
 def write_probabilities(probabilities: Array, path: Path | str, like: Volume | Grid) -> Path:
@@ -58,8 +66,11 @@ def write_probabilities(probabilities: Array, path: Path | str, like: Volume | G
     if not str(path).lower().endswith((".nii", ".nii.gz")):
         msg = f"{path}: probabilities are written as .nii.gz or .nii only"
         raise ValueError(msg)
-    classes = [_on_grid(one, grid, "probabilities") for one in probabilities]
-    return _write(np.stack(classes, axis=-1).astype(np.float32, copy=False), Path(path), like)
+    probabilities = np.asarray(probabilities)
+    for one in probabilities:
+        _on_grid(one, grid, "probabilities")
+    classes_last = np.moveaxis(probabilities.reshape(-1, *grid.shape), 0, -1)
+    return _write(classes_last, np.dtype(np.float32), Path(path), like)
 
 
 def ensure_writable(folder: Path | str) -> Path:
@@ -92,16 +103,16 @@ def _on_grid(array: Array, grid: Grid, name: str) -> Array:
     return array.reshape(shape)
 
 
-def _write(array: Array, path: Path, like: Volume | Grid) -> Path:
+def _write(array: Array, dtype: np.dtype[Any], path: Path, like: Volume | Grid) -> Path:
     suffix = volume_suffix(path).lower()
     if suffix not in WRITE_SUFFIXES:
         msg = f"{path}: file type must be one of {', '.join(WRITE_SUFFIXES)}, got {suffix or path.suffix or 'none'!r}"
         raise ValueError(msg)
     with renamed(path) as temporary:
         if suffix in (".nrrd", ".mha"):
-            _write_sitk(array, temporary, like if isinstance(like, Grid) else like.grid)
+            _write_sitk(array.astype(dtype, copy=False), temporary, like if isinstance(like, Grid) else like.grid)
         else:
-            _write_nifti(array, temporary, _header(array, like), compress=suffix == ".nii.gz")
+            _write_nifti(array, temporary, _header(array.shape, dtype, like), compress=suffix == ".nii.gz")
     return path
 
 
@@ -122,15 +133,15 @@ def renamed(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def _header(array: Array, like: Volume | Grid) -> Any:
-    """NIfTI header for the array, in the byte order of this machine's files: little endian."""
+def _header(of: tuple[int, ...], dtype: np.dtype[Any], like: Volume | Grid) -> Any:
+    """NIfTI header for an array of shape ``of``, in the byte order of this machine's files: little endian."""
     import nibabel as nib
 
     source = getattr(like, "header", None)
     if isinstance(source, nib.Nifti1Header):
         header: Any = source.as_byteswapped("<")
         shape = tuple(int(n) for n in source.get_data_shape())
-        space = shape if int(np.prod(shape)) == int(np.prod(array.shape[:3])) else shape[:3]
+        space = shape if int(np.prod(shape)) == int(np.prod(of[:3])) else shape[:3]
     else:
         grid = like if isinstance(like, Grid) else like.grid
         header, space = nib.Nifti1Header(), grid.shape
@@ -138,10 +149,10 @@ def _header(array: Array, like: Volume | Grid) -> Any:
         header.set_sform(lifted_affine(grid.affine), code=1)
         header.set_qform(lifted_affine(grid.affine), code=1)
         header.set_xyzt_units("mm")
-    extra, pixdim = array.shape[3:], header["pixdim"].copy()
+    extra, pixdim = of[3:], header["pixdim"].copy()
     header.set_data_shape((*(*space, 1, 1)[:3], *extra) if extra else space)
     header["pixdim"] = pixdim  # the shape of a 2-D image would set the rest to 1
-    header.set_data_dtype(array.dtype)
+    header.set_data_dtype(dtype)
     for key in ("intent_code", "cal_min", "cal_max", "glmin", "glmax", "slice_end"):
         if key in header.keys():  # noqa: SIM118  # a nibabel header is not a dict
             header[key] = 0
@@ -164,7 +175,7 @@ def _write_nifti(array: Array, path: Path, header: Any, *, compress: bool) -> No
 
 def _write_stream(array: Array, write: Callable[[bytes], Any], header: Any) -> None:
     write(header.binaryblock + bytes(4))
-    little = array.dtype.newbyteorder("<")
+    little = header.get_data_dtype().newbyteorder("<")  # plane by plane: no copy of the whole in the type of the file
     for index in np.ndindex(*array.shape[:1:-1]):  # the last axis is the slowest in the file
         write(array[(..., *index[::-1])].astype(little, copy=False).tobytes(order="F"))
 

@@ -1,4 +1,4 @@
-"""Which library reads NIfTI fastest, and at which gzip level labels are best written.
+"""Which library reads NIfTI fastest; what writing costs, bench_writing.py tells.
 
 Run: ``python tests/benchmarks/bench_reading.py [--slices 300] [--file ct.nii.gz]``. Every read is a fresh process; times are medians,
 imports not counted, memory is the peak over what was there before.
@@ -7,12 +7,12 @@ imports not counted, memory is the peak over what was there before.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import nibabel as nib
@@ -21,7 +21,14 @@ from scipy import ndimage
 
 # Each gives all voxels in memory of its own or, as the last, a box of them.
 READERS = {
-    "stseg3d": ("from stseg3d.volumes import open_volume", "open_volume(path).read()"),
+    "stseg3d, zlib": (
+        "import zlib; from stseg3d.volumes import nifti, open_volume; nifti.inflater = zlib",
+        "open_volume(path).read()",
+    ),
+    "stseg3d, isal": (
+        "from isal import isal_zlib; from stseg3d.volumes import nifti, open_volume; nifti.inflater = isal_zlib",
+        "open_volume(path).read()",
+    ),
     "SimpleITK": ("import SimpleITK as sitk", "sitk.GetArrayViewFromImage(sitk.ReadImage(path))"),
     "nibabel": ("import nibabel as nib, numpy as np", "np.array(nib.load(path).dataobj)"),
     "itk": ("import itk", "itk.array_view_from_image(itk.imread(path))"),
@@ -67,20 +74,6 @@ def measure(name: str, path: Path, warm_up: Path, runs: int) -> tuple[float, flo
     return statistics.median(s for s, _ in found), max(m for _, m in found)
 
 
-def print_writing(labels: np.ndarray) -> None:
-    """Table of gzip levels for a label map."""
-    from stseg3d.geometry import Grid
-    from stseg3d.volumes import write
-
-    print(f"\n| gzip level, labels {labels.shape} | s | kB |\n|---|---|---|")
-    for level in (1, 3, 6, 9):
-        write.GZIP_LEVEL = level
-        with tempfile.TemporaryDirectory() as folder:
-            start = time.perf_counter()
-            path = write.write_labels(labels, Path(folder) / "labels.nii.gz", Grid(labels.shape))
-            print(f"| {level} | {time.perf_counter() - start:.2f} | {path.stat().st_size / 1000:.0f} |")
-
-
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -105,10 +98,12 @@ def main() -> None:
         print(f"{volume.shape} {volume.dtype}, {packed.stat().st_size / 1e6:.0f} of {volume.nbytes / 1e6:.0f} MB\n")
         print("| reader | .nii.gz s | MiB | .nii s | MiB |\n|---|---|---|---|---|")
         for name in READERS:
+            if name == "stseg3d, isal" and not importlib.util.find_spec("isal"):
+                print("| stseg3d, isal: not installed | | | | |")
+                continue
             found = [measure(name, path, warm_up, options.runs) for path, warm_up in zip((packed, plain), small, strict=True)]
             cells = [f"{seconds:.3f} | {mebibytes:.0f}" for seconds, mebibytes in found]
             print(f"| {name} | {' | '.join(cells)} |")
-        print_writing((volume > 300).astype(np.uint8))
 
 
 if __name__ == "__main__":

@@ -1,10 +1,16 @@
 """What a scan costs, from file to file: bare reading and writing, ``stseg3d``, and the pipeline that a MONAI user writes.
 
-Run: ``python tests/benchmarks/bench_segment.py [--slices 300] [--runs 5] [--suffix .nii.gz] [-o speed.json --plot speed.png]``. Scans of
-512 x 512 x N int16; every run is a fresh process, imports included, the ways of one round one after the other so that the machine's moods
-hit all alike. Medians of wall seconds, of processor seconds and of the peak of resident memory. The floor is SimpleITK reading the file and
-writing a mask. "MONAI" is LoadImaged, EnsureChannelFirstd, Orientationd, Spacingd (1.5 mm), ScaleIntensityRanged, SlidingWindowInferer
-(96^3), Activationsd, Invertd, AsDiscreted and SaveImaged, with the fine network of the bundle.
+Run: ``python tests/benchmarks/bench_segment.py -o suite.json``, about half an hour; ``--slices 300 --suffix .nii.gz`` for one size of scan.
+Beside the JSON come a table (``.md``) and a plot (``.png``). The file is written after every round, and what it has is not run again: so
+the suite can be stopped, or asked for in pieces. First the plan and an estimate are printed.
+
+Scans of 512 x 512 x N int16. Every run is a fresh process, imports included, the ways of a round one after the other, so that the machine's
+moods hit all alike. Medians of wall seconds, processor seconds, peak of resident memory; ratios are medians of those within a round.
+The floor is SimpleITK reading the file and writing a mask. "MONAI" is LoadImaged, EnsureChannelFirstd, Orientationd, Spacingd (1.5 mm),
+ScaleIntensityRanged, SlidingWindowInferer (96^3), Activationsd, Invertd, AsDiscreted and SaveImaged, with the fine network of the bundle.
+
+"Everything but the networks" is measured in one more process for each size, imports not counted: the seconds of a case, those within calls
+of the networks, and those of bare reading and writing of the same files in turns with it (the fastest of SimpleITK and nibabel at each).
 """
 
 from __future__ import annotations
@@ -12,7 +18,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import statistics
+import platform
 import subprocess
 import sys
 import tempfile
@@ -21,101 +27,39 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import monai
 import nibabel as nib
 import numpy as np
+import torch
+from segment_tables import markdown, plot, table
+from segment_ways import INSIDE, MODULE, OURS, OWN, ROWS, USERS, command
 
-from stseg3d.bundle import find_bundle
+from stseg3d.bundle import find_bundle, weights_sha256
 from stseg3d.training.phantoms import ct_phantom
+from stseg3d.volumes.file import available_bytes
+
+__all__ = ["BUNDLE", "MODULE", "measure"]  # for the other benchmarks
 
 BUNDLE = find_bundle("aorta_ct_segmentation")
-PEAK = 'print("VmHWM", next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))'
-FLOOR = f"""
-import sys
-import SimpleITK as sitk
-image = sitk.ReadImage(sys.argv[1])
-sitk.WriteImage(image > 300, sys.argv[2] + "/floor_seg.nii.gz", True, 1)
-{PEAK}
-"""
-# Runs what follows, then prints its peak: ru_maxrss of a child would begin with that of its parent.
-MODULE = f"""
-import runpy, sys
-sys.argv = sys.argv[1:]
-try:
-    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
-except SystemExit as stop:
-    assert not stop.code, stop.code
-finally:
-    {PEAK}
-"""
-INFERER = f"""
-import sys
-from pathlib import Path
-import numpy as np
-import torch
-import nibabel as nib
-from monai.data import MetaTensor
-from stseg3d.bundle import load_network
-network, parser = load_network(Path(sys.argv[3]), "cpu")
-image = nib.load(sys.argv[1])
-tensor = MetaTensor(torch.from_numpy(np.asarray(image.dataobj))[None, None], affine=torch.from_numpy(image.affine))
-labels = parser.get_parsed_content("inferer")(tensor, network)
-nib.save(nib.Nifti1Image(labels[0, 0].numpy(), image.affine), sys.argv[2] + "/inferer_seg.nii.gz")
-{PEAK}
-"""
-MONAI = f"""
-import sys
-from pathlib import Path
-import torch
-from monai.inferers import SlidingWindowInferer
-from monai.transforms import *
-from stseg3d.bundle import load_network
-network, _ = load_network(Path(sys.argv[3]), "cpu")
-before = Compose([
-    LoadImaged("image"),
-    EnsureChannelFirstd("image"),
-    Orientationd("image", axcodes="RAS"),
-    Spacingd("image", pixdim=(1.5, 1.5, 1.5), mode="bilinear"),
-    ScaleIntensityRanged("image", a_min=-200, a_max=500, b_min=-2.0, b_max=2.0, clip=True),
-])
-after = Compose([
-    Activationsd("pred", softmax=True),
-    Invertd("pred", transform=before, orig_keys="image", nearest_interp=False, to_tensor=True),
-    AsDiscreted("pred", argmax=True),
-    SaveImaged("pred", output_dir=sys.argv[2], output_postfix="monai", separate_folder=False, resample=False, print_log=False),
-])
-with torch.inference_mode():
-    data = before({{"image": sys.argv[1]}})
-    data["pred"] = SlidingWindowInferer((96, 96, 96), sw_batch_size=1, overlap=float(sys.argv[4]))(data["image"][None], network.fine)[0]
-    after(data)
-{PEAK}
-"""
-ROWS = ("read + write", "stseg3d segment", "monai.bundle run", "inferer on a tensor", "MONAI, overlap 0.25", "MONAI, overlap 0.5")
+SIZES, SUFFIXES = (100, 300, 600, 1000), (".nii.gz", ".nii")
+# The users' pipeline has all its runs at this size, which comes first; it takes minutes and gigabytes where a scan is larger.
+MAIN = (300, ".nii.gz")
+# Of one run: seconds at no slices and of each slice. Two cores of 2023; what is said before the start, no more.
+ESTIMATES = dict(zip(ROWS, ((0.3, 0.0015), (3.0, 0.006), (4.0, 0.009), (4.0, 0.009), (5.0, 0.115), (5.0, 0.155)), strict=True))
+INSIDE_S, SCAN_S = (0.5, 0.015), (3.0, 0.05)
+USERS_MIB = (1000.0, 20.0)
 
 
 def make_scan(path: Path, slices: int) -> None:
     """A CT phantom, each voxel of a coarser one repeated: only the size counts here."""
     image, _, grid = ct_phantom((256, 256, slices // 2), seed=8)
     large = image.repeat(2, 0).repeat(2, 1).repeat(2, 2)
-    large = large + np.random.default_rng(0).integers(-8, 8, large.shape, dtype=np.int16)
+    large += np.random.default_rng(0).integers(-8, 8, large.shape, dtype=np.int16)
     nib.save(nib.Nifti1Image(large, grid.resized(large.shape).affine), path)
 
 
-def commands(scan: Path, out: Path) -> dict[str, Sequence[str]]:
-    """What is measured, as arguments of a Python process."""
-    paths = [str(scan), str(out)]
-    config = ["--config_file", f"{BUNDLE}/configs/inference.json", "--bundle_root", str(BUNDLE)]
-    return {
-        "read + write": ["-c", FLOOR, *paths],
-        "stseg3d segment": ["-c", MODULE, "stseg3d", "segment", paths[0], "--bundle", str(BUNDLE), "-o", paths[1], "--overwrite"],
-        "monai.bundle run": ["-c", MODULE, "monai.bundle", "run", *config, "--dataset_dir", paths[0], "--output_dir", paths[1]],
-        "inferer on a tensor": ["-c", INFERER, *paths, str(BUNDLE)],
-        "MONAI, overlap 0.25": ["-c", MONAI, *paths, str(BUNDLE), "0.25"],
-        "MONAI, overlap 0.5": ["-c", MONAI, *paths, str(BUNDLE), "0.5"],
-    }
-
-
-def measure(arguments: Sequence[str]) -> dict[str, float]:
-    """Wall and processor seconds and peak MiB of a fresh process.
+def measure(arguments: Sequence[str]) -> dict[str, Any]:
+    """Wall and processor seconds and peak MiB of a fresh process; and its stages, where it tells them.
 
     Raises:
         RuntimeError: If it fails; with what it said.
@@ -129,78 +73,156 @@ def measure(arguments: Sequence[str]) -> dict[str, float]:
         said.seek(0)
         text = said.read().decode()
     if process.returncode:
-        raise RuntimeError(text[-2000:])
-    peak = next(line.split()[1] for line in text.splitlines() if line.startswith("VmHWM"))
-    return {"wall_s": seconds, "cpu_s": used.ru_utime + used.ru_stime, "peak_mib": float(peak) / 1024}
+        msg = f"exit status {process.returncode}: {text[-2000:]}"
+        raise RuntimeError(msg)
+    told = {line.split()[0]: line.split(maxsplit=1)[1] for line in text.splitlines() if line.startswith(("VmHWM ", "STAGES ", "INSIDE "))}
+    found = {"wall_s": seconds, "cpu_s": used.ru_utime + used.ru_stime}
+    if "VmHWM" in told:
+        found["peak_mib"] = float(told["VmHWM"]) / 1024
+    return found | {f"{name.lower()}_s": json.loads(told[name]) for name in ("STAGES", "INSIDE") if name in told}
 
 
-def bench(slices: int, suffix: str, runs: int, names: Sequence[str]) -> dict[str, Any]:
-    """Medians of each row for one size, and the stages of the last ``stseg3d segment``."""
-    with tempfile.TemporaryDirectory() as folder:
-        scan, out = Path(folder, f"scan{suffix}"), Path(folder, "out")
-        out.mkdir()
-        make_scan(scan, slices)
-        found: dict[str, list[dict[str, float]]] = {}
-        for _ in range(runs):
-            for name, arguments in commands(scan, out).items():
-                if name in names:
-                    found.setdefault(name, []).append(measure(arguments))
-        notes = out / "scan_seg.json"
-        provenance = json.loads(notes.read_text()) if notes.is_file() else {"boxes": [], "seconds": {}}
-    rows = {name: {key: statistics.median(run[key] for run in own) for key in own[0]} for name, own in found.items()}
-    return {
-        "slices": slices,
-        "suffix": suffix,
-        "runs": runs,
-        "boxes": len(provenance["boxes"]),
-        "stages_s": provenance["seconds"],
-        "rows": rows,
-    }
+def run_row(name: str, scan: Path, folder: Path) -> dict[str, Any]:
+    """One run of one row."""
+    out = folder / name
+    out.mkdir(exist_ok=True)
+    found = measure(command(name, scan, out, BUNDLE))
+    if name == OWN:
+        notes = json.loads((out / "scan_seg.json").read_text())
+        stages = {stage: seconds for stage, seconds in notes["seconds"].items() if stage != "total"}
+        found |= {"stages_s": {"start": found["wall_s"] - sum(stages.values()), **stages}, "boxes": len(notes["boxes"])}
+    return found
 
 
-def show(result: Mapping[str, Any]) -> None:
-    """Print one size's table; ratios are to ``stseg3d segment`` of the same runs."""
-    print(f"\n512 x 512 x {result['slices']} int16 {result['suffix']}, {result['boxes']} boxes, medians of {result['runs']}\n")
-    print("| way | wall s | CPU s | peak MiB | wall, times segment | memory, times segment |\n|---|---|---|---|---|---|")
-    own = result["rows"].get("stseg3d segment")
-    for name, row in result["rows"].items():
-        ratios = [f"{row[key] / own[key]:.2f}" if own else "" for key in ("wall_s", "peak_mib")]
-        print(f"| {name} | {row['wall_s']:.1f} | {row['cpu_s']:.1f} | {row['peak_mib']:.0f} | {' | '.join(ratios)} |")
-    print("\nstages of stseg3d segment, s:", result["stages_s"], flush=True)
+def check_labels(folder: Path) -> None:
+    """All of our ways that have run wrote the same labels."""
+    files = [path for name in OURS for path in (folder / name).glob("*_seg.nii.gz")]
+    for path in files[1:]:
+        same = np.array_equal(np.asarray(nib.load(files[0]).dataobj), np.asarray(nib.load(path).dataobj))
+        assert same, f"labels must be those of {files[0]}, got others in {path}"
 
 
-def plot(results: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Time and memory of each way against the number of slices."""
-    import matplotlib.pyplot as plt
+def wanted(slices: int, suffix: str, options: argparse.Namespace) -> dict[str, int]:
+    """How many runs each row is to have at a size."""
+    users = options.runs if (slices, suffix) == MAIN else options.monai_runs if suffix == MAIN[1] else 0
+    return {name: users if name in USERS else options.runs for name in options.rows}
 
-    figure, axes = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
-    for name in ROWS:
-        at = [(r["slices"], r["rows"][name]) for r in results if name in r["rows"]]
-        for axis, key, label in zip(axes, ("wall_s", "peak_mib"), ("seconds", "peak memory [MiB]"), strict=True):
-            axis.plot([n for n, _ in at], [row[key] for _, row in at], marker="o", label=name)
-            axis.set(xlabel="slices of 512 x 512", ylabel=label, yscale="log")
-    axes[0].legend(frameon=False, fontsize=8)
-    figure.savefig(path, dpi=150)
+
+def missing(cell: Mapping[str, Any], runs: Mapping[str, int]) -> dict[str, int]:
+    """How many runs each row still needs; none of what does not fit into memory."""
+    free_mib, need_mib = (available_bytes() or 0) >> 20, of_slices(USERS_MIB, cell["slices"])
+    for name in USERS:
+        if runs.get(name) and need_mib > free_mib > 0:
+            cell["skipped"][name] = f"needs about {need_mib / 1024:.0f} GiB of memory, {free_mib / 1024:.0f} are free"
+        else:
+            cell["skipped"].pop(name, None)
+    return {name: max(n - len(cell["runs"].get(name, [])), 0) for name, n in runs.items() if name not in cell["skipped"]}
+
+
+def of_slices(rule: tuple[float, float], slices: int) -> float:
+    """What a rule, so much and so much a slice, says."""
+    return rule[0] + rule[1] * slices
+
+
+def estimate_s(cell: Mapping[str, Any], left: Mapping[str, int], inside: int) -> float:
+    """Seconds that the rest of a size may take."""
+    rows = sum(n * of_slices(ESTIMATES[name], cell["slices"]) for name, n in left.items())
+    return rows + (15 + inside * of_slices(INSIDE_S, cell["slices"]) if inside else 0) + of_slices(SCAN_S, cell["slices"])
+
+
+class Suite:
+    """The figures so far, in a file if asked."""
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+        self.content: dict[str, Any] = {"about": about(), "sizes": []}
+        if path and path.is_file():
+            found = json.loads(path.read_text())
+            if found["about"] != self.content["about"]:
+                msg = f"{path}: must be of this machine and these versions to go on with, choose another -o, got {found['about']}"
+                raise SystemExit(msg)
+            self.content = found
+
+    def cell(self, slices: int, suffix: str) -> dict[str, Any]:
+        """What there is of one size."""
+        for cell in self.content["sizes"]:
+            if (cell["slices"], cell["suffix"]) == (slices, suffix):
+                return cell
+        self.content["sizes"].append({"slices": slices, "suffix": suffix, "runs": {}, "inside": [], "skipped": {}})
+        self.content["sizes"].sort(key=lambda cell: (SUFFIXES.index(cell["suffix"]), cell["slices"]))
+        return self.cell(slices, suffix)
+
+    def save(self) -> None:
+        """Write the file, whole or not at all."""
+        if self.path:
+            part = self.path.with_suffix(".part")
+            part.write_text(json.dumps(self.content, indent=1) + "\n")
+            part.replace(self.path)
+
+
+def about() -> dict[str, Any]:
+    """The machine, and what ran on it."""
+    model = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+    versions = {"python": platform.python_version(), "torch": torch.__version__, "monai": monai.__version__}
+    processor = model[0].split(":")[1].strip() if model else platform.machine()
+    return {"processor": processor, "cores": len(os.sched_getaffinity(0)), **versions, "weights": weights_sha256(BUNDLE)}
+
+
+def bench(suite: Suite, cell: dict[str, Any], runs: Mapping[str, int], inside: int) -> None:
+    """Run what is missing of one size, round by round."""
+    left = missing(cell, runs)
+    more = max(inside - len(cell["inside"]), 0)
+    if not any(left.values()) and not more:
+        return
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        scan = folder / f"scan{cell['suffix']}"
+        make_scan(scan, cell["slices"])
+        cell["scan_bytes"] = scan.stat().st_size
+        for _ in range(max(left.values(), default=0)):
+            for row in [row for row, n in left.items() if n]:
+                cell["runs"].setdefault(row, []).append(run_row(row, scan, folder))
+                left[row] -= 1
+            suite.save()
+        check_labels(folder)
+        if more:
+            nib.save(nib.Nifti1Image(ct_phantom((64, 64, 64), seed=1)[0], np.eye(4)), folder / "small.nii.gz")
+            cell["inside"] += measure(["-c", INSIDE, str(scan), str(folder / "small.nii.gz"), name, str(BUNDLE), str(more)])["inside_s"]
+            suite.save()
 
 
 def main() -> None:
-    """Print a table for each size; write JSON and a plot if asked."""
+    """Print the plan, then a table for each size; write JSON, tables and a plot if asked."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--slices", type=int, nargs="+", default=[300])
+    parser.add_argument("--slices", type=int, nargs="+", default=SIZES)
+    parser.add_argument("--suffix", nargs="+", default=SUFFIXES, choices=SUFFIXES)
     parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--suffix", default=".nii.gz", choices=(".nii.gz", ".nii"))
+    parser.add_argument("--monai-runs", type=int, default=1, help=f"of MONAI's rows where the scan is no {MAIN[1]} of {MAIN[0]} slices")
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=ROWS, metavar="ROW", help=f"of {', '.join(map(repr, ROWS))}")
-    parser.add_argument("-o", dest="output", type=Path, help="JSON")
-    parser.add_argument("--plot", type=Path)
+    parser.add_argument("--no-inside", action="store_true", help="leave out 'everything but the networks'")
+    parser.add_argument("-o", dest="output", type=Path, help="JSON; the table and the plot get its name")
+    parser.add_argument("--plan", action="store_true", help="print the plan and do nothing")
     options = parser.parse_args()
-    results = []
-    for slices in options.slices:
-        results.append(bench(slices, options.suffix, options.runs, options.rows))
-        show(results[-1])
+    suite, inside = Suite(options.output), 0 if options.no_inside else options.runs
+    todo = [(suite.cell(n, suffix), wanted(n, suffix, options)) for suffix in options.suffix for n in options.slices]
+    todo.sort(key=lambda one: (one[0]["slices"], one[0]["suffix"]) != MAIN)
+    whole_s = 0.0
+    for cell, runs in todo:
+        left, more = missing(cell, runs), max(inside - len(cell["inside"]), 0)
+        took_s = estimate_s(cell, left, more) if any(left.values()) or more else 0.0
+        whole_s += took_s
+        print(f"{cell['slices']} slices, {cell['suffix']}: about {took_s / 60:.1f} minutes;", *(f"{k} x {v};" for k, v in left.items()))
+        for name, why in cell["skipped"].items():
+            print(f"    {name} is left out: {why}")
+    print(f"about {whole_s / 60:.0f} minutes in all", flush=True)
+    if options.plan:
+        return
+    for cell, runs in todo:
+        bench(suite, cell, runs, inside)
+        print("", table(cell), sep="\n", flush=True)
     if options.output:
-        options.output.write_text(json.dumps(results, indent=1) + "\n")
-    if options.plot:
-        plot(results, options.plot)
+        options.output.with_suffix(".md").write_text(markdown(suite.content))
+        plot(suite.content["sizes"], options.output.with_suffix(".png"))
 
 
 if __name__ == "__main__":

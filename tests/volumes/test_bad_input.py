@@ -59,7 +59,7 @@ def test_a_flipped_bit_anywhere_in_a_nii_gz(write_nifti, noise, where):
     content = bytearray(path.read_bytes())
     content[int(where * len(content)) if where > 0 else where] ^= 0x10
     path.write_bytes(content)
-    assert re.search("must be sound gzip data, got: Error -3|file must be a sound NIfTI file", refusal(path))
+    assert re.search(r"must be sound gzip data, got: Error -\d|file must be a sound NIfTI file", refusal(path))
 
 
 def test_what_a_lenient_reader_makes_of_a_truncated_nii_gz(write_nifti, noise):

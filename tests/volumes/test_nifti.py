@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+import gzip
 import tracemalloc
+import zlib
 
 import nibabel as nib
 import numpy as np
 import pytest
 
 from stseg3d.geometry import Box, Grid
-from stseg3d.volumes import open_volume
+from stseg3d.volumes import nifti, open_volume
 from stseg3d.volumes.file import scaled_dtype
 
 MIB = 2**20
@@ -161,6 +163,39 @@ def test_a_nii_gz_takes_no_second_copy(write_nifti):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 1.3 * array.nbytes + 2 * MIB
+
+
+@pytest.fixture(params=["zlib", "isal"])
+def inflater(request, monkeypatch):
+    """Each library that may inflate."""
+    library = zlib if request.param == "zlib" else pytest.importorskip("isal.isal_zlib")
+    monkeypatch.setattr(nifti, "inflater", library)
+    return library
+
+
+@pytest.mark.parametrize("read", [64, 1000, nifti.READ_BYTES])
+@pytest.mark.parametrize("piece", [64, 4096, nifti.PIECE_BYTES])
+@pytest.mark.parametrize("member", [700, 10**6])
+def test_a_nii_gz_is_inflated_whatever_the_pieces(write_nifti, monkeypatch, rng, inflater, read, piece, member):
+    monkeypatch.setattr(nifti, "READ_BYTES", read)
+    monkeypatch.setattr(nifti, "PIECE_BYTES", piece)
+    array = np.concatenate([rng.integers(-99, 99, (16, 16, 16)), np.zeros((16, 16, 16))]).astype(np.int16)
+    path = write_nifti("a.nii.gz", array)
+    content = gzip.decompress(path.read_bytes())
+    path.write_bytes(b"".join(gzip.compress(content[a : a + member]) for a in range(0, len(content), member)) + bytes(512))
+    np.testing.assert_array_equal(open_volume(path).read()[0], array)
+
+
+@pytest.mark.parametrize("damage", ["checksum", "length", "cut", "no end mark", "voxel", "garbage"])
+def test_damage_is_seen_by_each_library(write_nifti, rng, inflater, damage):
+    path = write_nifti("a.nii.gz", rng.integers(-99, 99, (16, 16, 16)).astype(np.int16))
+    content = bytearray(path.read_bytes())
+    if damage in ("checksum", "length", "voxel"):
+        content[{"checksum": -8, "length": -1, "voxel": len(content) // 2}[damage]] ^= 4
+    broken = {"cut": content[:-100], "no end mark": content[:-8], "garbage": content + b"garbage"}.get(damage, content)
+    path.write_bytes(broken)
+    with pytest.raises(ValueError, match=r"a.nii.gz: file must be sound gzip data, got: (Error -\d|it ends before its end mark)"):
+        open_volume(path).read()
 
 
 def test_opening_reads_no_voxel(write_nifti):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import tracemalloc
 from itertools import permutations, product
 from pathlib import Path
 
@@ -162,6 +163,20 @@ def test_probabilities_are_four_dimensional_float32(write_nifti, tmp_path, rng, 
     assert image.get_data_dtype() == np.float32
     np.testing.assert_allclose(image.affine, nib.load(source).affine)
     np.testing.assert_array_equal(np.moveaxis(np.asarray(image.dataobj), -1, 0), probabilities.astype(np.float32))
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+@pytest.mark.parametrize(("dtype", "classes"), [(np.int64, None), (np.float16, 2)])
+def test_no_whole_copy_is_made_in_the_type_of_the_file(tmp_path, suffix, dtype, classes):
+    shape = (128, 128, 128)
+    array = np.zeros((classes, *shape) if classes else shape, dtype)
+    writing = write_probabilities if classes else write_labels
+    writing(array, tmp_path / f"warm{suffix}", Grid(shape))
+    tracemalloc.start()
+    writing(array, tmp_path / f"a{suffix}", Grid(shape))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 0.3 * np.prod(shape)  # of one byte a voxel at least
 
 
 def test_an_image_of_channels_gets_labels_of_three_dimensions(write_nifti, tmp_path):
