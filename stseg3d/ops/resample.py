@@ -7,22 +7,45 @@ shifts a mask by a fraction of a rough voxel; MONAI's ``Resize`` with ``mode="ar
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import lru_cache, partial
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stseg3d.geometry import Box
-
-if TYPE_CHECKING:
-    from stseg3d.volumes import Volume
+from stseg3d.volumes import CanonicalVolume, Volume
+from stseg3d.volumes.volume import box_inside
 
 Float = NDArray[np.float32]
+# Where a slab lies in its box, and its voxels; the cells it has a share in, its sums there, and how many voxels are not finite.
+Slab = tuple[Box, NDArray[Any]]
+Part = tuple[tuple[slice, ...], NDArray[np.float64], int]
 # Voxels of one streamed slab: 16 MB as float32, whatever the size of the volume.
 SLAB_VOXELS = 4 << 20
+# Rows that are multiplied at once, and the multiplications of one product: fewer than OpenBLAS would share among threads, which costs
+# more than it brings (interface/gemm.c: SMP_THRESHOLD_MIN * GEMM_MULTITHREAD_THRESHOLD). Timed with tests/benchmarks/bench_resample.py.
+BAND, PRODUCT = 32, 1 << 18
+# Whole numbers up to this one are all float32 numbers.
+EXACT = 1 << 24
+
+
+@lru_cache(maxsize=256)
+def _axis_weights(size: int, to: int) -> NDArray[np.int64]:
+    """The operator of an axis before division: whole numbers, of shape ``(to, size)``, whose rows all have the same sum."""
+    cell, voxel = np.arange(to)[:, None], np.arange(size)
+    if size == to:
+        return np.eye(size, dtype=np.int64)
+    if to < size:  # in parts of a voxel, ``to`` of which make one, as ``size`` of them make a cell
+        weights = np.minimum((cell + 1) * size, (voxel + 1) * to) - np.maximum(cell * size, voxel * to)
+    else:  # in parts of a voxel, ``2 * to`` of which make one
+        centres = np.clip((2 * cell + 1) * size - to, 0, 2 * to * (size - 1))
+        weights = 2 * to - np.abs(centres - 2 * to * voxel)
+    shared: NDArray[np.int64] = np.clip(weights, 0, None)
+    return shared
 
 
 @lru_cache(maxsize=256)
@@ -32,17 +55,8 @@ def axis_operator(size: int, to: int) -> Float:
     A shrinking axis averages the voxels under each cell, by the length they share with it. A growing axis interpolates linearly
     between voxel centres and holds the last value beyond them.
     """
-    if size == to:
-        return np.eye(size, dtype=np.float32)
-    if to < size:
-        cells = np.linspace(0, size, to + 1)
-        lower, upper = cells[:-1, None], cells[1:, None]
-        voxel = np.arange(size)
-        matrix = np.clip(np.minimum(upper, voxel + 1) - np.maximum(lower, voxel), 0, None)
-    else:
-        centres = np.clip((np.arange(to) + 0.5) * size / to - 0.5, 0, size - 1)
-        matrix = np.maximum(0, 1 - np.abs(centres[:, None] - np.arange(size)))
-    rows: Float = (matrix / matrix.sum(axis=1, keepdims=True)).astype(np.float32)
+    weights = _axis_weights(size, to)
+    rows: Float = (weights / weights[0].sum()).astype(np.float32)
     return rows
 
 
@@ -100,11 +114,13 @@ def resample_region(array: NDArray[Any], box: Box, region: Box) -> Float:
 
 
 def slabs(shape: Sequence[int], channels: int = 1) -> Iterator[Box]:
-    """Boxes that cut a volume into slabs of about :data:`SLAB_VOXELS` voxels along its last axis."""
-    *rest, depth = shape
-    thick = max(SLAB_VOXELS // (channels * prod(rest)), 1)
-    for start in range(0, depth, thick):
-        yield Box((*(0,) * len(rest), start), (*rest, min(start + thick, depth)))
+    """Boxes that cut a volume into slabs of about :data:`SLAB_VOXELS` voxels along its last axis of several: the slowest in most files."""
+    axis = max((a for a, n in enumerate(shape) if n > 1), default=0)
+    thick = max(SLAB_VOXELS * shape[axis] // (channels * prod(shape)), 1)
+    for low in range(0, shape[axis], thick):
+        start, stop = [0] * len(shape), list(shape)
+        start[axis], stop[axis] = low, min(low + thick, shape[axis])
+        yield Box(tuple(start), tuple(stop))
 
 
 def count_not_finite(array: NDArray[Any]) -> int:
@@ -112,30 +128,125 @@ def count_not_finite(array: NDArray[Any]) -> int:
     return array.size - int(np.count_nonzero(np.isfinite(array))) if array.dtype.kind == "f" else 0
 
 
-def resample_volume(volume: Volume, shape: Sequence[int]) -> tuple[Float, int]:
-    """The whole volume on a small grid of the same extent, read slab by slab.
+def resample_volume(volume: Volume, shape: Sequence[int], box: Box | None = None) -> tuple[Float, int]:
+    """A volume, or a box of it, on a small grid of the same extent; what is large is read slab by slab.
+
+    Up to :data:`SLAB_VOXELS` are read at once and go to :func:`resample`. More are summed as they lie in the file: integers exactly, so
+    that the order of axes and bytes makes no difference; real numbers in float64, so that very rarely another order changes the last
+    bit of a float32. A second thread reads ahead where torch may use two.
 
     Args:
         volume: Volume of ``C`` channels.
-        shape: Wanted space shape.
+        shape: Wanted space shape, one entry an axis.
+        box: Part of the volume, in its voxels; by default all of it.
 
     Returns:
-        Image of shape ``(C, *shape)``, equal to ``resample(volume.read(), shape)`` up to float rounding, and the number of voxels
-        that were NaN or infinite (0 for integer volumes); such voxels make the result NaN.
+        Image of shape ``(C, *shape)``, equal to ``resample(volume.read(box), shape)`` up to float rounding, and the number of voxels
+        that were NaN or infinite (0 for integer volumes); such voxels make the result NaN or infinite.
+
+    Raises:
+        ValueError: If the box is not inside the volume, or ``shape`` has another number of axes.
     """
-    axis = len(shape) - 1
-    out = np.zeros((volume.channels, *shape), dtype=np.float32)
-    last = axis_operator(volume.grid.shape[axis], int(shape[axis]))
+    box = volume.grid.box if box is None else box
+    if len(shape) != volume.grid.ndim:
+        msg = f"{volume.name}: shape must have {volume.grid.ndim} axes, got {tuple(shape)}"
+        raise ValueError(msg)
+    if volume.channels * box.voxels <= SLAB_VOXELS:
+        # Contiguous first: the same numbers in the same order, however the file stores its axes.
+        crop = np.ascontiguousarray(volume.read(box))
+        with np.errstate(invalid="ignore"):  # infinity times a weight of 0 is NaN
+            return resample(crop, shape), count_not_finite(crop)
+    if not isinstance(volume, CanonicalVolume):
+        return _streamed(volume, tuple(shape), box_inside(volume.grid, box, volume.name))
+    # Along the file's own axes; what is turned and mirrored is the small result.
+    own = tuple(shape[volume.order.index(axis)] for axis in range(len(shape)))
+    found, bad = resample_volume(volume.volume, own, volume.source_box(box_inside(volume.grid, box, volume.name)))
+    return np.ascontiguousarray(volume.view(found)), bad
+
+
+def _streamed(volume: Volume, shape: tuple[int, ...], box: Box) -> tuple[Float, int]:
+    weights = [_axis_weights(n, to) for n, to in zip(box.shape, shape, strict=True)]
+    total = np.zeros((volume.channels, *shape))
     bad = 0
-    for box in slabs(volume.grid.shape, volume.channels):
-        slab = np.ascontiguousarray(volume.read(box))
-        found = count_not_finite(slab)
-        if found:
-            slab[~np.isfinite(slab)] = np.nan  # infinity times a weight of 0 is NaN, too, but numpy warns of it
-            bad += found
-        columns = last[:, box.slices[axis]]
-        touched = np.flatnonzero(columns.any(axis=1))
-        # Along the slab's own axis first: one slab covers few cells of the small grid.
-        part = slab.astype(np.float32, copy=False) @ columns[touched].T
-        out[..., touched] += resample(part, (*shape[:-1], len(touched)))
-    return out, bad
+    read = ((slab, volume.read(slab.shift(box.start))) for slab in slabs(box.shape, volume.channels))
+    for cells, part, own in _ahead(partial(_slab_sums, weights), read):
+        total[(slice(None), *cells)] += part
+        bad += own
+    return (total / prod(int(w[0].sum()) for w in weights)).astype(np.float32), bad
+
+
+def _ahead(work: Callable[[Slab], Part], items: Iterator[Slab]) -> Iterator[Part]:
+    """``map(work, items)``; where torch may use two threads, an item is made while the work on the last one is done."""
+    import torch
+
+    if torch.get_num_threads() == 1:
+        yield from map(work, items)
+        return
+    with ThreadPoolExecutor(1) as pool:
+        waiting: Future[Part] | None = None
+        for item in items:
+            done, waiting = waiting, pool.submit(work, item)
+            if done:
+                yield done.result()
+        if waiting:
+            yield waiting.result()
+
+
+def _slab_sums(weights: Sequence[NDArray[np.int64]], slab: Slab) -> Part:
+    """Cells that a slab has a share in, its weighted sums there, and how many of its voxels are not finite."""
+    box, voxels = slab
+    columns = [w[:, span] for w, span in zip(weights, box.slices, strict=True)]
+    cells = tuple(_span(w) for w in columns)
+    with np.errstate(invalid="ignore"):  # infinity times a weight of 0 is NaN
+        part = _sums(voxels, [w[span] for w, span in zip(columns, cells, strict=True)])
+    return cells, part, 0 if np.isfinite(part).all() else count_not_finite(voxels)
+
+
+def _span(weights: NDArray[np.int64]) -> slice:
+    """From the first to the last row that is not all zeros."""
+    rows = np.flatnonzero(weights.any(axis=1))
+    return slice(int(rows[0]), int(rows[-1]) + 1)
+
+
+def _sums(array: NDArray[Any], weights: Sequence[NDArray[np.int64]]) -> NDArray[np.float64]:
+    """``array``, of shape ``(C, *S)``, times the weights of each axis."""
+    axes = range(1, array.ndim)
+    # Along memory: first axis fastest as in most files, or last.
+    if array.strides[1] < array.strides[-1]:
+        axes = axes[::-1]
+    out: NDArray[Any] = np.ascontiguousarray(array.transpose(0, *axes))
+    # The last axis, along which slabs are cut, goes first; but axes that grow after those that shrink.
+    for axis in sorted(range(array.ndim - 1, 0, -1), key=lambda a: len(weights[a - 1]) >= weights[a - 1].shape[1]):
+        at = axes.index(axis) + 1
+        before, after = out.shape[:at], out.shape[at + 1 :]
+        rows = out.reshape(prod(before), out.shape[at], prod(after))
+        out = _row_sums(rows, weights[axis - 1]).reshape(*before, -1, *after)
+    return out.astype(np.float64, copy=False).transpose(0, *(axes.index(axis) + 1 for axis in range(1, out.ndim)))
+
+
+def _row_sums(array: NDArray[Any], weights: NDArray[np.int64]) -> NDArray[Any]:
+    """``weights @ array`` of arrays ``(n, m)``, piece by piece: near the diagonal lies all that is not zero."""
+    matrix = weights.astype(_exact_type(array, weights))
+    lead, size, columns = array.shape
+    out = np.zeros((lead, len(matrix), columns), matrix.dtype)
+    for band in _pieces(size, BAND):
+        rows = _span(weights[:, band])
+        own = matrix[rows, band]
+        for piece in _pieces(lead if columns == 1 else columns, max(PRODUCT // own.size, 1)):
+            if columns == 1:
+                out[piece, rows, 0] += array[piece, band, 0].astype(matrix.dtype, copy=False) @ own.T
+            else:
+                out[:, rows, piece] += own @ array[:, band, piece].astype(matrix.dtype, copy=False)
+    return out
+
+
+def _pieces(size: int, most: int) -> list[slice]:
+    return [slice(start, start + most) for start in range(0, size, most)]
+
+
+def _exact_type(array: NDArray[Any], weights: NDArray[np.int64]) -> type[np.floating[Any]]:
+    """float32 where it holds every sum of these integers, else float64."""
+    if array.dtype.kind == "f":
+        return np.float64
+    most = max(-int(array.min()), int(array.max())) * int(weights.sum(axis=1).max())
+    return np.float32 if most <= EXACT else np.float64

@@ -1,9 +1,10 @@
 """What time and memory grow with: the volume at a constant object, and the object at a constant volume.
 
-Run: ``python tests/benchmarks/bench_scaling.py [--runs 3] [-o scaling.json --plot scaling.png]``. A CT phantom's body lies in air, in a
-``.nii`` file; first the air around it grows, then more slices of the body are there. Each run is a fresh process of ``stseg3d segment``;
-seconds are those of its stages, as its JSON tells them, and those of reading the file through without a look at it; memory is the largest
-until the end of each stage, imports included. Medians.
+Run: ``python tests/benchmarks/bench_scaling.py [--runs 3] [-o scaling.json --plot scaling.png]``. Scans are ``.nii`` files of one CT
+phantom. First the same scan is sampled ever finer: voxels grow in number, while body, aorta and field of view stay as many millimetres.
+Then sampling and field of view stay, and more slices of the body are there, air in the others. Each run is a fresh process of
+``stseg3d segment``; seconds are those of its stages, as its JSON tells them, and those of reading the file through without a look at it;
+memory is the largest until the end of each stage, imports included. Medians.
 """
 
 from __future__ import annotations
@@ -14,39 +15,54 @@ import statistics
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import nibabel as nib
 import numpy as np
 from bench_segment import BUNDLE, MODULE, measure
+from numpy.typing import NDArray
 
+from stseg3d.geometry import Grid
+from stseg3d.ops.resample import resample
 from stseg3d.training.phantoms import ct_phantom
 
 BODY = (256, 256, 160)
-VOLUMES = (1.0, 1.5, 2.0, 2.5, 3.0)  # times the body, on each axis
+SAMPLINGS = (1.0, 1.5, 2.0, 2.5, 3.0)  # times the body's voxels, on each axis
 OBJECTS = (0.25, 0.5, 0.75, 1.0)  # of the body's slices
-AROUND = 2.0  # volume of the second series, times the body
+SAMPLING = 2.0  # of the second series
 STAGES = ("rough", "fine", "write")
 AIR = -1000
+# Colour (Okabe and Ito: safe for the colour-blind), line, marker and name.
+LINES = {
+    "read": ("0.45", "--", "x", "bare reading"),
+    "rough": ("#0072B2", "-", "o", "rough stage, with its reading"),
+    "fine": ("#D55E00", "-", "s", "fine stage, with its reading"),
+    "write": ("#009E73", ":", "^", "writing"),
+}
 
 
-def write_scan(path: Path, factor: float, share: float) -> tuple[int, ...]:
-    """A scan of ``factor`` times the body's shape with ``share`` of its slices in the middle; its shape."""
+@lru_cache
+def body() -> tuple[NDArray[np.int16], Grid]:
+    """The phantom."""
     image, _, grid = ct_phantom(BODY, seed=8)
-    slices = round(BODY[2] * share)
-    body = image[:, :, :slices]
-    shape = tuple(round(n * factor) for n in BODY)
-    start = [(n - m) // 2 for n, m in zip(shape, body.shape, strict=True)]
-    scan = np.full(shape, AIR, np.int16, order="F")
-    scan[tuple(slice(a, a + n) for a, n in zip(start, body.shape, strict=True))] = body
-    nib.save(nib.Nifti1Image(scan, grid.affine), path)
+    return image, grid
+
+
+def write_scan(path: Path, sampling: float, share: float) -> tuple[int, ...]:
+    """The phantom in ``sampling`` times its voxels an axis, air above the lowest ``share`` of its slices; its shape."""
+    image, grid = body()
+    shape = tuple(round(n * sampling) for n in BODY)
+    scan = resample(image[None], shape, "nearest")[0]
+    scan[:, :, round(shape[2] * share) :] = AIR
+    nib.save(nib.Nifti1Image(scan, grid.resized(shape).affine), path)
     return shape
 
 
 def points(what: str) -> Iterator[tuple[float, float]]:
-    """Factor and share of each point of a series."""
-    yield from ((factor, 1.0) for factor in VOLUMES) if what == "volume" else ((AROUND, share) for share in OBJECTS)
+    """Sampling and share of each point of a series."""
+    yield from ((sampling, 1.0) for sampling in SAMPLINGS) if what == "volume" else ((SAMPLING, share) for share in OBJECTS)
 
 
 def run(scan: Path, out: Path) -> dict[str, float]:
@@ -68,10 +84,10 @@ def run(scan: Path, out: Path) -> dict[str, float]:
 def bench(what: str, runs: int) -> list[dict[str, Any]]:
     """Medians of each point of a series."""
     found = []
-    for factor, share in points(what):
+    for sampling, share in points(what):
         with tempfile.TemporaryDirectory() as folder:
             scan, out = Path(folder, "scan.nii"), Path(folder, "out")
-            shape = write_scan(scan, factor, share)
+            shape = write_scan(scan, sampling, share)
             took = [run(scan, out) for _ in range(runs)]
         medians = {key: statistics.median(one[key] for one in took) for key in took[0]}
         found.append({"shape": shape, "megavoxels": np.prod(shape) / 1e6, **medians})
@@ -91,27 +107,25 @@ def plot(results: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> None
     """Seconds and memory of each stage against the volume, left, and the object, right."""
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(2, 2, figsize=(10, 7), layout="constrained", sharey="row")
-    columns = {"volume": ("megavoxels", "volume [million voxels], same object"), "object": ("object_ml", "object [ml], same volume")}
-    for column, (what, (key, label)) in enumerate(columns.items()):
-        at = [point[key] for point in results[what]]
-        for name in ("read", *STAGES):
-            style = {"color": "0.5", "linestyle": "--"} if name == "read" else {}
-            text = {"read": "reading the file", "rough": "rough stage, reading included"}.get(
-                name, f"{name} stage" if name == "fine" else name
-            )
-            axes[0, column].plot(at, [point[f"{name}_s"] for point in results[what]], marker="o", label=text, **style)
-        for name in STAGES:
-            axes[1, column].plot(at, [point[f"{name}_mib"] for point in results[what]], marker="o", label=name)
-        axes[1, column].set(xlabel=label)
-        for axis in axes[:, column]:
-            axis.set(xlim=(0, 1.05 * max(at)))
-    for row in axes:  # both columns share it
-        row[0].set(ylim=(0, 1.1 * max(max(line.get_ydata()) for axis in row for line in axis.lines)))
-    axes[0, 0].set(ylabel="seconds")
-    axes[1, 0].set(ylabel="peak memory until its end [MiB]")
-    axes[0, 0].legend(frameon=False, fontsize=8)
-    figure.savefig(path, dpi=150)
+    columns = {
+        "volume": ("megavoxels", "volume [million voxels]\nsame object, same extent"),
+        "object": ("object_ml", "object [ml]\nsame volume"),
+    }
+    with plt.rc_context({"font.size": 13, "axes.spines.top": False, "axes.spines.right": False}):
+        figure, axes = plt.subplots(2, 2, figsize=(9, 7.5), layout="constrained", sharex="col", sharey="row")
+        for column, (what, (key, label)) in enumerate(columns.items()):
+            at = [point[key] for point in results[what]]
+            for name, (colour, line, marker, text) in LINES.items():
+                style = {"color": colour, "linestyle": line, "marker": marker, "label": text, "linewidth": 2, "clip_on": False}
+                axes[0, column].plot(at, [point[f"{name}_s"] for point in results[what]], **style)
+                if name != "read":
+                    axes[1, column].plot(at, [point[f"{name}_mib"] for point in results[what]], **style)
+            axes[1, column].set(xlabel=label, xlim=(0, 1.05 * max(at)))
+        for row, text in zip(axes, ("time [s]", "peak memory until\nthe end of a stage [MiB]"), strict=True):
+            row[0].set(ylabel=text, ylim=(0, 1.1 * max(max(line.get_ydata()) for axis in row for line in axis.lines)))
+        figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=2, frameon=False)
+        figure.savefig(path, dpi=150)
+        plt.close(figure)
 
 
 def main() -> None:

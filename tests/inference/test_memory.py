@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tracemalloc
 from itertools import permutations
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from stseg3d.geometry import Box
 from stseg3d.ops.fuse import blank
-from stseg3d.ops.resample import slabs
+from stseg3d.ops.resample import SLAB_VOXELS, resample_volume, slabs
 from stseg3d.training.phantoms import ct_phantom
-from stseg3d.volumes import open_volume
+from stseg3d.volumes import CanonicalVolume, open_volume
 
 STATUS = Path("/proc/self/status")
 on_linux = pytest.mark.skipif(not STATUS.is_file(), reason="memory is told by /proc, on Linux")
@@ -55,6 +57,20 @@ def test_what_was_read_of_a_mapped_file_is_given_back(tmp_path, write_nifti):
     for slab in slabs(volume.grid.shape):
         assert not volume.read(slab).any()
     assert resident_mib("RssFile") - before < 16  # of 75
+
+
+@pytest.mark.parametrize("axcodes", ["RAS", "SLP"])
+def test_a_large_box_is_resampled_in_the_memory_of_two_slabs(axcodes, tmp_path, write_nifti):
+    volume = CanonicalVolume(open_volume(write_nifti("scan.nii", np.zeros((256, 256, 600), np.int16))), axcodes)
+    box = Box((10, 9, 8), volume.grid.shape)
+    tracemalloc.start()
+    try:
+        resample_volume(volume, (56, 56, 56), box)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert box.voxels > 8 * SLAB_VOXELS
+    assert peak < 2 * 4 * SLAB_VOXELS
 
 
 RUN = """

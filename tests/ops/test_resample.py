@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from itertools import product
+from fractions import Fraction
+from itertools import permutations, product
+from math import prod
 
 import numpy as np
 import pytest
+import torch
 
 from stseg3d.geometry import Box, Grid
 from stseg3d.ops.resample import axis_operator, resample, resample_region, resample_volume, slabs
-from stseg3d.volumes import ArrayVolume
+from stseg3d.volumes import ArrayVolume, CanonicalVolume
 from tests.ops.twins import SHAPES, all_boxes
 
 SIZES = [(2, 3, 4), (3, 4, 5), (7, 4, 2), (6, 9, 10), (1, 1, 1), (3, 8, 1)]
@@ -188,6 +191,107 @@ def test_streamed_is_in_memory(shape, slab, monkeypatch):
             np.testing.assert_allclose(streamed, resample(array, size), atol=1e-4)
 
 
+@pytest.mark.parametrize("slab", [1, 7, 30])
+@pytest.mark.parametrize("dtype", [np.int16, np.float32])
+def test_a_box_is_streamed_as_it_is_in_memory(dtype, slab, monkeypatch):
+    set_slab(monkeypatch, slab)
+    array = (image((5, 4, 6)) * 100).astype(dtype)
+    affine = Grid((6, 5, 4)).view((1, 2, 0), (True, False, False)).affine  # axes that are not those of the view
+    volume = CanonicalVolume(ArrayVolume(array, Grid((5, 4, 6), affine)))
+    for box in all_boxes(volume.grid.shape)[::7]:
+        for size in [(2, 2, 2), (1, 7, 3)]:
+            streamed, bad = resample_volume(volume, size, box)
+            assert (bad, streamed.dtype, streamed.flags.c_contiguous) == (0, np.float32, True)
+            np.testing.assert_allclose(streamed, resample(volume.read(box), size), atol=1e-4)
+
+
+def test_a_small_box_is_read_at_once_and_bit_for_bit_what_resample_makes_of_it():
+    array = (image((8, 9, 7)) * 100).astype(np.int16)
+    volume = CanonicalVolume(ArrayVolume(np.asfortranarray(array), Grid((8, 9, 7))))
+    for box in [Box((0, 0, 0), (8, 9, 7)), Box((1, 2, 3), (7, 5, 7))]:
+        found, _ = resample_volume(volume, (5, 3, 4), box)
+        np.testing.assert_array_equal(found, resample(array[(slice(None), *box.slices)], (5, 3, 4)))
+
+
+class Recorded(ArrayVolume):
+    """Remembers what was read."""
+
+    def read(self, box=None):
+        self.__dict__.setdefault("boxes", []).append(box)
+        return super().read(box)
+
+
+def test_no_more_than_a_slab_is_read_at_once_and_nothing_twice(monkeypatch):
+    set_slab(monkeypatch, 50)
+    volume = Recorded(image((5, 4, 6)), Grid((5, 4, 6)))
+    box = Box((1, 0, 1), (5, 4, 6))
+    resample_volume(volume, (2, 2, 2), box)
+    seen = np.zeros((5, 4, 6), int)
+    for part in volume.__dict__["boxes"]:
+        assert 2 * part.voxels <= 50
+        seen[part.slices] += 1
+    assert (seen[box.slices] == 1).all()
+    assert seen.sum() == box.voxels
+
+
+def exact_means(array, shape):
+    """Every cell by fractions, rounded once."""
+    out = np.empty(shape, np.float32)
+    for cell in np.ndindex(*shape):
+        total = Fraction(0)
+        for voxel in np.ndindex(*array.shape):
+            sides = [min((c + 1) * n, (v + 1) * m) - max(c * n, v * m) for c, v, n, m in zip(cell, voxel, array.shape, shape, strict=True)]
+            total += int(array[voxel]) * (prod(sides) if min(sides) > 0 else 0)
+        out[cell] = total / prod(array.shape)
+    return out
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.int32])
+def test_integers_are_summed_exactly_however_they_are_stored(dtype, monkeypatch):
+    limits = np.iinfo(dtype)
+    whole = np.random.default_rng(1).integers(limits.min, limits.max, (7, 5, 6), dtype, endpoint=True)
+    due = exact_means(whole, (3, 2, 4))
+    grid = Grid((7, 5, 6))
+    for slab, order in product((1, 40), permutations(range(3))):
+        set_slab(monkeypatch, slab)
+        for flips, memory in product(product((False, True), repeat=3), "CF"):
+            stored = whole.transpose(order)[tuple(slice(None, None, -1 if f else 1) for f in flips)]
+            volume = CanonicalVolume(ArrayVolume(np.array(stored, order=memory)[None], grid.view(order, flips)))
+            np.testing.assert_array_equal(resample_volume(volume, (3, 2, 4))[0][0], due)
+
+
+def test_real_numbers_differ_by_no_more_than_the_last_bit_however_they_are_stored(monkeypatch):
+    set_slab(monkeypatch, 300)
+    array = image((17, 12, 13), channels=1) ** 2
+    grid = Grid((17, 12, 13))
+    due, _ = resample_volume(CanonicalVolume(ArrayVolume(array, grid)), (5, 5, 4))
+    for order, flips in product(permutations(range(3)), product((False, True), repeat=3)):
+        stored = array[0].transpose(order)[tuple(slice(None, None, -1 if f else 1) for f in flips)]
+        for memory in "CF":
+            volume = CanonicalVolume(ArrayVolume(np.array(stored, order=memory)[None], grid.view(order, flips)))
+            np.testing.assert_array_max_ulp(resample_volume(volume, (5, 5, 4))[0], due, maxulp=1)
+
+
+def test_a_thread_that_reads_ahead_changes_nothing(monkeypatch):
+    set_slab(monkeypatch, 60)
+    volume = ArrayVolume(image((6, 5, 9)), Grid((6, 5, 9)))
+    found = []
+    for threads in (1, 2):
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        found.append(resample_volume(volume, (2, 3, 4))[0])
+    np.testing.assert_array_equal(*found)
+
+
+@pytest.mark.parametrize("slab", [10, 1 << 20])
+def test_what_cannot_be_resampled_is_named(slab, monkeypatch):
+    set_slab(monkeypatch, slab)
+    volume = CanonicalVolume(ArrayVolume(image((4, 5, 6)), Grid((4, 5, 6))))
+    with pytest.raises(ValueError, match=r"array: shape must have 3 axes, got \(2, 2\)"):
+        resample_volume(volume, (2, 2))
+    with pytest.raises(ValueError, match="array: box must be inside the image"):
+        resample_volume(volume, (2, 2, 2), Box((0, 0, 0), (4, 5, 7)))
+
+
 @pytest.mark.parametrize("slab", [1, 7, 60, 1 << 20])
 def test_slabs_cover_every_voxel_once(slab, monkeypatch):
     set_slab(monkeypatch, slab)
@@ -206,3 +310,11 @@ def test_voxels_that_are_no_numbers_are_counted_and_cannot_hide(value, monkeypat
     out, bad = resample_volume(ArrayVolume(array, Grid((4, 5, 6))), (2, 2, 2))
     assert bad == 2
     assert not np.isfinite(out).all()
+    there, bad = resample_volume(ArrayVolume(array, Grid((4, 5, 6))), (2, 2, 2), Box((0, 0, 0), (4, 5, 4)))
+    assert bad == 1
+    assert not np.isfinite(there).all()
+
+
+def test_a_large_image_of_depth_one_is_read_in_slabs_too(monkeypatch):
+    set_slab(monkeypatch, 40)
+    assert [box.shape for box in slabs((9, 10, 1))] == [(9, 4, 1), (9, 4, 1), (9, 2, 1)]
