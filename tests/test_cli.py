@@ -113,13 +113,19 @@ class FakeSegmenter:
     def __init__(self, bundle: Path, **arguments: Any) -> None:
         self.made.append({"bundle": bundle, **arguments})
 
-    def segment(
+    def open(
         self, case: Any, output_dir: Path, *, mask: Path | None, boxes: Path | None, keep_rough: bool = False, **_: Any
     ) -> SimpleNamespace:
         if case.id in self.failures:
             raise self.failures[case.id]
         self.made[0].setdefault("cases", []).append((case.id, mask, boxes, keep_rough))
-        output = output_dir / f"{case.id}_seg.nii.gz"
+        return SimpleNamespace(case=case, output_dir=output_dir, held_bytes=0, read_ahead=lambda: None)
+
+    def find(self, opened: SimpleNamespace) -> SimpleNamespace:
+        return opened
+
+    def write(self, found: SimpleNamespace) -> SimpleNamespace:
+        case, output = found.case, found.output_dir / f"{found.case.id}_seg.nii.gz"
         output.touch()
         output.with_name(f"{case.id}_seg.json").touch()
         if case.id == "empty":

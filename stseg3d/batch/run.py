@@ -12,6 +12,7 @@ from typing import Protocol
 from stseg3d.batch.claims import CLAIMS_NAME, Claims
 from stseg3d.batch.fingerprints import stamp_if_there
 from stseg3d.batch.outcomes import DONE, FAILED, STARTED, CaseOutcome, OutcomeLog, utc_now, write_summary
+from stseg3d.batch.overlap import overlapped
 from stseg3d.batch.resume import remove_leftovers, settled
 from stseg3d.batch.work import BatchSettings, CaseWorker, facts_of
 from stseg3d.volumes import Case, ensure_writable
@@ -27,27 +28,27 @@ class Runner(Protocol):
     def run(self, cases: Iterator[Case]) -> Generator[CaseOutcome, None, None]:
         """Outcome of each case, in any order, as soon as it is there.
 
-        A case that is pulled from ``cases`` counts as begun, so one is pulled only when somebody is free to work on it. A generator that is
+        A case that is pulled from ``cases`` counts as begun, so one is pulled only when somebody is free to begin it. A generator that is
         closed early stops its workers; so does one that raises. It raises only what concerns all cases, such as a
         bundle that cannot be loaded; what concerns one is an outcome, with ``attempt`` counted from 1.
         """
 
 
 class InProcess:
-    """One case after the other, in this process.
+    """In this process: the next case is read and the last one written while the networks run.
 
     Args:
         settings: How.
+        overlap: Whether that is so, see :func:`stseg3d.batch.overlap.overlapped`; else one case is done after the other.
     """
 
-    def __init__(self, settings: BatchSettings) -> None:
-        self.settings = settings
+    def __init__(self, settings: BatchSettings, *, overlap: bool = True) -> None:
+        self.settings, self.overlap = settings, overlap
 
     def run(self, cases: Iterator[Case]) -> Generator[CaseOutcome, None, None]:
         """Outcomes, in the order of the cases."""
         worker = CaseWorker(self.settings)
-        for case in cases:
-            yield worker.run(case)
+        yield from overlapped(worker, cases) if self.overlap else map(worker.run, cases)
 
 
 class BatchStoppedError(RuntimeError):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import platform
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, cast
@@ -14,8 +15,8 @@ from typing import Any, cast
 import numpy as np
 
 from stseg3d.bundle import find_bundle, load_network, read_metadata, weights_sha256
-from stseg3d.geometry import Box
 from stseg3d.inference.boxfile import describe_box, read_boxes
+from stseg3d.inference.cases import FoundCase, OpenedCase, Outcome
 from stseg3d.inference.inferer import OUTPUTS, Segmentation, SegmentThenSegmentInferer, Stopwatch
 from stseg3d.inference.memory import peak_memory_bytes
 from stseg3d.inference.propose import BoxProposer, MaskProposer, Proposer
@@ -40,25 +41,11 @@ from stseg3d.volumes.write import renamed
 PACKAGES = ("stseg3d", "torch", "monai", "numpy", "scipy", "nibabel", "SimpleITK")
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What became of one case.
-
-    Attributes:
-        case_id: Name of the case.
-        output: The file that was written.
-        provenance: Content of the JSON beside it.
-        boxes: Boxes as they were used, in voxels of the file.
-    """
-
-    case_id: str
-    output: Path
-    provenance: dict[str, Any]
-    boxes: list[Box]
-
-
 class Segmenter:
     """A bundle, loaded once, ready for many cases.
+
+    :meth:`segment` is :meth:`open`, :meth:`find` and :meth:`write`, one after the other. Those of several cases may overlap, each in a
+    thread of its own, as long as no two cases are in :meth:`find`.
 
     Loading a bundle executes what its configs name, once they have been checked; with ``trust``, unchecked.
 
@@ -142,14 +129,65 @@ class Segmenter:
             OSError: If a file cannot be read or written.
             ValueError: If the image, the mask or the boxes break a rule.
         """
+        opened = self.open(source, output_dir, mask=mask, boxes=boxes, keep_rough=keep_rough, series=series)
+        found = self.find(opened)
+        del opened  # and the voxels with it
+        return self.write(found)
+
+    def open(
+        self,
+        source: Case | Path | str,
+        output_dir: Path,
+        *,
+        mask: Path | None = None,
+        boxes: Path | None = None,
+        keep_rough: bool = False,
+        series: str | None = None,
+    ) -> OpenedCase:
+        """Open the image of a case, once its output could be written.
+
+        Args:
+            source: As for :meth:`segment`, and so are all others.
+            output_dir: See there.
+            mask: See there.
+            boxes: See there.
+            keep_rough: See there.
+            series: See there.
+
+        Raises:
+            OSError: If the image cannot be read or the folder not be written.
+            ValueError: If the image breaks a rule that its header shows.
+        """
         case = source if isinstance(source, Case) else Case(case_id(source), Path(source))
         ensure_writable(output_dir)
         clock = Stopwatch()
         with clock("open"):
             volume = open_volume(case.image, channels_last=True, series=series)
-        found, how = self._found(volume, mask, boxes)
+        return OpenedCase(case, volume, output_dir, mask, boxes, keep_rough, clock)
+
+    def find(self, opened: OpenedCase) -> FoundCase:
+        """Labels of an open case; the one step in which networks run.
+
+        Raises:
+            OSError: If the image, the mask or the boxes cannot be read.
+            ValueError: If they break a rule.
+        """
+        found, how = self._found(opened.volume, opened.mask, opened.boxes)
+        volume = opened.volume
+        # A copy is without the voxels, as it would be in another process.
+        return FoundCase(replace(opened, volume=copy.copy(volume) if isinstance(volume, FileVolume) else volume), found, how)
+
+    def write(self, made: FoundCase) -> Outcome:
+        """Write the files of a case: all are whole, or an error is raised and none is there.
+
+        Raises:
+            OSError: If one cannot be written.
+        """
+        case, found, clock = made.opened.case, made.found, made.opened.clock
+        output_dir, volume = made.opened.output_dir, made.opened.volume
+        output_dir.mkdir(parents=True, exist_ok=True)  # somebody may have removed it meanwhile
         output = output_dir / output_name(case.id)
-        rough = output_dir / output_name(case.id, "rough") if keep_rough and found.rough else None
+        rough = output_dir / output_name(case.id, "rough") if made.opened.keep_rough and found.rough else None
         with ExitStack() as files:  # all take their names at the end, or none does
             image, notes = (files.enter_context(renamed(path)) for path in (output, output_dir / f"{case.id}_seg.json"))
             with clock("write"):
@@ -163,7 +201,7 @@ class Segmenter:
             seconds = clock.seconds | found.seconds
             seconds["total"] = round(sum(seconds.values()), 4)
             stages = {"seconds": seconds, "stage_peak_bytes": clock.peak_bytes | found.peak_bytes}
-            provenance = self._provenance(case, volume, found, output, how) | stages
+            provenance = self._provenance(made, output) | stages
             provenance |= {"rough": {"path": str(rough), "threshold": self.inferer.policy.threshold}} if rough else {}
             notes.write_text(json.dumps(provenance, indent=2) + "\n", encoding="utf-8")
         return Outcome(case.id, output, provenance, [b.box for b in found.boxes])
@@ -195,13 +233,16 @@ class Segmenter:
             return BoxProposer(given_boxes, self.inferer.policy, self.inferer.fine.size)
         return None
 
-    def _provenance(self, case: Case, volume: Volume, found: Segmentation, output: Path, how: str) -> dict[str, Any]:
+    def _provenance(self, made: FoundCase, output: Path) -> dict[str, Any]:
+        case, volume, found = made.opened.case, made.opened.volume, made.found
+        # Another case that begins meanwhile begins anew with the peak of the process.
+        peaks = (*made.opened.clock.peak_bytes.values(), *found.peak_bytes.values(), peak_memory_bytes())
         return {
             "case": case.id,
             "input": str(case.image),
             "output": str(output),
             "kind": "labels" if self.rough_only else self.inferer.output,
-            "boxes_from": how,
+            "boxes_from": made.how,
             "grid": {
                 "shape": list(volume.grid.shape),
                 "spacing_mm": [round(s, 6) for s in volume.grid.spacing_mm],
@@ -214,7 +255,7 @@ class Segmenter:
             "dropped": [describe_box(d.box, volume.grid) | {"volume_mm3": d.volume_mm3, "why": d.why} for d in found.dropped],
             "counts": {k: int(v) for k, v in found.counts.items()},
             "warnings": found.warnings,
-            "peak_memory_bytes": peak_memory_bytes(),
+            "peak_memory_bytes": max(peaks),
             "bundle": self.about,
             "device": str(next(self.network.parameters()).device),
             "precision": self.inferer.precision,

@@ -8,13 +8,15 @@ import json
 import shutil
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from stseg3d.batch import BatchSettings, BatchStoppedError, CaseOutcome, CaseWorker, InProcess, OutcomeLog, run_batch
 from stseg3d.batch.claims import Claims
 from stseg3d.batch.run import BatchResult
-from stseg3d.inference.segment import Outcome, Segmenter
+from stseg3d.inference.cases import FoundCase, OpenedCase, Outcome
+from stseg3d.inference.segment import Segmenter
 from stseg3d.volumes import Case
 from tests.batch import fakes
 
@@ -62,15 +64,15 @@ def meanwhile(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Lets something happen once a case has been read and segmented, before its outcome is known: ``meanwhile("b", action)``."""
 
     def arrange(case_id: str, action: Callable[[], object]) -> None:
-        segment = Segmenter.segment
+        write = Segmenter.write
 
-        def disturbed(self: Segmenter, case: Case, output_dir: Path, **options: object) -> Outcome:
-            made = segment(self, case, output_dir, **options)
-            if case.id == case_id:
+        def disturbed(self: Segmenter, found: FoundCase) -> Outcome:
+            made = write(self, found)
+            if made.case_id == case_id:
                 action()
             return made
 
-        monkeypatch.setattr(Segmenter, "segment", disturbed)
+        monkeypatch.setattr(Segmenter, "write", disturbed)
 
     return arrange
 
@@ -96,7 +98,10 @@ def test_an_outcome_says_what_was_done(cases: list[Case], settings: BatchSetting
     assert outcome.peak_memory_bytes > 2**20
     assert outcome.recipe["weights_sha256"] == notes["bundle"]["weights_sha256"]
     assert outcome.started_utc < outcome.ended_utc
-    assert [line["state"] for line in journal(settings)] == ["started", "done"] * 4
+    lines = [(line["case"], line["state"]) for line in journal(settings)]
+    for state in ("started", "done"):
+        assert [case for case, one in lines if one == state] == ["a", "b", "c", "d"]
+    assert all(lines.index((case, "started")) < lines.index((case, "done")) for case in "abcd")
 
 
 def test_a_failing_case_never_stops_the_rest(cases: list[Case], settings: BatchSettings) -> None:
@@ -186,13 +191,13 @@ def test_a_disk_that_is_full_for_a_case(
 ) -> None:
     calls = itertools.count()
 
-    def full(*_: object) -> None:
+    def full(*arguments: object, **options: object) -> str:
         if next(calls) == 1:
             raise OSError(errno.ENOSPC, "No space left on device")
+        return json.dumps(*arguments, **options)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:
-        write = json.dumps
-        patch.setattr("stseg3d.inference.segment.json.dumps", lambda *a, **k: full() or write(*a, **k))
+        patch.setattr("stseg3d.inference.segment.json", SimpleNamespace(dumps=full))
         result = run(cases, settings)
     (failed,) = result.failed
     assert "No space left on device" in failed.reason
@@ -234,22 +239,39 @@ def test_a_clock_that_goes_backwards(
     assert all(outcome.seconds < 100 for outcome in OutcomeLog(settings.output_dir).latest())
 
 
+@pytest.mark.parametrize("overlap", [True, False])
 def test_the_keyboard_leaves_what_can_be_resumed(
-    cases: list[Case],
-    settings: BatchSettings,
-    undisturbed: dict[str, bytes],
-    meanwhile: Callable[..., None],
-    monkeypatch: pytest.MonkeyPatch,
+    overlap: bool, cases: list[Case], settings: BatchSettings, undisturbed: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def stop() -> None:
-        raise KeyboardInterrupt
+    find = Segmenter.find
 
-    meanwhile("b", stop)  # its output is there, and nobody has said so
-    with pytest.raises(KeyboardInterrupt):
-        run(cases, settings)
-    assert [outcome.state for outcome in OutcomeLog(settings.output_dir).latest()] == ["done", "started"]
+    def stopped(self: Segmenter, opened: OpenedCase) -> FoundCase:
+        if opened.case.id == "b":
+            raise KeyboardInterrupt
+        return find(self, opened)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Segmenter, "find", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            run_batch(cases, settings, InProcess(settings, overlap=overlap))
+    states = ["done", "started", "started"] if overlap else ["done", "started"]
+    assert [outcome.state for outcome in OutcomeLog(settings.output_dir).latest()] == states
     assert "b,started" in (settings.output_dir / "summary.csv").read_text()
-    monkeypatch.undo()
+    check_resumes(cases, settings, undisturbed)
+
+
+def test_an_output_of_which_nobody_said_that_it_is_done_is_made_again(
+    cases: list[Case], settings: BatchSettings, undisturbed: dict[str, bytes]
+) -> None:
+    def stop(outcome: CaseOutcome) -> None:
+        if outcome.case == "a":
+            raise KeyboardInterrupt  # the next ones are under way
+
+    with pytest.raises(KeyboardInterrupt):
+        run_batch(cases, settings, InProcess(settings), on_outcome=stop)
+    states = [outcome.state for outcome in OutcomeLog(settings.output_dir).latest()]
+    assert states[0] == "done"
+    assert set(states[1:]) == {"started"}
     check_resumes(cases, settings, undisturbed)
 
 

@@ -1,9 +1,13 @@
-"""Cases per second of ``run_batch`` in this process, with worker processes and on Ray against a plain loop, on the same tiny scans.
+"""Cases per second of ``run_batch`` against a plain loop: one after the other, overlapped, with worker processes and on Ray.
 
-Run: ``python tests/benchmarks/bench_batch.py [--cases 40] [--size 96] [--jobs 2] [--runs 3] [--threads 2] [--json FILE]``. All ways have
-the same number of threads in all; Ray is a cluster of this machine alone, where it is installed. They take turns, each with an output
-folder of its own; figures are medians. Loading the bundle, starting processes and ending them is told apart: it is paid once a batch. The
-labels of all ways are compared byte by byte.
+Run: ``python tests/benchmarks/bench_batch.py [--cases 8] [--shape 256 256 160] [--suffix .nii.gz] [--threads 1 2] [--jobs 2] [--runs 5]
+[--json FILE]``. The ways take turns, each with an output folder of its own, once for each number of threads, which worker processes share;
+figures are medians. Loading the bundle, starting processes and ending them is told apart: it is paid once a batch. "Busy" is how many cores
+this process and its children kept busy, "gain" that over one case after the other in the same round. The labels of all ways are compared
+byte by byte.
+
+``--jobs 0`` leaves the worker processes out, and Ray, which is a cluster of this machine alone, where it is installed. Many small scans
+(``--cases 40 --shape 96 96 96``) show what a case costs besides; ``--shape 512 512 300`` what overlap gains where reading takes longest.
 """
 
 from __future__ import annotations
@@ -12,29 +16,54 @@ import argparse
 import importlib.util
 import json
 import logging
+import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import nibabel as nib
+import torch
 
 from stseg3d.batch import BatchSettings, CaseOutcome, CaseWorker, InProcess, Processes, RayCluster, Runner, run_batch
 from stseg3d.bundle import find_bundle
 from stseg3d.training.phantoms import ct_phantom
 from stseg3d.volumes import Case, list_cases
 
+SCANS = 8  # different ones, over and over
+ONE_BY_ONE = "one after the other"
 
-def make_scans(folder: Path, cases: int, size: int) -> list[Case]:
-    """CT phantoms, eight different ones over and over."""
+
+@dataclass(frozen=True)
+class Run:
+    """What a way took.
+
+    Attributes:
+        start_s: Until the first case could begin.
+        seconds: From then to the end.
+        cpu_s: Of processors, in all.
+        wall_s: In all.
+    """
+
+    start_s: float
+    seconds: float
+    cpu_s: float
+    wall_s: float
+
+
+Way = Callable[[list[Case], BatchSettings], tuple[float, float]]
+
+
+def make_scans(folder: Path, cases: int, shape: Sequence[int], suffix: str) -> list[Case]:
+    """CT phantoms."""
     folder.mkdir()
-    for n in range(min(cases, 8)):
-        image, _, grid = ct_phantom((size, size, size), seed=n)
-        nib.save(nib.Nifti1Image(image, grid.affine), folder / f"{n:04}.nii.gz")
-    for n in range(8, cases):
-        (folder / f"{n:04}.nii.gz").hardlink_to(folder / f"{n % 8:04}.nii.gz")
+    for n in range(min(cases, SCANS)):
+        image, _, grid = ct_phantom((shape[0], shape[1], shape[2]), seed=n)
+        nib.save(nib.Nifti1Image(image, grid.affine), folder / f"{n:04}{suffix}")
+    for n in range(SCANS, cases):
+        (folder / f"{n:04}{suffix}").hardlink_to(folder / f"{n % SCANS:04}{suffix}")
     return list_cases([folder])
 
 
@@ -48,22 +77,57 @@ def plain_loop(cases: list[Case], settings: BatchSettings) -> tuple[float, float
     return ready - begin, time.perf_counter() - ready
 
 
-def batch(make_runner: Callable[[BatchSettings], Runner]) -> Callable[[list[Case], BatchSettings], tuple[float, float]]:
-    """The same of ``run_batch``; the clock of its cases runs from the beginning of the first to the end of the last."""
+class Watched:
+    """A runner, and when it pulled its first case."""
+
+    def __init__(self, runner: Runner) -> None:
+        self.runner = runner
+        self.begun: list[float] = []
+
+    def run(self, cases: Iterator[Case]) -> Generator[CaseOutcome, None, None]:
+        """What the runner does."""
+        yield from self.runner.run(self._pulled(cases))
+
+    def _pulled(self, cases: Iterator[Case]) -> Iterator[Case]:
+        for case in cases:
+            self.begun.append(time.perf_counter())
+            yield case
+
+
+def batch(make_runner: Callable[[BatchSettings], Runner]) -> Way:
+    """The same of ``run_batch``."""
 
     def measure(cases: list[Case], settings: BatchSettings) -> tuple[float, float]:
-        first, last = [], []
-
         def note(outcome: CaseOutcome) -> None:
-            last.append(time.perf_counter())
-            first.append(last[-1] - outcome.seconds)
             assert outcome.state == "done", outcome.reason
 
-        begin = time.perf_counter()
-        run_batch(cases, settings, make_runner(settings), on_outcome=note)
-        return first[0] - begin, last[-1] - first[0]
+        begin, runner = time.perf_counter(), Watched(make_runner(settings))
+        run_batch(cases, settings, runner, on_outcome=note)
+        return runner.begun[0] - begin, time.perf_counter() - runner.begun[0]
 
     return measure
+
+
+def ways_of(jobs: int, threads: int) -> dict[str, tuple[Way, int]]:
+    """The ways with so many threads in all: each, and the threads of a worker."""
+    ways = {
+        "plain loop": (plain_loop, threads),
+        ONE_BY_ONE: (batch(lambda settings: InProcess(settings, overlap=False)), threads),
+        "overlapped": (batch(InProcess), threads),
+    }
+    if jobs and threads >= jobs:
+        ways[f"{jobs} jobs"] = (batch(lambda settings: Processes(settings, jobs)), threads // jobs)
+        if importlib.util.find_spec("ray"):
+            ways[f"Ray, {jobs} jobs"] = (batch(lambda settings: RayCluster(settings, "local", jobs=jobs)), threads // jobs)
+    return ways
+
+
+def timed(way: Way, cases: list[Case], settings: BatchSettings) -> Run:
+    """One run."""
+    before, begin = os.times(), time.perf_counter()
+    start_s, seconds = way(cases, settings)
+    wall_s, after = time.perf_counter() - begin, os.times()
+    return Run(start_s, seconds, sum(after[:4]) - sum(before[:4]), wall_s)
 
 
 def labels(folder: Path) -> dict[str, bytes]:
@@ -71,50 +135,65 @@ def labels(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.glob("*_seg.nii.gz")}
 
 
+def bench(options: argparse.Namespace, folder: Path) -> dict[str, dict[str, list[Run]]]:
+    """Runs of each way, by number of threads."""
+    cases = make_scans(folder / "scans", options.cases, options.shape, options.suffix)
+    base = BatchSettings(find_bundle(options.bundle), folder, device=options.device)
+    plain_loop(cases[:1], replace(base, output_dir=folder / "warm"))  # imports, of which each new process pays its own
+    runs: dict[str, dict[str, list[Run]]] = {}
+    found = []
+    for run in range(options.runs):  # interleaved: the machine's mood changes
+        for threads in options.threads:
+            for name, (way, share) in ways_of(options.jobs, threads).items():
+                settings = replace(base, output_dir=folder / f"{run}_{threads}_{name}", threads=share)
+                runs.setdefault(str(threads), {}).setdefault(name, []).append(timed(way, cases, settings))
+                found.append(labels(settings.output_dir))
+    assert all(one == found[0] and len(one) == options.cases for one in found), "labels must be the same in all ways"
+    return runs
+
+
+def summary(ways: dict[str, list[Run]], cases: int) -> dict[str, dict[str, float]]:
+    """Figures of each way with one number of threads."""
+    return {
+        name: {
+            "start_s": statistics.median(run.start_s for run in runs),
+            "cases_per_s": statistics.median(cases / run.seconds for run in runs),
+            "cpu_s_a_case": statistics.median(run.cpu_s / cases for run in runs),
+            "busy_cores": statistics.median(run.cpu_s / run.wall_s for run in runs),
+            "gain": statistics.median(one.seconds / run.seconds for one, run in zip(ways[ONE_BY_ONE], runs, strict=True)) - 1,
+        }
+        for name, runs in ways.items()
+    }
+
+
 def main() -> None:
-    """Print the table, and write all figures as JSON if asked to."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    for name, default in (("cases", 40), ("size", 96), ("jobs", 2), ("runs", 3), ("threads", 2)):
+    """Print the tables, and write all figures as JSON if asked to."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name, default in (("cases", 8), ("jobs", 2), ("runs", 5)):
         parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--shape", type=int, nargs=3, default=(256, 256, 160))
+    parser.add_argument("--threads", type=int, nargs="+", default=sorted({1, torch.get_num_threads()}))
+    parser.add_argument("--suffix", choices=[".nii.gz", ".nii"], default=".nii.gz")
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--bundle", default="aorta_ct_segmentation")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     logging.getLogger("stseg3d").setLevel(logging.ERROR)  # phantoms as small as these are warned of
-    share = max(options.threads // options.jobs, 1)
-    ways = {
-        "plain loop": (plain_loop, options.threads),
-        "run_batch": (batch(InProcess), options.threads),
-        f"run_batch, {options.jobs} jobs": (batch(lambda settings: Processes(settings, options.jobs)), share),
-    }
-    if importlib.util.find_spec("ray"):
-        ways[f"run_batch, Ray, {options.jobs} jobs"] = (batch(lambda settings: RayCluster(settings, "local", jobs=options.jobs)), share)
-    rows: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
     with tempfile.TemporaryDirectory() as folder:
-        cases = make_scans(Path(folder, "scans"), options.cases, options.size)
-        base = BatchSettings(find_bundle(options.bundle), Path(folder), device="cpu")
-        plain_loop(cases[:1], replace(base, output_dir=Path(folder, "warm")))  # imports, of which each new process pays its own
-        found = []
-        for run in range(options.runs):  # interleaved: the machine's mood changes
-            for name, (way, threads) in ways.items():
-                settings = replace(base, output_dir=Path(folder, f"{run}_{name}"), threads=threads)
-                rows[name].append(way(cases, settings))
-                found.append(labels(settings.output_dir))
-    assert all(one == found[0] and len(one) == options.cases for one in found), "labels must be the same in all ways"
-    figures = {
-        name: {
-            "start_s": statistics.median(start for start, _ in runs),
-            "cases_per_s": statistics.median(options.cases / seconds for _, seconds in runs),
-            "runs": runs,
-        }
-        for name, runs in rows.items()
-    }
-    about = {name: value for name, value in vars(options).items() if name != "json"}
+        runs = bench(options, Path(folder))
+    about = {name: str(value) if name == "json" else value for name, value in vars(options).items()}
+    figures = {threads: summary(ways, options.cases) for threads, ways in runs.items()}
     if options.json:
-        options.json.write_text(json.dumps({"options": about, "ways": figures}, indent=2) + "\n")
-    print(f"{options.cases} scans of {options.size}^3, {options.threads} threads in all, median of {options.runs}; labels the same in all")
-    print(f"{'':24}{'start, s':>10}{'cases/s':>10}")
-    for name, row in figures.items():
-        print(f"{name:24}{row['start_s']:10.1f}{row['cases_per_s']:10.2f}")
+        raw = {threads: {name: [vars(run) for run in found] for name, found in ways.items()} for threads, ways in runs.items()}
+        options.json.write_text(json.dumps({"options": about, "figures": figures, "runs": raw}, indent=2) + "\n")
+    shape = " x ".join(map(str, options.shape))
+    print(f"{options.cases} scans {options.suffix} of {shape}, median of {options.runs}; labels the same in all")
+    for threads, ways in figures.items():
+        print(f"\n{threads + ' threads in all':24}{'start, s':>10}{'cases/s':>10}{'CPU s/case':>12}{'busy':>8}{'gain':>8}")
+        for name, row in ways.items():
+            print(
+                f"{name:24}{row['start_s']:10.1f}{row['cases_per_s']:10.2f}{row['cpu_s_a_case']:12.2f}{row['busy_cores']:8.2f}{row['gain']:8.0%}"
+            )
 
 
 if __name__ == "__main__":

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import gc
 import json
 import tracemalloc
+import weakref
 
 import nibabel as nib
 import numpy as np
@@ -276,6 +278,49 @@ def test_a_bundle_with_real_networks_and_random_weights_runs(write_nifti, tmp_pa
     found = [labels_of(Segmenter(bundle, device="cpu", trust=True).segment(scan, tmp_path / f"{n}")) for n in range(2)]
     assert found[0].shape == SHAPE
     np.testing.assert_array_equal(*found)
+
+
+# --- step by step ------------------------------------------------------------
+
+
+def test_voxels_that_were_read_ahead_are_not_read_again(segmenter, scan, tmp_path):
+    expected = labels_of(segmenter.segment(scan, tmp_path / "a"))
+    opened = segmenter.open(scan, tmp_path / "b")
+    assert opened.held_bytes == IMAGE.size * IMAGE.itemsize
+    before = opened.clock.seconds["open"]
+    opened.read_ahead()
+    assert opened.clock.seconds["open"] > before
+    scan.unlink()
+    np.testing.assert_array_equal(labels_of(segmenter.write(segmenter.find(opened))), expected)
+
+
+def test_voxels_are_let_go_before_labels_are_written(segmenter, scan, tmp_path):
+    opened = segmenter.open(scan, tmp_path)
+    opened.read_ahead()
+    volume = weakref.ref(opened.volume)
+    found = segmenter.find(opened)
+    assert found.held_bytes == IMAGE.size
+    del opened
+    gc.collect()
+    assert volume() is None
+    assert found.opened.volume.name == str(scan)
+    scan.unlink()
+    with pytest.raises(FileNotFoundError):  # they would have to be read again
+        found.opened.volume.read()
+    assert segmenter.write(found).provenance["grid"]["shape"] == list(SHAPE)
+
+
+def test_a_broken_file_is_told_when_it_is_read_ahead(segmenter, scan, tmp_path):
+    scan.write_bytes(scan.read_bytes()[:-20])
+    opened = segmenter.open(scan, tmp_path / "out")
+    with pytest.raises(ValueError, match=f"^{scan}: file must be sound gzip data"):
+        opened.read_ahead()
+
+
+def test_the_peak_of_a_case_is_not_less_than_that_of_its_stages(segmenter, scan, tmp_path):
+    opened = segmenter.open(scan, tmp_path)
+    opened.clock.peak_bytes["open"] = 10**15  # another case has begun anew with the peak of the process since
+    assert segmenter.write(segmenter.find(opened)).provenance["peak_memory_bytes"] == 10**15
 
 
 # --- other boxes -------------------------------------------------------------
