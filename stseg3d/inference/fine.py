@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from math import ceil
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,12 +17,14 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from stseg3d.geometry import Box
-from stseg3d.inference.stages import Stage, evaluating, probabilities
+from stseg3d.inference.batches import Batches, crops_at_once, fitting
+from stseg3d.inference.borders import faces_of, touched_faces
+from stseg3d.inference.gather import Gather
+from stseg3d.inference.stages import Stage, device_of, evaluating, precision_on, probabilities
 from stseg3d.ops.boxes import Proposal, ProposedBox
 from stseg3d.ops.components import structure
 from stseg3d.ops.fuse import FUSIONS, Canvas, FineCrop, clusters
 from stseg3d.ops.instances import seeds_on
-from stseg3d.ops.resample import count_not_finite, resample
 from stseg3d.volumes import Volume
 
 
@@ -29,7 +33,8 @@ class FinePolicy:
     """What the fine stage does beside running the network.
 
     Args:
-        batch_size: Crops that go through the network together.
+        batch_size: Crops that go through the network together, on the CPU fewer if they are large; where memory runs out, half as many
+            for the rest of the case.
         fusion: Where crops overlap: ``"mean"``, ``"max"`` or ``"or"``.
         border_growth: Where the fine mask touches an inner face of its box, the box grows there by this fraction of its extent and
             is run once more; 0 turns that off.
@@ -64,6 +69,7 @@ class FineStage:
         policy: See :class:`FinePolicy`.
         precision: ``"auto"``, ``"float32"``, ``"bfloat16"`` or ``"float16"``.
         progress: Whether a terminal shows how many boxes are done.
+        on_device: Whether crops are resampled on the network's device, see :class:`stseg3d.inference.gather.Gather`.
     """
 
     network: nn.Module
@@ -71,7 +77,20 @@ class FineStage:
     policy: FinePolicy
     precision: str = "float32"
     progress: bool = False
+    on_device: bool | None = None
     counts: Counter[str] = field(default_factory=Counter)
+
+    def __post_init__(self) -> None:
+        self.device = device_of(self.network)
+        self.gather = Gather(self.stage, self.device, self.on_device)
+        self.batches = Batches(crops_at_once(self.policy.batch_size, self.stage.size, self.device))
+
+    @property
+    def warnings(self) -> list[str]:
+        """Sentences a user should read."""
+        if not self.batches.halved:
+            return []
+        return [f"out of memory: crops went through the fine network {self.batches.size} at a time, not {self.batches.wanted}"]
 
     def paint(self, volume: Volume, proposal: Proposal, canvas: Canvas) -> list[ProposedBox]:
         """Labels of all boxes on the canvas.
@@ -85,23 +104,29 @@ class FineStage:
             The boxes as they were finally used: some have grown. What happened is counted in ``counts``.
 
         Raises:
+            MemoryError: If not even one crop fits into the device's memory.
             ValueError: If voxels in a box are NaN or infinite, or the network returns another number of classes than the canvas has.
         """
+        with evaluating(self.network, self.precision):  # once for all crops: it lays out weights, and keeps those of a lower precision
+            return self._paint(volume, proposal, canvas)
+
+    def _paint(self, volume: Volume, proposal: Proposal, canvas: Canvas) -> list[ProposedBox]:
         # Boxes that may come to overlap by growing belong to one cluster from the start.
-        reach = [self._grown(b.box, volume.grid.shape, set(_faces(b.box))) for b in proposal.boxes]
+        reach = [self._grown(b.box, volume.grid.shape, set(faces_of(b.box))) for b in proposal.boxes]
         used: list[ProposedBox] = []
         # None: only where there is a terminal to draw on.
         bar = tqdm(total=len(reach), desc="boxes", leave=False, disable=None if self.progress else True)
-        for group in _batched(clusters(reach), self.policy.batch_size):
-            members = [i for cluster in group for i in cluster]
-            boxes = [proposal.boxes[i] for i in members]
-            crops = self._run(volume, proposal, boxes)
+        groups = list(_batched(clusters(reach), self.policy.batch_size))
+        members = [[i for cluster in group for i in cluster] for group in groups]
+        run = self._run(volume, proposal, [[proposal.boxes[i] for i in those] for those in members])
+        for group, those in zip(groups, members, strict=True):
+            crops = next(run)
             found = len(crops[0].probabilities)
             if found != canvas.classes:
                 msg = f"fine network must return out_channels={canvas.classes} classes, got {found}"
                 raise ValueError(msg)
-            boxes, crops = self._rerun(volume, proposal, boxes, crops)
-            place = {i: n for n, i in enumerate(members)}
+            boxes, crops = self._rerun(volume, proposal, [proposal.boxes[i] for i in those], crops)
+            place = {i: n for n, i in enumerate(those)}
             for cluster in group:
                 canvas.paint([crops[place[i]] for i in cluster])
             used += boxes
@@ -109,33 +134,40 @@ class FineStage:
         bar.close()
         return used
 
-    def _run(self, volume: Volume, proposal: Proposal, boxes: Sequence[ProposedBox]) -> list[FineCrop]:
-        crops: list[FineCrop] = []
-        with evaluating(self.network, self.precision) as device:
-            for start in range(0, len(boxes), self.policy.batch_size):
-                part = boxes[start : start + self.policy.batch_size]
-                batch = torch.stack([self._input(volume, proposal, b.box) for b in part]).to(device)
-                found = probabilities(self.network, batch, self.stage.mirror_axes).numpy()
+    def _run(self, volume: Volume, proposal: Proposal, groups: Sequence[Sequence[ProposedBox]]) -> Iterator[list[FineCrop]]:
+        """Crops of one group of boxes after the other; a group is read batch by batch."""
+        size = self.policy.batch_size
+        batches = [[boxes[n : n + size] for n in range(0, len(boxes), size)] for boxes in groups]
+        read = self.gather.in_order(lambda batch: [self.gather.read(volume, b.box) for b in batch], chain.from_iterable(batches))
+        for parts in batches:
+            crops: list[FineCrop] = []
+            for part in parts:
+                found = self._see(proposal, volume, list(zip(part, next(read), strict=True)))
                 crops += [FineCrop(b.box, self._keep(f, b, proposal, volume)) for b, f in zip(part, found, strict=True)]
-        self.counts["crops"] += len(boxes)
-        return crops
+            self.counts["crops"] += len(crops)
+            yield crops
 
-    def _input(self, volume: Volume, proposal: Proposal, box: Box) -> Tensor:
-        image = self.stage.prepare(self._read(volume, box))
+    def _see(self, proposal: Proposal, volume: Volume, read: Sequence[tuple[ProposedBox, Tensor]]) -> list[NDArray[Any]]:
+        """What the network says about boxes that were read."""
+
+        def work(part: Sequence[tuple[ProposedBox, Tensor]]) -> list[NDArray[Any]]:
+            batch = torch.stack([self._input(voxels, b.box, proposal, volume.grid.shape) for b, voxels in part])
+            return list(self.gather.fetch(probabilities(self.network, batch, self.stage.mirror_axes)))
+
+        halved = self.batches.halved
+        with fitting("fine", self.stage.size, precision_on(self.device, self.precision), self.device):
+            found = self.batches.run(work, read)
+        if self.batches.halved > halved:
+            self.counts["batch_halved"] = self.batches.halved
+        return found
+
+    def _input(self, voxels: Tensor, box: Box, proposal: Proposal, shape: Sequence[int]) -> Tensor:
+        image = self.gather.prepare(voxels)
         if not self.stage.rough_channel:
             return image
-        return torch.cat([image, torch.from_numpy(proposal.probability_in(box, volume.grid.shape, self.stage.size))])
+        return torch.cat([image, torch.from_numpy(proposal.probability_in(box, shape, self.stage.size)).to(image.device)])
 
-    def _read(self, volume: Volume, box: Box) -> NDArray[np.float32]:
-        # Contiguous first: the same numbers in the same order, however the file stores its axes.
-        crop = np.ascontiguousarray(volume.read(box))
-        bad = count_not_finite(crop)
-        if bad:
-            msg = f"{volume.name}: voxels must be finite, got {bad} NaN or infinite in {box}"
-            raise ValueError(msg)
-        return resample(crop, self.stage.size)
-
-    def _keep(self, found: NDArray[np.float32], box: ProposedBox, proposal: Proposal, volume: Volume) -> NDArray[np.float16]:
+    def _keep(self, found: NDArray[Any], box: ProposedBox, proposal: Proposal, volume: Volume) -> NDArray[np.float16]:
         """Probabilities of a crop, other objects set to background, as float16: half the memory while a cluster waits."""
         if self.policy.only_proposed and proposal.ids is not None and box.components:
             mask = found[0] < found[1:].max(axis=0)
@@ -147,7 +179,7 @@ class FineStage:
             found = found.copy()
             found[1:, others] = 0
             found[0, others] = 1
-        return found.astype(np.float16)
+        return found.astype(np.float16, copy=False)
 
     def _rerun(
         self, volume: Volume, proposal: Proposal, boxes: list[ProposedBox], crops: list[FineCrop]
@@ -161,7 +193,7 @@ class FineStage:
                 again[n] = replace(boxes[n], box=self._grown(crop.box, volume.grid.shape, faces))
         self.counts["grown"] += len(again)
         if again:
-            for n, crop in zip(again, self._run(volume, proposal, list(again.values())), strict=True):
+            for n, crop in zip(again, next(self._run(volume, proposal, [list(again.values())])), strict=True):
                 boxes[n], crops[n] = again[n], crop
         return boxes, crops
 
@@ -170,11 +202,6 @@ class FineStage:
         low = [m if (axis, 0) in faces else 0 for axis, m in enumerate(more)]
         high = [m if (axis, 1) in faces else 0 for axis, m in enumerate(more)]
         return box.grow(low, high).clip(shape)
-
-
-def _faces(box: Box) -> list[tuple[int, int]]:
-    """Faces of a box: axis, and 0 for the lower or 1 for the upper one."""
-    return [(axis, side) for axis in range(box.ndim) for side in (0, 1)]
 
 
 def _batched(groups: list[list[int]], size: int) -> Iterator[list[list[int]]]:
@@ -187,41 +214,3 @@ def _batched(groups: list[list[int]], size: int) -> Iterator[list[list[int]]]:
             waiting = []
     if waiting:
         yield waiting
-
-
-def touched_faces(crop: FineCrop, shape: Sequence[int], boxes: Sequence[Box]) -> set[tuple[int, int]]:
-    """Inner faces of a crop's box at which its mask is cut off.
-
-    Args:
-        crop: What the network said.
-        shape: The image's shape: its own faces do not count.
-        boxes: All boxes near by: where the cut lies inside another box, that one sees what goes on behind it.
-
-    Returns:
-        Pairs of axis and side, 0 for the lower and 1 for the upper face.
-    """
-    mask = crop.probabilities[0] < crop.probabilities[1:].max(axis=0)
-    near = [b for b in boxes if b != crop.box and b.overlaps(crop.box)]
-    touched = set()
-    for axis, side in _faces(crop.box):
-        at = (crop.box.start, crop.box.stop)[side][axis]
-        if at == (0, shape[axis])[side] or mask.shape[axis] == 1:
-            continue
-        plane = np.argwhere(np.take(mask, -1 if side else 0, axis=axis))
-        if not len(plane):
-            continue
-        patch = _patch(crop, plane, axis, side)
-        if not any(b.contains(patch) for b in near):
-            touched.add((axis, side))
-    return touched
-
-
-def _patch(crop: FineCrop, plane: NDArray[np.int64], axis: int, side: int) -> Box:
-    """Box of image voxels, two thick across the face, around the place where a mask touches it."""
-    low, high = np.insert(plane.min(axis=0), axis, 0), np.insert(plane.max(axis=0) + 1, axis, 0)
-    scale = np.array(crop.box.shape) / crop.probabilities.shape[1:]
-    start = np.array(crop.box.start) + np.floor(low * scale)
-    stop = np.array(crop.box.start) + np.ceil(high * scale)
-    face = (crop.box.start, crop.box.stop)[side][axis]
-    start[axis], stop[axis] = face - 1, face + 1
-    return Box(tuple(start.astype(int)), tuple(stop.astype(int)))

@@ -197,6 +197,7 @@ class SegmentThenSegmentInferer(Inferer):
         stage = FineStage(network.fine, self.fine, self.fine_policy, self.precision, self.progress)
         with clock("fine"):
             boxes = stage.paint(view, proposal, canvas)
+        warnings += stage.warnings
         labels = canvas.labels
         if self.output == "instances":
             with clock("instances"):

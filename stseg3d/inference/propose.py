@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from stseg3d.geometry import Box, tiles
-from stseg3d.inference.stages import Stage, evaluating, probabilities
+from stseg3d.inference.batches import fitting
+from stseg3d.inference.stages import Stage, device_of, evaluating, precision_on, probabilities
 from stseg3d.ops.boxes import Proposal, ProposedBox, propose_boxes
 from stseg3d.ops.policy import BoxPolicy
 from stseg3d.ops.resample import resample_volume
@@ -57,6 +58,7 @@ class NetworkProposer:
         """See :class:`Proposer`.
 
         Raises:
+            MemoryError: If the rough input does not fit into the device's memory.
             ValueError: If voxels are NaN or infinite.
         """
         classes = self.classes(volume)
@@ -66,6 +68,7 @@ class NetworkProposer:
         """Probability of each foreground class on the rough grid, ``(K - 1, *S)``; zero where every voxel of the volume is the same.
 
         Raises:
+            MemoryError: If the rough input does not fit into the device's memory.
             ValueError: If voxels are NaN or infinite.
         """
         shape = self.stage.shape_of(volume.grid)
@@ -77,9 +80,10 @@ class NetworkProposer:
             # Instance normalisation of a constant is whatever the biases are: a network finds objects in nothing.
             logger.warning("%s: every voxel is %g, nothing can be found", volume.name, image.flat[0])
             return np.zeros((1, *shape), dtype=np.float32)
-        with evaluating(self.network, self.precision) as device:
-            batch = self.stage.prepare(image)[None].to(device)
-            found: NDArray[np.float32] = probabilities(self.network, batch, self.stage.mirror_axes)[0, 1:].numpy()
+        batch = self.stage.prepare(image)[None]
+        device = device_of(self.network)
+        with fitting("rough", shape, precision_on(device, self.precision), device), evaluating(self.network, self.precision):
+            found: NDArray[np.float32] = probabilities(self.network, batch.to(device), self.stage.mirror_axes)[0, 1:].cpu().numpy()
         return found
 
 

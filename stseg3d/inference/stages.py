@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import combinations
 from math import ceil
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from stseg3d.geometry import Grid
+from stseg3d.inference.onednn import LoneCrops
 
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
 AUTO = "auto"
@@ -31,7 +32,8 @@ class Stage:
             training takes one case a batch.
         multiple: What the network needs its input to be divisible by; counts only with ``spacing_mm``.
         transform: MONAI array transform (or any callable) on the resampled image, ``(C, *size)`` to ``(C, *size)``: intensities only.
-            Build it from transforms without randomness; it runs on the small volume and on crops, never on the whole volume.
+            Build it from transforms without randomness; it runs on the small volume and on crops, never on the whole volume. It is given
+            a tensor; one of a crop lies on the fine network's device.
         mirror_axes: Axes along which the input is mirrored too, the probabilities averaged (test-time augmentation): every
             combination is one more run of the network.
         rough_channel: For a fine stage: the rough stage's foreground probability follows as one more channel, after ``transform``; zeros
@@ -75,14 +77,14 @@ class Stage:
             shape[longest] = min(2 * self.multiple, size[longest])
         return tuple(shape)
 
-    def prepare(self, image: NDArray[np.float32]) -> Tensor:
-        """Network input ``(C, *size)``, float32, of an image already resampled to ``size``."""
-        tensor = torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32))
+    def prepare(self, image: NDArray[np.float32] | Tensor) -> Tensor:
+        """Network input ``(C, *size)``, float32, of an image already resampled to ``size``; on the device of ``image``."""
+        tensor = image if isinstance(image, Tensor) else torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32))
         if self.transform is None:
             return tensor
         out = torch.as_tensor(self.transform(tensor))
         # A MetaTensor would drag its metadata through every operation of the network.
-        return out.as_subclass(Tensor).to(torch.float32)
+        return out.as_subclass(Tensor).to(tensor.device, torch.float32)
 
 
 def fast_precision(device: torch.device) -> str:
@@ -105,6 +107,18 @@ def precision_on(device: torch.device, precision: str) -> str:
     return fast_precision(device) if precision == AUTO else precision
 
 
+def device_of(network: nn.Module) -> torch.device:
+    """Where a network's parameters are; the CPU if it has none."""
+    return next((p.device for p in network.parameters()), torch.device("cpu"))
+
+
+def lay_channels_last(network: nn.Module) -> None:
+    """Store the weights of 3-D convolutions, and so what these return, channels last, as tensor cores take them; the numbers stay."""
+    for parameter in network.parameters():
+        if parameter.ndim == 5:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last_3d)
+
+
 @contextmanager
 def evaluating(network: nn.Module, precision: str = "float32") -> Iterator[torch.device]:
     """Run a network for inference: evaluation mode, no gradients, in the precision asked for whatever autocast surrounds it.
@@ -115,19 +129,22 @@ def evaluating(network: nn.Module, precision: str = "float32") -> Iterator[torch
     Raises:
         ValueError: If ``precision`` is unknown.
     """
-    device = next((p.device for p in network.parameters()), torch.device("cpu"))
+    device = device_of(network)
     dtype = PRECISIONS[precision_on(device, precision)]
+    if dtype is not None and device.type != "cpu":  # on the CPU it saves less than a tenth: tests/benchmarks/bench_networks.py
+        lay_channels_last(network)
+    lone = LoneCrops() if dtype is None and device.type == "cpu" else nullcontext()
     training = network.training
     network.eval()
     try:
-        with torch.inference_mode(), torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
+        with torch.inference_mode(), torch.autocast(device.type, dtype=dtype, enabled=dtype is not None), lone:
             yield device
     finally:
         network.train(training)
 
 
 def probabilities(network: nn.Module, batch: Tensor, mirror_axes: Sequence[int] = ()) -> Tensor:
-    """Class probabilities ``(B, K, *S)``, float32, on the CPU; a network of one channel is read as a sigmoid of the foreground.
+    """Class probabilities ``(B, K, *S)``, float32, on the network's device; one channel is read as a sigmoid of the foreground.
 
     Raises:
         ValueError: If the network returns another size than it was given, as several do on axes of one voxel.
@@ -145,7 +162,7 @@ def probabilities(network: nn.Module, batch: Tensor, mirror_axes: Sequence[int] 
         part = part.flip(dims) if dims else part
         total = part if total is None else total + part
     assert total is not None
-    return (total / len(flips)).cpu()
+    return total / len(flips)
 
 
 def _activate(logits: Tensor) -> Tensor:

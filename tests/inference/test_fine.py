@@ -11,7 +11,7 @@ from torch import nn
 
 from stseg3d.geometry import Box, Grid
 from stseg3d.inference import BoxProposer, FinePolicy, FineStage, SegmentThenSegmentInferer, Stage
-from stseg3d.inference.fine import touched_faces
+from stseg3d.inference.borders import touched_faces
 from stseg3d.networks import RoughFineNet
 from stseg3d.ops import BoxPolicy, Canvas, FineCrop
 from stseg3d.ops.boxes import Proposal, ProposedBox

@@ -1,0 +1,54 @@
+"""Where a crop's mask is cut off by its box."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stseg3d.geometry import Box
+from stseg3d.ops.fuse import FineCrop
+
+
+def faces_of(box: Box) -> list[tuple[int, int]]:
+    """Faces of a box: axis, and 0 for the lower or 1 for the upper one."""
+    return [(axis, side) for axis in range(box.ndim) for side in (0, 1)]
+
+
+def touched_faces(crop: FineCrop, shape: Sequence[int], boxes: Sequence[Box]) -> set[tuple[int, int]]:
+    """Inner faces of a crop's box at which its mask is cut off.
+
+    Args:
+        crop: What the network said.
+        shape: The image's shape: its own faces do not count.
+        boxes: All boxes near by: where the cut lies inside another box, that one sees what goes on behind it.
+
+    Returns:
+        Pairs of axis and side, 0 for the lower and 1 for the upper face.
+    """
+    mask = crop.probabilities[0] < crop.probabilities[1:].max(axis=0)
+    near = [b for b in boxes if b != crop.box and b.overlaps(crop.box)]
+    touched = set()
+    for axis, side in faces_of(crop.box):
+        at = (crop.box.start, crop.box.stop)[side][axis]
+        if at == (0, shape[axis])[side] or mask.shape[axis] == 1:
+            continue
+        plane = np.argwhere(np.take(mask, -1 if side else 0, axis=axis))
+        if not len(plane):
+            continue
+        patch = _patch(crop, plane, axis, side)
+        if not any(b.contains(patch) for b in near):
+            touched.add((axis, side))
+    return touched
+
+
+def _patch(crop: FineCrop, plane: NDArray[np.int64], axis: int, side: int) -> Box:
+    """Box of image voxels, two thick across the face, around the place where a mask touches it."""
+    low, high = np.insert(plane.min(axis=0), axis, 0), np.insert(plane.max(axis=0) + 1, axis, 0)
+    scale = np.array(crop.box.shape) / crop.probabilities.shape[1:]
+    start = np.array(crop.box.start) + np.floor(low * scale)
+    stop = np.array(crop.box.start) + np.ceil(high * scale)
+    face = (crop.box.start, crop.box.stop)[side][axis]
+    start[axis], stop[axis] = face - 1, face + 1
+    return Box(tuple(start.astype(int)), tuple(stop.astype(int)))
