@@ -39,6 +39,7 @@ logger = logging.getLogger(__name__)
 
 OUTPUTS = ("labels", "instances", "probabilities")
 EMPTY = ("empty", "tile")
+MANY_BOXES = 1000  # more than there are vessels' pieces or nuclei in most images: the rough mask may be noise
 WORTH_IT = 2.0  # below this downscaling the paper's own tables are neutral or worse (Benčević et al. 2023, tables 1-3)
 
 
@@ -281,6 +282,8 @@ class SegmentThenSegmentInferer(Inferer):
         factors = [n / r for n, r in zip(view.grid.shape, self.rough.shape_of(view.grid), strict=True) if n > 1]
         if not given and max(factors, default=1.0) < WORTH_IT:
             said.append(f"downscaling below {WORTH_IT:g}x ({max(factors, default=1.0):.2f}x): two stages may not help")
+        if len(proposal.boxes) > MANY_BOXES:
+            said.append(f"{len(proposal.boxes)} boxes to look into, as noise in the rough mask gives: this may take long")
         if any(b.box.voxels > prod(view.grid.shape) / 2 for b in proposal.boxes):
             said.append("an object fills more than half of the volume: two stages may not help")
         return said
