@@ -173,12 +173,15 @@ class FineStage:
             mask = found[0] < found[1:].max(axis=0)
             ids, count = ndimage.label(mask, structure(mask.ndim, 26))
             seeds = np.isin(seeds_on(box.box, proposal.ids, volume.grid.shape, mask.shape), list(box.components))
-            own = np.unique(ids[seeds & mask])
-            others = mask & ~np.isin(ids, own)
-            self.counts["parts_left_to_other_boxes"] += count - len(own)
-            found = found.copy()
-            found[1:, others] = 0
-            found[0, others] = 1
+            own = np.zeros(count + 1, dtype=bool)
+            own[ids[seeds & mask]] = True
+            others = count - np.count_nonzero(own)
+            self.counts["parts_left_to_other_boxes"] += others
+            if others:
+                left = mask & ~own[ids]
+                found = found.copy()
+                found[1:, left] = 0
+                found[0, left] = 1
         return found.astype(np.float16, copy=False)
 
     def _rerun(

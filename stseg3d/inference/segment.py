@@ -8,6 +8,7 @@ import platform
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import reduce
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, cast
@@ -15,6 +16,7 @@ from typing import Any, cast
 import numpy as np
 
 from stseg3d.bundle import find_bundle, load_network, read_metadata, weights_sha256
+from stseg3d.geometry import Box
 from stseg3d.inference.boxfile import describe_box, read_boxes
 from stseg3d.inference.cases import FoundCase, OpenedCase, Outcome
 from stseg3d.inference.inferer import OUTPUTS, Segmentation, SegmentThenSegmentInferer, Stopwatch
@@ -269,9 +271,11 @@ def _describe(box: ProposedBox, volume: Volume) -> dict[str, Any]:
 
 def _volume_ml(found: Segmentation, volume: Volume) -> dict[str, float]:
     """Volume of each label or instance, in ml."""
-    counts = np.zeros(int(found.labels.max()) + 1, dtype=np.int64)
-    for k in range(found.labels.shape[-1]):  # slice by slice: numpy counts in integers of 8 bytes a voxel
-        plane = found.labels[..., k]
+    where = reduce(Box.union, (b.box for b in found.boxes), found.boxes[0].box if found.boxes else volume.grid.box)  # no labels elsewhere
+    labels = found.labels[where.slices]
+    counts = np.zeros(int(labels.max()) + 1, dtype=np.int64)
+    for k in range(labels.shape[-1]):  # slice by slice: numpy counts in integers of 8 bytes a voxel
+        plane = labels[..., k]
         if plane.max():  # looking takes a tenth of the time of counting
             counts += np.bincount(plane.ravel(order="K"), minlength=len(counts))
     return {str(k): round(float(n) * volume.grid.voxel_mm3 / 1000, 3) for k, n in enumerate(counts) if k and n}

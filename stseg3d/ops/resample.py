@@ -7,6 +7,7 @@ shifts a mask by a fraction of a rough voxel; MONAI's ``Resize`` with ``mode="ar
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache, partial
@@ -26,6 +27,8 @@ Slab = tuple[Box, NDArray[Any]]
 Part = tuple[tuple[slice, ...], NDArray[np.float64], int]
 # Voxels of one streamed slab: 16 MB as float32, whatever the size of the volume.
 SLAB_VOXELS = 4 << 20
+# Slabs in memory at once.
+MOST_SLABS = 4
 # Rows that are multiplied at once, and the multiplications of one product: fewer than OpenBLAS would share among threads, which costs
 # more than it brings (interface/gemm.c: SMP_THRESHOLD_MIN * GEMM_MULTITHREAD_THRESHOLD). Timed with tests/benchmarks/bench_resample.py.
 BAND, PRODUCT = 32, 1 << 18
@@ -133,7 +136,7 @@ def resample_volume(volume: Volume, shape: Sequence[int], box: Box | None = None
 
     Up to :data:`SLAB_VOXELS` are read at once and go to :func:`resample`. More are summed as they lie in the file: integers exactly, so
     that the order of axes and bytes makes no difference; real numbers in float64, so that very rarely another order changes the last
-    bit of a float32. A second thread reads ahead where torch may use two.
+    bit of a float32. Several slabs are worked on at once where torch may use several threads.
 
     Args:
         volume: Volume of ``C`` channels.
@@ -176,20 +179,21 @@ def _streamed(volume: Volume, shape: tuple[int, ...], box: Box) -> tuple[Float, 
 
 
 def _ahead(work: Callable[[Slab], Part], items: Iterator[Slab]) -> Iterator[Part]:
-    """``map(work, items)``; where torch may use two threads, an item is made while the work on the last one is done."""
+    """``map(work, items)``; as many items as torch may use threads are worked on at once, while the next one is made."""
     import torch
 
-    if torch.get_num_threads() == 1:
+    threads = min(torch.get_num_threads(), MOST_SLABS)
+    if threads == 1:
         yield from map(work, items)
         return
-    with ThreadPoolExecutor(1) as pool:
-        waiting: Future[Part] | None = None
+    waiting: deque[Future[Part]] = deque()
+    with ThreadPoolExecutor(threads) as pool:
         for item in items:
-            done, waiting = waiting, pool.submit(work, item)
-            if done:
-                yield done.result()
-        if waiting:
-            yield waiting.result()
+            if len(waiting) == threads:
+                yield waiting.popleft().result()
+            waiting.append(pool.submit(work, item))
+        while waiting:
+            yield waiting.popleft().result()
 
 
 def _slab_sums(weights: Sequence[NDArray[np.int64]], slab: Slab) -> Part:

@@ -42,7 +42,7 @@ def bench(shape: tuple[int, int, int], folder: Path) -> dict[str, Any]:
     scan, out = folder / "huge.nii", folder / "out"
     write_phantom(scan, shape)
     found: dict[str, Any] = measure(
-        ["-c", MODULE, "stseg3d", "segment", str(scan), "--bundle", str(BUNDLE), "-o", str(out), "--overwrite", "--threads", "2"]
+        ["-c", MODULE, "stseg3d", "segment", str(scan), "--bundle", str(BUNDLE), "-o", str(out), "--threads", "2"]
     )
     notes = json.loads((out / "huge_seg.json").read_text())
     scan.unlink()

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import statistics
 import tempfile
 import time
@@ -72,9 +73,8 @@ def run(scan: Path, out: Path) -> dict[str, float]:
         while file.read(1 << 22):
             pass
     read_s = time.perf_counter() - start
-    whole = measure(
-        ["-c", MODULE, "stseg3d", "segment", str(scan), "--bundle", str(BUNDLE), "-o", str(out), "--overwrite", "--threads", "1"]
-    )
+    shutil.rmtree(out, ignore_errors=True)  # what is there already would not be segmented again
+    whole = measure(["-c", MODULE, "stseg3d", "segment", str(scan), "--bundle", str(BUNDLE), "-o", str(out), "--threads", "1"])
     notes = json.loads((out / "scan_seg.json").read_text())
     seconds = {f"{stage}_s": notes["seconds"][stage] for stage in STAGES}
     peaks = {f"{stage}_mib": notes["stage_peak_bytes"][stage] / 2**20 for stage in STAGES}

@@ -19,6 +19,7 @@ import argparse
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -85,7 +86,8 @@ def measure(arguments: Sequence[str]) -> dict[str, Any]:
 def run_row(name: str, scan: Path, folder: Path) -> dict[str, Any]:
     """One run of one row."""
     out = folder / name
-    out.mkdir(exist_ok=True)
+    shutil.rmtree(out, ignore_errors=True)  # what is there already would not be segmented again
+    out.mkdir()
     found = measure(command(name, scan, out, BUNDLE))
     if name == OWN:
         notes = json.loads((out / "scan_seg.json").read_text())

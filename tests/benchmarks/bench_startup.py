@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -35,7 +36,7 @@ def hiding(names: tuple[str, ...]) -> str:
 
 def commands(scan: Path, out: Path) -> dict[str, list[str]]:
     """What is measured, as arguments of a Python process."""
-    segment = ["-m", "stseg3d", "segment", str(scan), "--bundle", "aorta_ct_segmentation", "-o", str(out), "--overwrite", "--threads", "1"]
+    segment = ["-m", "stseg3d", "segment", str(scan), "--bundle", "aorta_ct_segmentation", "-o", str(out), "--threads", "1"]
     return {
         "stseg3d --help": ["-m", "stseg3d", "--help"],
         "import torch": ["-c", "import torch"],
@@ -50,8 +51,9 @@ def commands(scan: Path, out: Path) -> dict[str, list[str]]:
     }
 
 
-def measure(arguments: list[str]) -> tuple[float, float]:
+def measure(arguments: list[str], out: Path) -> tuple[float, float]:
     """Processor and wall seconds of a fresh process."""
+    shutil.rmtree(out, ignore_errors=True)  # what is there already would not be segmented again
     start = time.perf_counter()
     process = subprocess.Popen([sys.executable, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     errors = process.stderr.read() if process.stderr else b""
@@ -73,7 +75,7 @@ def main() -> None:
         nib.save(nib.Nifti1Image(image, grid.affine), scan)
         print("| what | CPU s | wall s |\n|---|---|---|")
         for name, arguments in commands(scan, out).items():
-            runs = [measure(arguments) for _ in range(options.runs)]
+            runs = [measure(arguments, out) for _ in range(options.runs)]
             cpu_s, wall_s = (min(column) for column in zip(*runs, strict=True))
             print(f"| {name} | {cpu_s:.2f} | {wall_s:.2f} |", flush=True)
 

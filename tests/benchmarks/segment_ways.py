@@ -148,7 +148,7 @@ def command(name: str, scan: Path, out: Path, bundle: Path) -> Sequence[str]:
     config = ["--config_file", f"{bundle}/configs/inference.json", "--bundle_root", str(bundle)]
     return {
         FLOOR_ROW: ["-c", FLOOR, *paths],
-        OWN: ["-c", MODULE, "stseg3d", "segment", paths[0], "--bundle", str(bundle), "-o", paths[1], "--overwrite"],
+        OWN: ["-c", MODULE, "stseg3d", "segment", paths[0], "--bundle", str(bundle), "-o", paths[1]],
         "monai.bundle run": ["-c", MODULE, "monai.bundle", "run", *config, "--dataset_dir", paths[0], "--output_dir", paths[1]],
         "inferer on a tensor": ["-c", INFERER, *paths, str(bundle)],
         "MONAI, overlap 0.25": ["-c", MONAI, *paths, str(bundle), "0.25"],
