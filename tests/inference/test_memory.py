@@ -60,7 +60,8 @@ def test_what_was_read_of_a_mapped_file_is_given_back(tmp_path, write_nifti):
 
 
 @pytest.mark.parametrize("axcodes", ["RAS", "SLP"])
-def test_a_large_box_is_resampled_in_the_memory_of_two_slabs(axcodes, tmp_path, write_nifti):
+def test_a_large_box_is_resampled_in_the_memory_of_three_slabs(axcodes, tmp_path, write_nifti, monkeypatch):
+    monkeypatch.setattr("torch.get_num_threads", lambda: 2)  # two slabs are worked on, one is read
     volume = CanonicalVolume(open_volume(write_nifti("scan.nii", np.zeros((256, 256, 600), np.int16))), axcodes)
     box = Box((10, 9, 8), volume.grid.shape)
     tracemalloc.start()
@@ -70,7 +71,7 @@ def test_a_large_box_is_resampled_in_the_memory_of_two_slabs(axcodes, tmp_path, 
     finally:
         tracemalloc.stop()
     assert box.voxels > 8 * SLAB_VOXELS
-    assert peak < 2 * 4 * SLAB_VOXELS
+    assert peak < 3 * 4 * SLAB_VOXELS
 
 
 RUN = """
