@@ -5,7 +5,7 @@ Importing it imports neither torch nor MONAI nor an image library; those of MONA
 
 from stseg3d.volumes.cases import Case, Dataset, case_id, load_dataset, output_name
 from stseg3d.volumes.derived import ColourVolume, StandardizedVolume, network_view
-from stseg3d.volumes.file import FileVolume
+from stseg3d.volumes.file import FileVolume, read_each
 from stseg3d.volumes.listing import find_cases, list_cases
 from stseg3d.volumes.open import as_volume, is_volume_file, open_label, open_volume
 from stseg3d.volumes.volume import ArrayVolume, CanonicalVolume, Volume
@@ -31,6 +31,7 @@ __all__ = [
     "open_label",
     "open_volume",
     "output_name",
+    "read_each",
     "write_labels",
     "write_probabilities",
 ]

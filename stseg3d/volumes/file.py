@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stseg3d.geometry import Box, Grid
-from stseg3d.volumes.volume import Array, box_inside, voxel_dtype
+from stseg3d.volumes.inflate import GzipVoxels
+from stseg3d.volumes.volume import Array, Volume, box_inside, voxel_dtype
 
 # Reads of less are not worth asking the system how much memory is free.
 LARGE_BYTES = 1 << 28
@@ -27,6 +28,7 @@ class FileVolume:
         channels: Number of channels.
         load: Gives all voxels as stored, of shape ``(C, *grid.shape)``; a memory map, which cannot be written to, is asked for again at
             every read, and makes it touch only its own region.
+        inflate: Gives what inflates the same voxels in a thread, where that can be done.
         slope_inter: What turns a stored value into the true one: ``value * slope + inter``.
         header: The NIfTI header, for what :func:`stseg3d.volumes.write_labels` keeps of it.
         about: What else is to be remembered of where it comes from, as JSON has it.
@@ -43,6 +45,7 @@ class FileVolume:
         stored: np.dtype[Any],
         channels: int,
         load: Callable[[], Array],
+        inflate: Callable[[], GzipVoxels] | None = None,
         slope_inter: tuple[float, float] = (1.0, 0.0),
         header: Any = None,
         about: Mapping[str, Any] | None = None,
@@ -56,27 +59,72 @@ class FileVolume:
         self.dtype = scaled_dtype(voxel_dtype(stored, self.name), slope_inter)
         self._slope_inter = slope_inter
         self._load = load
+        self._inflate = inflate
         self._array: Array | None = None
+        self._coming: GzipVoxels | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         # Another process opens the file itself: neither voxels nor a memory map are sent.
-        return self.__dict__ | {"_array": None}
+        return self.__dict__ | {"_array": None, "_coming": None}
 
     def read(self, box: Box | None = None) -> Array:
         """Voxels in ``box``, as a new array.
 
         The voxels of a compressed file are kept from the first box on; one read of everything is handed over and not kept.
         """
+        box = self._checked(box)
+        kept = self._array is not None
+        array = self._stored()
+        if box == self.grid.box and not kept and array.flags.writeable:
+            self._array = None
+            return self._true_values(array, copy=False)
+        return self._true_values(array[(slice(None), *box.slices)], copy=True)
+
+    def read_each(self, boxes: Iterable[Box]) -> Iterator[tuple[Box, Array]]:
+        """Each box and the voxels in it, as a new array; a compressed file is inflated meanwhile.
+
+        So what is handed over may come from a file that turns out to be broken: then an error is raised at the latest where the last box
+        would have been followed by the end. The voxels are kept as by :meth:`read`.
+
+        Raises:
+            OSError: If the file cannot be read.
+            ValueError: If a box is not inside the grid, or the file is broken.
+        """
+        self.start_reading()
+        coming = self._coming
+        if coming is None:
+            yield from ((box, self.read(box)) for box in boxes)
+            return
+        try:
+            for box in map(self._checked, boxes):
+                coming.wait_for(box)
+                yield box, self._true_values(coming.array[(slice(None), *box.slices)], copy=True)
+            self._stored()
+        finally:
+            coming.leave()
+            self._coming = None
+
+    def start_reading(self) -> None:
+        """Have a thread inflate the voxels of a compressed file; what it finds wrong, the next read raises. Nothing for other files."""
+        if self._array is None and self._coming is None and self._inflate is not None:
+            self._coming = self._inflate()
+            self._coming.start()
+
+    def _checked(self, box: Box | None) -> Box:
         box = box_inside(self.grid, box, self.name)
         n_bytes = box.voxels * self.channels * self.dtype.itemsize
         if n_bytes > LARGE_BYTES:  # a memory map may be larger than memory
             check_memory(self.path, n_bytes)
-        array = self._load() if self._array is None else self._array
-        if box == self.grid.box and self._array is None and array.flags.writeable:
-            return self._true_values(array, copy=False)
-        if array.flags.writeable:  # pages of a memory map count as this process's memory for as long as it is there
-            self._array = array
-        return self._true_values(array[(slice(None), *box.slices)], copy=True)
+        return box
+
+    def _stored(self) -> Array:
+        """All voxels as stored, kept unless they are a memory map: its pages count as this process's memory for as long as it is there."""
+        if self._array is not None:
+            return self._array
+        coming, self._coming = self._coming, None
+        array = self._load() if coming is None else coming.wait()
+        self._array = array if array.flags.writeable else None
+        return array
 
     def _true_values(self, stored: Array, *, copy: bool) -> Array:
         slope, inter = self._slope_inter
@@ -87,6 +135,13 @@ class FileVolume:
         for k in range(stored.shape[-1]):  # slice by slice: the exact type is up to eight times as large
             true[..., k] = stored[..., k].astype(exact) * exact(slope) + exact(inter)
         return true
+
+
+def read_each(volume: Volume, boxes: Iterable[Box]) -> Iterator[tuple[Box, Array]]:
+    """Each box and the voxels of a volume in it; of a compressed file while it is inflated, see :meth:`FileVolume.read_each`."""
+    if isinstance(volume, FileVolume):
+        return volume.read_each(boxes)
+    return ((box, volume.read(box)) for box in boxes)
 
 
 def scaled_dtype(dtype: np.dtype[Any], slope_inter: tuple[float, float]) -> np.dtype[Any]:

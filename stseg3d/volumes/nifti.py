@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import struct
-import zlib
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,23 +10,13 @@ from typing import Any
 import numpy as np
 
 from stseg3d.volumes.file import FileVolume, check_capacity, check_memory, grid_of_file
+from stseg3d.volumes.inflate import GzipVoxels
 from stseg3d.volumes.volume import Array
-
-try:  # the same checks in half of the time, see _inflated; the extra `fast`
-    from isal import isal_zlib
-
-    inflater: Any = isal_zlib
-except ImportError:
-    inflater = zlib
 
 # Deflate cannot shrink data further than this: https://zlib.net/zlib_tech.html
 MAX_DEFLATE = 1032
-# What is read at a time, and the most of it that is inflated at a time: bounds memory.
-READ_BYTES, PIECE_BYTES = 1 << 18, 1 << 20
 # Of a NIfTI-2 header; and what may lie between it and the voxels: extensions, which nibabel reads into memory.
 NIFTI2_BYTES, MAX_OFFSET = 540, 1 << 26
-# A file may go on after its voxels for as long again and so much more; then it is no image but a bomb.
-SLACK_BYTES = 1 << 24
 # Millimetres of the spatial units of NIfTI (metre, mm, micrometre); a unit not given is mm.
 UNIT_MM = {1: 1000.0, 2: 1.0, 3: 0.001}
 
@@ -57,8 +45,11 @@ def open_nifti(path: Path, *, channels_last: bool = False) -> FileVolume:
     stored, offset = header.get_data_dtype(), int(header["vox_offset"])
     n_bytes = int(np.prod(shape, dtype=object)) * stored.itemsize
     _check_size(path, offset, n_bytes)
-    load = partial(_inflated if is_gzip(path) else _mapped, path, offset, stored, (*grid.shape, channels))
-    return FileVolume(path, grid, stored=stored, channels=channels, load=load, slope_inter=slope_inter, header=header)
+    where = (path, offset, stored, (*grid.shape, channels))
+    load, inflate = partial(_mapped, *where), None
+    if is_gzip(path):
+        load, inflate = partial(_inflated, *where), partial(GzipVoxels, *where)
+    return FileVolume(path, grid, stored=stored, channels=channels, load=load, inflate=inflate, slope_inter=slope_inter, header=header)
 
 
 def _read_header(path: Path) -> tuple[Any, Any, tuple[float, float]]:
@@ -123,43 +114,4 @@ def _mapped(path: Path, offset: int, stored: np.dtype[Any], shape: tuple[int, ..
 
 
 def _inflated(path: Path, offset: int, stored: np.dtype[Any], shape: tuple[int, ...]) -> Array:
-    """All voxels of a ``.nii.gz``; its length and checksums are checked."""
-    # Why not SimpleITK or ITK (2.5, 5.4): both fill up a truncated file in silence, look at no checksum, and asked for a.nii.gz give the
-    # voxels of a.nii if there is one beside it. tests/benchmarks/bench_reading.py, 512 x 512 x 100 int16, two busy cores, two runs:
-    # this 0.18 and 0.18 s, 52 MiB; SimpleITK 0.15 and 0.16 s, itk 0.14 and 0.14 s, nibabel 0.27 and 0.27 s, all 100 MiB;
-    # MONAI's LoadImage 0.66 and 0.67 s. So the checks cost a quarter of the fastest reader's time, and half its memory is saved. With
-    # isal in the place of zlib it takes 0.6 of SimpleITK's time. Pieces of 8 KiB to 4 MiB, or the file as one, are no faster than these.
-    n_bytes = int(np.prod(shape)) * stored.itemsize
-    data = np.empty(n_bytes, dtype=np.uint8)
-    total, most = 0, 2 * (offset + n_bytes) + SLACK_BYTES
-    try:
-        for piece in _inflate(path):
-            start, total = total - offset, total + len(piece)
-            first = max(-start, 0)
-            room = data[max(start, 0) : total - offset] if total > offset else data[:0]
-            room[:] = np.frombuffer(piece, np.uint8)[first : first + len(room)]
-            if total > most:
-                msg = f"{path}: file must end soon after the {offset + n_bytes} bytes its header asks for, got more than {most}"
-                raise ValueError(msg)
-    except (inflater.error, EOFError) as error:
-        msg = f"{path}: file must be sound gzip data, got: {error}"
-        raise ValueError(msg) from error
-    if total < offset + n_bytes:
-        msg = f"{path}: file must hold the {offset + n_bytes} bytes its header asks for, got {total}"
-        raise ValueError(msg)
-    return np.moveaxis(data.view(stored).reshape(shape, order="F"), -1, 0)
-
-
-def _inflate(path: Path) -> Iterator[bytes]:
-    """The bytes of a gzip file, piece by piece, of all its members; trailing zeros are padding."""
-    with path.open("rb") as file:
-        member = inflater.decompressobj(wbits=31)
-        while packed := file.read(READ_BYTES):
-            while packed:
-                yield member.decompress(packed, PIECE_BYTES)
-                packed = member.unconsumed_tail
-                if member.eof and (packed := member.unused_data.lstrip(b"\0")):
-                    member = inflater.decompressobj(wbits=31)
-        if not member.eof:
-            msg = "it ends before its end mark"
-            raise EOFError(msg)
+    return GzipVoxels(path, offset, stored, shape).inflate()

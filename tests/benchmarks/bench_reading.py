@@ -22,11 +22,11 @@ from scipy import ndimage
 # Each gives all voxels in memory of its own or, as the last, a box of them.
 READERS = {
     "stseg3d, zlib": (
-        "import zlib; from stseg3d.volumes import nifti, open_volume; nifti.inflater = zlib",
+        "import zlib; from stseg3d.volumes import inflate, open_volume; inflate.inflater = zlib",
         "open_volume(path).read()",
     ),
     "stseg3d, isal": (
-        "from isal import isal_zlib; from stseg3d.volumes import nifti, open_volume; nifti.inflater = isal_zlib",
+        "from isal import isal_zlib; from stseg3d.volumes import inflate, open_volume; inflate.inflater = isal_zlib",
         "open_volume(path).read()",
     ),
     "SimpleITK": ("import SimpleITK as sitk", "sitk.GetArrayViewFromImage(sitk.ReadImage(path))"),

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from stseg3d.geometry import Box, Grid
-from stseg3d.volumes import nifti, open_volume
+from stseg3d.volumes import inflate, open_volume
 from stseg3d.volumes.file import scaled_dtype
 
 MIB = 2**20
@@ -169,16 +169,16 @@ def test_a_nii_gz_takes_no_second_copy(write_nifti):
 def inflater(request, monkeypatch):
     """Each library that may inflate."""
     library = zlib if request.param == "zlib" else pytest.importorskip("isal.isal_zlib")
-    monkeypatch.setattr(nifti, "inflater", library)
+    monkeypatch.setattr(inflate, "inflater", library)
     return library
 
 
-@pytest.mark.parametrize("read", [64, 1000, nifti.READ_BYTES])
-@pytest.mark.parametrize("piece", [64, 4096, nifti.PIECE_BYTES])
+@pytest.mark.parametrize("read", [64, 1000, inflate.READ_BYTES])
+@pytest.mark.parametrize("piece", [64, 4096, inflate.PIECE_BYTES])
 @pytest.mark.parametrize("member", [700, 10**6])
 def test_a_nii_gz_is_inflated_whatever_the_pieces(write_nifti, monkeypatch, rng, inflater, read, piece, member):
-    monkeypatch.setattr(nifti, "READ_BYTES", read)
-    monkeypatch.setattr(nifti, "PIECE_BYTES", piece)
+    monkeypatch.setattr(inflate, "READ_BYTES", read)
+    monkeypatch.setattr(inflate, "PIECE_BYTES", piece)
     array = np.concatenate([rng.integers(-99, 99, (16, 16, 16)), np.zeros((16, 16, 16))]).astype(np.int16)
     path = write_nifti("a.nii.gz", array)
     content = gzip.decompress(path.read_bytes())
