@@ -1,9 +1,10 @@
-"""What compressing a label map costs: zlib at each level, and isal and zlib-ng where they are installed.
+"""What compressing a label map costs: as the package does it, in pieces of several sizes; zlib at each level, isal and zlib-ng where they
+are installed; and SimpleITK, the fastest of the libraries that are required.
 
 Run: ``python tests/benchmarks/bench_writing.py [LABELS.nii.gz ...] [--shape 512 512 300] [--runs 5]``. Each label map (by default the aorta
-of a phantom) is brought to that shape, the nearest voxel taken, and written as :func:`stseg3d.volumes.write_labels` does, with another
-library or level in the place of its own. Processor seconds, the median and the range; bytes; and, to compare, a file without compression.
-All ways take turns. Reading what was written back is left to zlib: others may read the file without what wrote it.
+of a phantom) is brought to that shape, the nearest voxel taken, and written by :func:`stseg3d.volumes.write_labels`, with what compresses
+in the place of its own. Processor seconds, the median and the range; bytes; and, to compare, a file without compression. All ways take
+turns. What was written is read back each time.
 """
 
 from __future__ import annotations
@@ -13,32 +14,67 @@ import importlib
 import json
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
+from unittest import mock
 
 import numpy as np
+import SimpleITK
 from numpy.typing import NDArray
 
 from stseg3d.geometry import Grid
 from stseg3d.ops.resample import resample
 from stseg3d.training.phantoms import ct_phantom
-from stseg3d.volumes import open_volume, write, write_labels
+from stseg3d.volumes import open_volume, packing, write, write_labels
 
-LEVELS = {"zlib": ("gzip", "GzipFile", range(1, 7)), "isal": ("isal.igzip", "IGzipFile", range(4))}
-LEVELS["zlib-ng"] = ("zlib_ng.gzip_ng", "GzipNGFile", range(1, 7))
+LEVELS = {"zlib": ("gzip", "GzipFile", (1, 3, 4, 6)), "isal": ("isal.igzip", "IGzipFile", range(4))}
+LEVELS["zlib-ng"] = ("zlib_ng.gzip_ng", "GzipNGFile", (1, 3, 6))
+PIECES_KIB = (16, 32, 64, 256)
+
+Way = Callable[[NDArray[np.uint8], Path], Path]
 
 
-def ways() -> Iterator[tuple[str, Any, int]]:
-    """Name, class of the file and level of each way that is installed."""
+def ways() -> Iterator[tuple[str, Way]]:
+    """Name of each way that is installed, and what writes a file so."""
+    yield "no compression", lambda labels, folder: own(labels, folder, ".nii")
+    for kib in PIECES_KIB:
+        mine = " (the package's)" if kib << 10 == packing.PIECE_BYTES else ""
+        yield f"pieces of {kib} KiB{mine}", partial(in_pieces, kib << 10)
+    yield "SimpleITK, level 1", by_sitk
     for name, (module, kind, levels) in LEVELS.items():
         try:
             files = getattr(importlib.import_module(module), kind)
         except ImportError:
             print(f"{name} is not installed and left out")
             continue
-        yield from ((f"{name}, level {level}", files, level) for level in levels)
+        yield from ((f"{name}, level {level}", partial(as_one, files, level)) for level in levels)
+
+
+def own(labels: NDArray[np.uint8], folder: Path, suffix: str = ".nii.gz") -> Path:
+    """A file by the package."""
+    return write_labels(labels, folder / f"labels{suffix}", Grid(labels.shape))
+
+
+def in_pieces(n_bytes: int, labels: NDArray[np.uint8], folder: Path) -> Path:
+    """The same, with pieces of another size."""
+    with mock.patch.object(packing, "PIECE_BYTES", n_bytes):
+        return own(labels, folder)
+
+
+def as_one(files: Any, level: int, labels: NDArray[np.uint8], folder: Path) -> Path:
+    """The same, compressed by another library, in one piece."""
+    with mock.patch.object(write, "packed", lambda file, _: files(filename="", mode="wb", compresslevel=level, fileobj=file, mtime=0)):
+        return own(labels, folder)
+
+
+def by_sitk(labels: NDArray[np.uint8], folder: Path) -> Path:
+    """A file by SimpleITK; its image shares no memory with the array, so making it is counted, too."""
+    path = folder / "labels.nii.gz"
+    SimpleITK.WriteImage(SimpleITK.GetImageFromArray(labels.T), str(path), True, 1)
+    return path
 
 
 def label_map(path: Path | None, shape: tuple[int, ...]) -> NDArray[np.uint8]:
@@ -47,27 +83,18 @@ def label_map(path: Path | None, shape: tuple[int, ...]) -> NDArray[np.uint8]:
     return np.asfortranarray(resample(labels.astype(np.uint8), shape, "nearest")[0])
 
 
-def written(labels: NDArray[np.uint8], folder: Path, suffix: str) -> tuple[float, int]:
-    """Processor seconds and bytes of one file."""
-    start = time.process_time()
-    path = write_labels(labels, folder / f"labels{suffix}", Grid(labels.shape))
-    return time.process_time() - start, path.stat().st_size
-
-
 def bench(labels: NDArray[np.uint8], runs: int) -> dict[str, dict[str, Any]]:
     """Seconds of each run, and bytes, of each way."""
     found: dict[str, dict[str, Any]] = {}
-    own, own_level = write.GzipFile, write.GZIP_LEVEL
-    todo = [("no compression", own, own_level), *ways()]
+    todo = list(ways())
     with tempfile.TemporaryDirectory() as folder:
         for _ in range(runs):
-            for name, files, level in todo:
-                write.GzipFile, write.GZIP_LEVEL = files, level
-                seconds, size = written(labels, Path(folder), ".nii" if name == "no compression" else ".nii.gz")
-                found.setdefault(name, {"seconds": [], "bytes": size})["seconds"].append(seconds)
-                if name != "no compression":
-                    assert np.array_equal(open_volume(Path(folder, "labels.nii.gz")).read()[0], labels), name
-    write.GzipFile, write.GZIP_LEVEL = own, own_level
+            for name, way in todo:
+                start = time.process_time()
+                path = way(labels, Path(folder))
+                seconds = time.process_time() - start
+                found.setdefault(name, {"seconds": [], "bytes": path.stat().st_size})["seconds"].append(seconds)
+                assert np.array_equal(open_volume(path).read()[0], labels), name
     return found
 
 
