@@ -25,6 +25,7 @@ from stseg3d.ops.boxes import Proposal, ProposedBox
 from stseg3d.ops.components import structure
 from stseg3d.ops.fuse import FUSIONS, Canvas, FineCrop, clusters
 from stseg3d.ops.instances import seeds_on
+from stseg3d.ops.resample import as_float16
 from stseg3d.volumes import Volume
 
 
@@ -182,7 +183,7 @@ class FineStage:
                 found = found.copy()
                 found[1:, left] = 0
                 found[0, left] = 1
-        return found.astype(np.float16, copy=False)
+        return as_float16(found)
 
     def _rerun(
         self, volume: Volume, proposal: Proposal, boxes: list[ProposedBox], crops: list[FineCrop]

@@ -19,7 +19,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from stseg3d.geometry import Box, edges, overlapping
-from stseg3d.ops.resample import Float, resample_region
+from stseg3d.ops.resample import Float, as_float32, resample_region
 
 # Voxels on an axis of one painted block: 128^3 floats are 8 MB a class.
 BLOCK = 128
@@ -168,8 +168,8 @@ def _lead(block: Box, crops: Sequence[FineCrop]) -> Float:
     lead = np.zeros((1, *block.shape), dtype=np.float32)
     for crop in crops:
         region = crop.box.intersect(block)
-        difference = crop.probabilities[1:].astype(np.float32) - crop.probabilities[:1]
-        part = resample_region(difference, crop.box, region)
+        probabilities = as_float32(crop.probabilities)
+        part = resample_region(probabilities[1:] - probabilities[:1], crop.box, region)
         lead[(slice(None), *region.relative_to(block).slices)] += part if len(crops) == 1 else box_weight(crop.box, region) * part
     return lead[0]  # type: ignore[no-any-return]
 
