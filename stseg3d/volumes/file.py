@@ -61,11 +61,10 @@ class FileVolume:
         self._load = load
         self._inflate = inflate
         self._array: Array | None = None
-        self._coming: GzipVoxels | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         # Another process opens the file itself: neither voxels nor a memory map are sent.
-        return self.__dict__ | {"_array": None, "_coming": None}
+        return self.__dict__ | {"_array": None}
 
     def read(self, box: Box | None = None) -> Array:
         """Voxels in ``box``, as a new array.
@@ -73,11 +72,11 @@ class FileVolume:
         The voxels of a compressed file are kept from the first box on; one read of everything is handed over and not kept.
         """
         box = self._checked(box)
-        kept = self._array is not None
-        array = self._stored()
-        if box == self.grid.box and not kept and array.flags.writeable:
-            self._array = None
+        array = self._load() if self._array is None else self._array
+        if box == self.grid.box and self._array is None and array.flags.writeable:
             return self._true_values(array, copy=False)
+        if array.flags.writeable:  # pages of a memory map count as this process's memory for as long as it is there
+            self._array = array
         return self._true_values(array[(slice(None), *box.slices)], copy=True)
 
     def read_each(self, boxes: Iterable[Box]) -> Iterator[tuple[Box, Array]]:
@@ -90,25 +89,18 @@ class FileVolume:
             OSError: If the file cannot be read.
             ValueError: If a box is not inside the grid, or the file is broken.
         """
-        self.start_reading()
-        coming = self._coming
-        if coming is None:
+        if self._array is not None or self._inflate is None:
             yield from ((box, self.read(box)) for box in boxes)
             return
+        coming = self._inflate()
+        coming.start()
         try:
             for box in map(self._checked, boxes):
                 coming.wait_for(box)
                 yield box, self._true_values(coming.array[(slice(None), *box.slices)], copy=True)
-            self._stored()
+            self._array = coming.wait()
         finally:
             coming.leave()
-            self._coming = None
-
-    def start_reading(self) -> None:
-        """Have a thread inflate the voxels of a compressed file; what it finds wrong, the next read raises. Nothing for other files."""
-        if self._array is None and self._coming is None and self._inflate is not None:
-            self._coming = self._inflate()
-            self._coming.start()
 
     def _checked(self, box: Box | None) -> Box:
         box = box_inside(self.grid, box, self.name)
@@ -116,15 +108,6 @@ class FileVolume:
         if n_bytes > LARGE_BYTES:  # a memory map may be larger than memory
             check_memory(self.path, n_bytes)
         return box
-
-    def _stored(self) -> Array:
-        """All voxels as stored, kept unless they are a memory map: its pages count as this process's memory for as long as it is there."""
-        if self._array is not None:
-            return self._array
-        coming, self._coming = self._coming, None
-        array = self._load() if coming is None else coming.wait()
-        self._array = array if array.flags.writeable else None
-        return array
 
     def _true_values(self, stored: Array, *, copy: bool) -> Array:
         slope, inter = self._slope_inter

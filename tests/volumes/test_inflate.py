@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import gzip
-import pickle
 import threading
 import zlib
 
@@ -36,10 +35,6 @@ def broken(path):
     content[-8] ^= 4
     path.write_bytes(content)
     return path
-
-
-def inflating() -> int:
-    return sum(thread.name.startswith("inflating") for thread in threading.enumerate())
 
 
 @pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
@@ -116,33 +111,11 @@ def test_a_broken_file_is_not_resampled(write_nifti, rng):
         resample_volume(CanonicalVolume(open_volume(path)), (8, 8, 8))
 
 
-def test_reading_that_was_begun_is_gone_on_with(write_nifti, noise, monkeypatch):
-    volume = open_volume(write_nifti("a.nii.gz", noise))
-    volume.start_reading()
-    volume.start_reading()
-    monkeypatch.setattr(inflate.GzipVoxels, "inflate", lambda self: pytest.fail("inflated again"))
-    np.testing.assert_array_equal(volume.read()[0], noise)
-
-
-def test_what_is_wrong_with_reading_that_was_begun_is_told_by_the_read(write_nifti, noise):
-    volume = open_volume(broken(write_nifti("a.nii.gz", noise)))
-    volume.start_reading()
-    with pytest.raises(ValueError, match="file must be sound gzip data"):
-        volume.read(BOXES[3])
-
-
-def test_a_volume_that_is_being_read_is_sent_without_its_voxels(write_nifti, noise):
-    volume = open_volume(write_nifti("a.nii.gz", noise))
-    volume.start_reading()
-    np.testing.assert_array_equal(pickle.loads(pickle.dumps(volume)).read()[0], noise)
-    np.testing.assert_array_equal(volume.read()[0], noise)
-
-
 def test_only_compressed_files_are_read_by_a_thread(write_nifti, noise):
-    volume = open_volume(write_nifti("a.nii", noise))
-    before = inflating()
-    volume.start_reading()
-    assert inflating() == before
+    reading = read_each(open_volume(write_nifti("a.nii", noise)), BOXES)
+    before = threading.active_count()
+    next(reading)
+    assert threading.active_count() == before
 
 
 def test_whoever_stops_reading_stops_the_thread(write_nifti, noise, monkeypatch):
