@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
-from math import ceil
+from math import ceil, prod
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,7 @@ from stseg3d.ops.fuse import FUSIONS, Canvas, FineCrop, clusters
 from stseg3d.ops.instances import seeds_on
 from stseg3d.ops.resample import as_float16
 from stseg3d.volumes import Volume
+from stseg3d.volumes.file import LARGE_BYTES, available_bytes
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ class FineStage:
             The boxes as they were finally used: some have grown. What happened is counted in ``counts``.
 
         Raises:
-            MemoryError: If not even one crop fits into the device's memory.
+            MemoryError: If not even one crop fits into the device's memory, or the crops of a cluster do not fit into the machine's.
             ValueError: If voxels in a box are NaN or infinite, or the network returns another number of classes than the canvas has.
         """
         with evaluating(self.network, self.precision):  # once for all crops: it lays out weights, and keeps those of a lower precision
@@ -119,6 +120,7 @@ class FineStage:
         bar = tqdm(total=len(reach), desc="boxes", leave=False, disable=None if self.progress else True)
         groups = list(_batched(clusters(reach), self.policy.batch_size))
         members = [[i for cluster in group for i in cluster] for group in groups]
+        self._check_memory(volume, max(map(len, members), default=0), canvas.classes)
         run = self._run(volume, proposal, [[proposal.boxes[i] for i in those] for those in members])
         for group, those in zip(groups, members, strict=True):
             crops = next(run)
@@ -134,6 +136,17 @@ class FineStage:
             bar.update(len(boxes))
         bar.close()
         return used
+
+    def _check_memory(self, volume: Volume, crops: int, classes: int) -> None:
+        """Refuse what would have the system kill the process, and with it a batch: all crops of a cluster wait for its last one."""
+        n_bytes = crops * classes * prod(self.stage.size) * np.dtype(np.float16).itemsize
+        free = available_bytes() if n_bytes > LARGE_BYTES else None
+        if free is not None and n_bytes > free:
+            msg = (
+                f"{volume.name}: {crops} boxes that overlap must fit into the free memory of {free / 2**30:.1f} GiB together, "
+                f"got {n_bytes / 2**30:.1f} GiB; so many are noise most often, which a higher threshold of the policy leaves out"
+            )
+            raise MemoryError(msg)
 
     def _run(self, volume: Volume, proposal: Proposal, groups: Sequence[Sequence[ProposedBox]]) -> Iterator[list[FineCrop]]:
         """Crops of one group of boxes after the other; a group is read batch by batch."""

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from stseg3d.geometry import Box, Grid
-from stseg3d.inference import BoxProposer, FinePolicy, FineStage, SegmentThenSegmentInferer, Stage
+from stseg3d.inference import BoxProposer, FinePolicy, FineStage, SegmentThenSegmentInferer, Stage, fine
 from stseg3d.inference.borders import touched_faces
 from stseg3d.networks import RoughFineNet
 from stseg3d.ops import BoxPolicy, Canvas, FineCrop
@@ -312,6 +312,19 @@ def test_lone_objects_share_a_batch():
     found = inferer.segment(volume_of(image), network)
     assert len(found.boxes) == 10
     assert [len(x) for x in network.fine.inputs] == [4, 4, 2]
+
+
+@pytest.mark.parametrize(("free", "fits"), [(4 * 32**3 * 2 * 2, True), (4 * 32**3 * 2 * 2 - 1, False), (None, True)])
+def test_crops_that_wait_for_each_other_must_fit_into_memory(free, fits, monkeypatch):
+    monkeypatch.setattr(fine, "LARGE_BYTES", 1000)
+    monkeypatch.setattr(fine, "available_bytes", lambda: free)
+    boxes = [Box((8 * n, 0, 0), (8 * n + 12, 12, 12)) for n in range(4)]  # a chain: each overlaps the next
+    image, _ = balls((24, 24, 24))
+    if fits:
+        assert given(*boxes, border_growth=0).segment(volume_of(image), networks()).counts["crops"] == 4
+        return
+    with pytest.raises(MemoryError, match=r"array: 4 boxes that overlap must fit into the free memory of 0.0 GiB together, got"):
+        given(*boxes, border_growth=0).segment(volume_of(image), networks())
 
 
 @pytest.mark.parametrize(("name", "value"), [("batch_size", 0), ("border_growth", -0.1), ("border_growth", 1.5)])
