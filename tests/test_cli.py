@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gc
 import inspect
 import json
 import logging
@@ -19,7 +20,7 @@ import pytest
 from stseg3d import __version__, cli
 from stseg3d.cli.arguments import seconds as read_seconds
 from stseg3d.cli.tables import write_table
-from stseg3d.cli.terminal import log_to_stderr
+from stseg3d.cli.terminal import loading, log_to_stderr
 from stseg3d.metrics import Confusion
 
 
@@ -673,3 +674,27 @@ def test_a_fault_of_ours_in_every_case_is_not_bad_input(
 def test_tables_are_csv_or_json(folders: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
     assert evaluate(*folders, "-o", "rows.txt") == 2
     assert is_one_sentence(capsys.readouterr().err, "-o must end on .csv or .json, got rows.txt")
+
+
+# --- loading -----------------------------------------------------------------
+
+
+def test_what_is_loaded_is_never_looked_through_for_garbage(tmp_path, monkeypatch):
+    (tmp_path / "a_module_of_this_test.py").write_text("rows = [[n] for n in range(1000)]")
+    monkeypatch.syspath_prepend(tmp_path)
+    before = gc.get_freeze_count()
+    with loading():
+        assert not gc.isenabled()
+        import a_module_of_this_test as module
+    assert gc.isenabled()
+    assert gc.get_freeze_count() >= before + 1000
+    assert not any(found is module.rows for found in gc.get_objects())
+
+
+def test_nothing_is_kept_for_ever_where_nothing_was_loaded():
+    gc.collect()
+    before = gc.get_freeze_count()
+    with loading():
+        rows = [[n] for n in range(1000)]
+    assert gc.get_freeze_count() == before
+    assert any(found is rows for found in gc.get_objects())

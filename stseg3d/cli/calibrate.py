@@ -8,7 +8,7 @@ from typing import Any
 
 from stseg3d.cli.arguments import PARTS, Command, add_machine, add_trust, ensure_own, numbers, share
 from stseg3d.cli.tables import ensure_table, write_table
-from stseg3d.cli.terminal import DONE, progress
+from stseg3d.cli.terminal import DONE, loading, progress
 
 
 def add_calibrate(commands: Any) -> Command:
@@ -32,9 +32,10 @@ def add_calibrate(commands: Any) -> Command:
 
 
 def _calibrate(args: argparse.Namespace) -> int:
-    from stseg3d.bundle import find_bundle
-    from stseg3d.planning import Calibration, Calibrator, labelled_cases, write_policy
-    from stseg3d.volumes.threads import set_threads
+    with loading():
+        from stseg3d.bundle import find_bundle
+        from stseg3d.planning import Calibration, Calibrator, labelled_cases, write_policy
+        from stseg3d.volumes.threads import set_threads
 
     bundle = find_bundle(args.bundle)
     if args.write:

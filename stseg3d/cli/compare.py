@@ -19,7 +19,7 @@ from stseg3d.cli.arguments import (
     setting,
     sizes,
 )
-from stseg3d.cli.terminal import DONE
+from stseg3d.cli.terminal import DONE, loading
 
 
 def add_compare(commands: Any) -> Command:
@@ -51,9 +51,10 @@ def add_compare(commands: Any) -> Command:
 
 
 def _compare(args: argparse.Namespace) -> int:
-    from stseg3d.bundle import find_bundle
-    from stseg3d.compare import advise, compare, summary_text, write_outputs
-    from stseg3d.volumes.threads import set_threads
+    with loading():
+        from stseg3d.bundle import find_bundle
+        from stseg3d.compare import advise, compare, summary_text, write_outputs
+        from stseg3d.volumes.threads import set_threads
 
     ensure_trusted(args, find_bundle(args.bundle), *TRAINING)
     logging.getLogger("stseg3d").setLevel(logging.INFO)

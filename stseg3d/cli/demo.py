@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from stseg3d.cli.arguments import Command, add_machine
-from stseg3d.cli.terminal import DONE
+from stseg3d.cli.terminal import DONE, loading
 
 
 def add_demo(commands: Any) -> Command:
@@ -24,9 +24,10 @@ def add_demo(commands: Any) -> Command:
 
 
 def _demo(args: argparse.Namespace) -> int:
-    from stseg3d.demo import demonstrate
-    from stseg3d.metrics import OVERLAPS
-    from stseg3d.volumes.threads import set_threads
+    with loading():
+        from stseg3d.demo import demonstrate
+        from stseg3d.metrics import OVERLAPS
+        from stseg3d.volumes.threads import set_threads
 
     logging.getLogger("stseg3d").setLevel(logging.INFO)
     set_threads(args.threads)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from stseg3d.cli.arguments import PARTS, Command, length
 from stseg3d.cli.tables import ensure_table, write_table
-from stseg3d.cli.terminal import BAD, BAD_INPUT, DONE, FAILED, fail, progress, sentence
+from stseg3d.cli.terminal import BAD, BAD_INPUT, DONE, FAILED, fail, loading, progress, sentence
 
 if TYPE_CHECKING:
     from stseg3d.evaluate import Pair, Row
@@ -29,7 +29,8 @@ def add_evaluate(commands: Any) -> Command:
 
 
 def _evaluate(args: argparse.Namespace) -> int:
-    from stseg3d.evaluate import dump, pair_cases, summarise, table
+    with loading():
+        from stseg3d.evaluate import dump, pair_cases, summarise, table
 
     ensure_table(args.output)
     pairs = pair_cases(args.prediction, args.label, part=args.part)

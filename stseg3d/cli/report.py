@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from stseg3d.cli.arguments import Command
-from stseg3d.cli.terminal import DONE, progress
+from stseg3d.cli.terminal import DONE, loading, progress
 
 
 def add_report(commands: Any) -> Command:
@@ -27,7 +27,8 @@ def add_report(commands: Any) -> Command:
 
 
 def _report(args: argparse.Namespace) -> int:
-    from stseg3d.report import write_report
+    with loading():
+        from stseg3d.report import write_report
 
     page, _ = write_report(
         args.out,

@@ -32,12 +32,15 @@ def fail(error: Exception, args: argparse.Namespace, case: Case | None = None) -
 
 @contextmanager
 def loading() -> Iterator[None]:
-    """Load modules without looking for garbage meanwhile: there is none, and looking takes a sixth of the time of torch and MONAI."""
+    """Load modules, and never look for garbage among what they are made of: there is none, and looking takes as long as half of torch."""
     # timed with tests/benchmarks/bench_startup.py
+    before = len(sys.modules)
     gc.disable()
     try:
         yield
     finally:
+        if len(sys.modules) > before:
+            gc.freeze()  # else the first looks would be at all of it
         gc.enable()
 
 

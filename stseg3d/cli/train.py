@@ -17,7 +17,7 @@ from stseg3d.cli.arguments import (
     seconds,
     setting,
 )
-from stseg3d.cli.terminal import DONE
+from stseg3d.cli.terminal import DONE, loading
 
 
 def add_train(commands: Any) -> Command:
@@ -48,10 +48,11 @@ def add_train(commands: Any) -> Command:
 
 
 def _train(args: argparse.Namespace) -> int:
-    from stseg3d.bundle import find_bundle
-    from stseg3d.training.processes import rank
-    from stseg3d.training.run import train_bundle
-    from stseg3d.volumes.threads import set_threads
+    with loading():
+        from stseg3d.bundle import find_bundle
+        from stseg3d.training.processes import rank
+        from stseg3d.training.run import train_bundle
+        from stseg3d.volumes.threads import set_threads
 
     bundle = find_bundle(args.bundle)
     ensure_own(args.bundle, bundle, "train")
