@@ -162,7 +162,8 @@ class SegmentThenSegmentInferer(Inferer):
         del args, kwargs
         found = [self.segment(as_volume(image), network) for image in inputs]
         arrays = [s.labels[None] if s.probabilities is None else s.probabilities.astype(np.float32) for s in found]
-        out = torch.stack([torch.from_numpy(a).reshape(-1, *inputs.shape[2:]) for a in _alike(arrays)])
+        tensors = [torch.from_numpy(a).reshape(-1, *inputs.shape[2:]) for a in _alike(arrays)]
+        out = torch.stack(tensors) if len(tensors) > 1 else tensors[0][None]  # a stack is a copy
         if not isinstance(inputs, MetaTensor):
             return out.to(inputs.device)
         # A plain tensor would make MONAI's Invertd leave the result as it is, with no more than a warning.
@@ -191,8 +192,8 @@ class SegmentThenSegmentInferer(Inferer):
         warnings = self._warnings(view, proposal, given=proposer is not None)
         if not proposal.boxes and self.when_empty == "tile":
             proposal = replace(proposal, boxes=whole_volume(view, self.policy, self.fine.size).boxes)
-        # Voxels of a file lie first axis fastest, and so do the labels that are written beside it; those of a tensor the other way.
-        axes = [view.order.index(axis) for axis in range(view.grid.ndim)] if isinstance(volume, FileVolume) else None
+        # Labels lie in memory as the voxels do: it is along these that files are written.
+        axes = [view.order.index(axis) for axis in _axes_in_memory(volume)]
         keep = self.output == "probabilities"
         canvas = Canvas(view.grid.shape, self.out_channels, self.fine_policy.fusion, keep_probabilities=keep, axes=axes)
         stage = FineStage(network.fine, self.fine, self.fine_policy, self.precision, self.progress)
@@ -202,7 +203,7 @@ class SegmentThenSegmentInferer(Inferer):
         labels = canvas.labels
         if self.output == "instances":
             with clock("instances"):
-                labels = self._instances(view, labels, proposal, boxes)
+                labels = self._instances(view, labels, proposal, boxes, axes)
         if not labels.any() and proposal.boxes:
             warnings.append("the fine stage found nothing in the boxes")
         for sentence in warnings:
@@ -251,7 +252,9 @@ class SegmentThenSegmentInferer(Inferer):
             raise ValueError(msg)
         return self.view(volume)
 
-    def _instances(self, view: CanonicalVolume, labels: NDArray[Any], proposal: Proposal, boxes: Sequence[ProposedBox]) -> NDArray[Any]:
+    def _instances(
+        self, view: CanonicalVolume, labels: NDArray[Any], proposal: Proposal, boxes: Sequence[ProposedBox], axes: Sequence[int]
+    ) -> NDArray[Any]:
         if not boxes:
             return labels
         where = boxes[0].box
@@ -261,7 +264,7 @@ class SegmentThenSegmentInferer(Inferer):
         if self.number_from and self.axcodes:
             axis = next(i for i, code in enumerate(self.axcodes) if code in _same_axis(self.number_from))
             ids = order_instances(ids, count, axis, descending=self.axcodes[axis] == self.number_from)
-        out = np.zeros(labels.shape, dtype=np.min_scalar_type(count))
+        out = blank(labels.shape, np.min_scalar_type(count), axes)
         out[where.slices] = ids
         return out
 
@@ -305,7 +308,16 @@ def _alike(arrays: list[NDArray[Any]]) -> list[NDArray[Any]]:
     dtype = np.result_type(*arrays)
     # torch has no arithmetic on uint16 and uint32.
     dtype = np.dtype({"uint16": np.int32, "uint32": np.int64}.get(dtype.name, dtype))
-    return [np.ascontiguousarray(a, dtype=dtype) for a in arrays]
+    # Torch wraps no array that runs backwards; else they stay as they lie in memory.
+    return [a.astype(dtype, order="K", copy=min(a.strides) < 0) for a in arrays]
+
+
+def _axes_in_memory(volume: Volume) -> list[int]:
+    """Space axes of a volume, from the one along which neighbours lie side by side in memory, or in the file, to the slowest."""
+    axes = range(volume.grid.ndim)
+    if isinstance(volume, ArrayVolume):
+        return sorted(axes, key=lambda axis: (abs(volume.array.strides[axis + 1]), -axis))
+    return [*axes] if isinstance(volume, FileVolume) else [*reversed(axes)]
 
 
 class Stopwatch:

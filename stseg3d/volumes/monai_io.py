@@ -6,18 +6,19 @@ MONAI Label and MONAI Deploy do their own writing, and Deploy its own reading: D
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from monai.config import KeysCollection
-from monai.data import MetaTensor
+from monai.data import MetaTensor, list_data_collate
 from monai.transforms import MapTransform, SaveImaged
 
 from stseg3d.volumes.cases import case_id, output_name
 from stseg3d.volumes.open import as_volume, open_volume
+from stseg3d.volumes.volume import ArrayVolume
 from stseg3d.volumes.write import ensure_writable, write_labels, write_probabilities
 
 # Torch cannot compute with these; the next larger type can hold all their values (but not the upper half of uint64).
@@ -59,6 +60,29 @@ class LoadImageVolumed(MapTransform):
         return MetaTensor(tensor, affine=affine, meta=meta)
 
 
+def collate_alone(batch: Sequence[dict[Hashable, Any]]) -> Any:
+    """MONAI's ``list_data_collate``, but without a copy of a batch of one: its tensors are views of the image's.
+
+    Args:
+        batch: Data of the cases, dictionaries.
+
+    Returns:
+        Dictionary of tensors ``(B, C, *S)``, and whatever else there is, collated.
+    """
+    if len(batch) > 1:
+        return list_data_collate(batch)
+    images = {key: image for key, image in batch[0].items() if isinstance(image, MetaTensor)}
+    collated = list_data_collate([{**batch[0], **{key: _without_voxels(image) for key, image in images.items()}}])
+    for key, image in images.items():
+        collated[key] = MetaTensor(image.as_tensor()[None]).copy_meta_from(collated[key])
+    return collated
+
+
+def _without_voxels(image: MetaTensor) -> MetaTensor:
+    empty = MetaTensor(torch.empty((0,) * image.ndim, dtype=image.dtype))
+    return empty.copy_meta_from(image)
+
+
 class SaveImageLabelsd(SaveImaged):
     """Writes label maps on the exact grid of the image they belong to, as ``<case>_<suffix>.nii.gz``.
 
@@ -93,7 +117,7 @@ class SaveImageLabelsd(SaveImaged):
             due, got = (f"{grid.shape} {grid.orientation}" for grid in (like.grid, volume.grid))
             msg = f"{key} must be on the grid of {like.name}, {due}, got {got}, perhaps with another affine"
             raise ValueError(msg)
-        array = volume.read()
+        array = volume.array if isinstance(volume, ArrayVolume) else volume.read()
         path = ensure_writable(self.output_dir) / output_name(case_id(source), self.suffix)
         if volume.channels > 1:
             write_probabilities(array, path, like)

@@ -6,6 +6,7 @@ With made-up networks, ``test_inferer.py`` turns and mirrors the storage in all 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import permutations
 from pathlib import Path
 
 import nibabel as nib
@@ -88,6 +89,19 @@ def test_a_tensor_gives_the_labels_of_the_array_however_it_lies_in_memory(
     assert tensor.is_contiguous() == (order == "C")
     labels = segmenter.inferer(MetaTensor(tensor[None, None], affine=torch.tensor(scan[1].affine)), segmenter.network)
     np.testing.assert_array_equal(labels[0, 0].numpy(), expected)
+
+
+@pytest.mark.parametrize("output", ["labels", "instances"])
+@pytest.mark.parametrize("order", list(permutations(range(3))))
+def test_labels_lie_in_memory_as_the_voxels_do(scan: Scan, segmenter: Segmenter, order: tuple[int, ...], output: str) -> None:
+    array = np.ascontiguousarray(scan[0].transpose(order)).transpose(np.argsort(order))
+    assert segmenter.inferer.output == "labels"
+    segmenter.inferer.output = output
+    try:
+        labels = segmenter.inferer(MetaTensor(torch.from_numpy(array)[None, None], affine=torch.tensor(scan[1].affine)), segmenter.network)
+    finally:
+        segmenter.inferer.output = "labels"
+    assert labels[0, 0].permute(order).is_contiguous()
 
 
 @pytest.mark.parametrize(("axcodes", "name"), [("LPS", "a.nii.gz"), ("SAL", "a.nii")])

@@ -13,7 +13,7 @@ from monai.bundle import ConfigParser  # noqa: E402
 from monai.transforms import Compose, EnsureChannelFirstd, EnsureTyped, Flipd, Invertd  # noqa: E402
 
 from stseg3d.volumes import as_volume, open_volume  # noqa: E402
-from stseg3d.volumes.monai_io import LoadImageVolumed, SaveImageLabelsd  # noqa: E402
+from stseg3d.volumes.monai_io import LoadImageVolumed, SaveImageLabelsd, collate_alone  # noqa: E402
 
 AFFINE = np.array([[0, 0, -2.0, 9], [-1, 0, 0, 8], [0, 1.5, 0, 7], [0, 0, 0, 1]])
 
@@ -129,3 +129,37 @@ def test_monai_label_and_deploy_know_them_by_name():
 def test_a_picture_of_colours_has_channels(tmp_path):
     sitk.WriteImage(sitk.GetImageFromArray(np.zeros((5, 7, 3), np.uint8), isVector=True), str(tmp_path / "a.png"))
     assert LoadImageVolumed("image")({"image": tmp_path / "a.png"})["image"].shape == (3, 7, 5, 1)
+
+
+# --- a batch of one ----------------------------------------------------------
+
+
+def same(one: object, other: object) -> bool:
+    """Whether two collated things are equal, meta data and all."""
+    if isinstance(one, monai_data.MetaTensor):
+        kept = {key: value for key, value in vars(one).items() if key != "_meta"}
+        assert isinstance(other, monai_data.MetaTensor)
+        assert kept == {key: value for key, value in vars(other).items() if key != "_meta"}
+        return same(dict(one.meta), dict(other.meta)) and same(one.as_tensor(), other.as_tensor())
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+    if isinstance(one, torch.Tensor):
+        return one.dtype == other.dtype and torch.equal(one, other)
+    return one == other
+
+
+@pytest.mark.parametrize("shape", [(4, 5, 6), (4, 5, 1), (4, 5, 6, 3)])
+@pytest.mark.parametrize("size", [1, 2])
+def test_a_batch_is_collated_as_by_monai(write_nifti, rng, shape, size):
+    paths = [write_nifti(f"{n}.nii.gz", rng.integers(-99, 99, shape).astype(np.int16)) for n in range(size)]
+    batch = [LoadImageVolumed("image")({"image": path, "name": path.name, "age": 9}) for path in paths]
+    assert same(collate_alone(batch), monai_data.list_data_collate(batch))
+
+
+def test_a_batch_of_one_is_not_copied(write_nifti, rng):
+    data = LoadImageVolumed("image")({"image": write_nifti("a.nii.gz", rng.integers(-99, 99, (4, 5, 6)).astype(np.int16))})
+    image = collate_alone([data])["image"]
+    assert image.data_ptr() == data["image"].data_ptr()
+    (alone,) = monai_data.decollate_batch(image)
+    assert alone.meta["filename_or_obj"] == data["image"].meta["filename_or_obj"]
+    torch.testing.assert_close(alone.affine, data["image"].affine)
