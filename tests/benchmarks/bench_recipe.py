@@ -28,12 +28,14 @@ from stseg3d.compare.ways import Contestant
 from stseg3d.evaluate import bootstrap_interval, paired_difference, read_classes
 from stseg3d.ops import box_coverage
 from stseg3d.training.ensemble import ensemble_bundles
+from stseg3d.training.folds import fold_name
 from stseg3d.training.options import without_rough_channel
 from stseg3d.training.run import train_bundle
 from stseg3d.training.stages import STAGES_DIR
 from stseg3d.volumes import load_dataset, open_volume
 
 FOLDS = 3
+ENSEMBLE_FOLDS = 5  # as many as nnU-Net trains and averages: Isensee et al. 2021, Nature Methods 18:203
 PLAIN = {
     "jitter": {"shift": 0.1, "scale": 0.1},
     "negatives": 0.0,
@@ -47,10 +49,13 @@ COLUMNS = ("dice", "recall", "hd95_mm", "coverage", "crops")
 
 @dataclass(frozen=True)
 class Variant:
-    """Config entries that differ from the plain recipe; ``weights_of`` another variant where only inference differs."""
+    """Config entries that differ from the plain recipe.
+
+    ``weights_of`` other variants, by name, where only inference differs; of several, the mean.
+    """
 
     changes: Mapping[str, Any] = field(default_factory=dict)
-    weights_of: str = ""
+    weights_of: Mapping[str, Variant] = field(default_factory=dict)
     seed: int = 0
 
 
@@ -59,9 +64,11 @@ def variants(config: Mapping[str, Any]) -> dict[str, Variant]:
     mirrored = bool(config["fine_stage"].get("mirror_axes"))
     threshold = config["policy"]["threshold"]
     dynunet = deep_network(config["fine_network_def"], config["fine_stage"]["size"])
+    plain, second = {"plain": Variant()}, {"plain, second seed": Variant(seed=1)}
+    folds = without_folds(ENSEMBLE_FOLDS)
     return {
-        "plain": Variant(),
-        "plain, second seed": Variant(seed=1),
+        **plain,
+        **second,
         "no jitter": Variant({"jitter": {"shift": 0.0, "scale": 0.0}}),
         "twice the jitter": Variant({"jitter": {"shift": 0.2, "scale": 0.2}}),
         "negative crops, 15 %": Variant({"negatives": 0.15}),
@@ -72,10 +79,20 @@ def variants(config: Mapping[str, Any]) -> dict[str, Variant]:
         "aspect kept": Variant({"policy#keep_aspect": not config["policy"].get("keep_aspect", False)}),
         "DynUNet": Variant({"fine_network_def": dynunet}),
         "DynUNet, deep supervision": Variant({"fine_network_def": deepened(dynunet)}),
-        **({"no mirroring at test": Variant({"fine_stage#mirror_axes": []}, "plain")} if mirrored else {}),
-        "half the rough threshold": Variant({"policy#threshold": threshold / 2}, "plain"),
-        "a rough voxel more margin": Variant({"policy#margin_rough_voxels": config["policy"]["margin_rough_voxels"] + 1}, "plain"),
-        "mean of both seeds": Variant({}, "plain + plain, second seed"),
+        **({"no mirroring at test": Variant({"fine_stage#mirror_axes": []}, plain)} if mirrored else {}),
+        "half the rough threshold": Variant({"policy#threshold": threshold / 2}, plain),
+        "a rough voxel more margin": Variant({"policy#margin_rough_voxels": config["policy"]["margin_rough_voxels"] + 1}, plain),
+        "mean of both seeds": Variant({}, plain | second),
+        **folds,
+        f"mean of {ENSEMBLE_FOLDS} folds": Variant({}, folds),
+    }
+
+
+def without_folds(folds: int) -> dict[str, Variant]:
+    """The plain recipe, each time without a fold of the training cases; the seeds differ too, as nnU-Net's folds start from chance."""
+    return {
+        f"plain, without {fold_name(fold, folds)}": Variant({"train#cases": f"$training_cases(@data, {folds}, {fold})"}, seed=fold)
+        for fold in range(folds)
     }
 
 
@@ -149,7 +166,7 @@ class Ablation:
         """Bundle folder of a variant, trained."""
         root = self.prepare(name, variant)
         if variant.weights_of:
-            self._borrow(root, variant.weights_of.split(" + "))
+            self._borrow(root, variant.weights_of)
         elif not (root / WEIGHTS).is_file():
             # Before training: options may start from the rough network, or show what it says.
             (root / STAGES_DIR).mkdir(parents=True, exist_ok=True)
@@ -157,9 +174,9 @@ class Ablation:
             train_bundle(root, self.data, stage="fine", device="cpu", seed=variant.seed)
         return root
 
-    def _borrow(self, root: Path, names: list[str]) -> None:
-        """Weights of another variant; of several, one network that is their mean."""
-        members = [self.root(name) for name in names]
+    def _borrow(self, root: Path, others: Mapping[str, Variant]) -> None:
+        """Weights of another variant, trained if need be; of several, one network that is their mean."""
+        members = [self.train(name, variant) for name, variant in others.items()]
         if len(members) == 1:
             save_weights(read_weights(members[0] / WEIGHTS), root / WEIGHTS)
             return
