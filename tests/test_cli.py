@@ -168,15 +168,52 @@ def test_segment_takes_files_and_folders_and_prints_what_it_wrote(
     printed = capsys.readouterr()
     assert printed.out.splitlines() == [str(out / f"{name}_seg.nii.gz") for name in ("c", "a", "b", "empty")]
     assert printed.err == "stseg3d: empty: nothing found here\n"
-    asked = {"bundle": bundle, "device": "auto", "output": None, "precision": None, "rough_only": False, "overrides": {}, "trust": False}
+    asked = {"bundle": bundle, "device": "auto", "output": None, "precision": None, "runtime": None}
+    asked |= {"rough_only": False, "overrides": {}, "trust": False}
     assert segmenter.made[0] | {"cases": 0} == asked | {"cases": 0}
+
+
+def test_the_first_scan_is_read_while_libraries_are_loaded(
+    segmenter: type[FakeSegmenter], bundle: Path, scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: dict[str, Any] = {}
+    own = segmenter.open
+
+    def note(self: FakeSegmenter, case: Any, output_dir: Path, *, volume: Any, **rest: Any) -> SimpleNamespace:
+        given[case.id] = volume
+        return own(self, case, output_dir, **rest)
+
+    monkeypatch.setattr(segmenter, "open", note)
+    for out, more, read in (
+        ("out", [], True),
+        ("out", ["--overwrite"], False),  # it was done before, and most often is skipped
+        ("of_series", ["--series", "1.2.3"], False),  # which a NIfTI file is not
+    ):
+        assert segment(scans, "--bundle", bundle, "-o", tmp_path / out, *more) == 0
+        assert {name: volume is not None for name, volume in given.items()} == {"a": read, "b": False, "empty": False}
+        if read:
+            np.testing.assert_array_equal(given["a"].read()[0], block(2))
+        given.clear()
+        for output in (tmp_path / out).glob("*_seg.nii.gz"):
+            output.write_bytes(b"another's")  # so that --overwrite makes it anew
 
 
 def test_segment_passes_its_choices_on(segmenter: type[FakeSegmenter], bundle: Path, scans: Path, tmp_path: Path) -> None:
     chosen = ["--device", "cpu", "--output", "instances", "--rough-only", "--batch-size", "2", "--mask", "m.nii", "--boxes", "b.json"]
     assert (
         segment(
-            scans / "a.nii.gz", "--bundle", bundle, "-o", tmp_path / "out", *chosen, "--keep-rough", "--trust", "--precision", "bfloat16"
+            scans / "a.nii.gz",
+            "--bundle",
+            bundle,
+            "-o",
+            tmp_path / "out",
+            *chosen,
+            "--keep-rough",
+            "--trust",
+            "--precision",
+            "bfloat16",
+            "--runtime",
+            "openvino",
         )
         == 0
     )
@@ -186,6 +223,7 @@ def test_segment_passes_its_choices_on(segmenter: type[FakeSegmenter], bundle: P
             "device": "cpu",
             "output": "instances",
             "precision": "bfloat16",
+            "runtime": "openvino",
             "rough_only": True,
             "overrides": {"displayable_configs#batch_size": 2},
             "trust": True,
@@ -448,7 +486,9 @@ def test_the_commands_call_what_is_there() -> None:
     from stseg3d.inference.segment import Segmenter
     from stseg3d.training.run import train_bundle
 
-    inspect.signature(Segmenter).bind("bundle", device="cpu", output=None, precision=None, rough_only=True, overrides={}, trust=False)
+    inspect.signature(Segmenter).bind(
+        "bundle", device="cpu", output=None, precision=None, runtime=None, rough_only=True, overrides={}, trust=False
+    )
     inspect.signature(Segmenter.segment).bind(None, "case", "out", mask=None, boxes=None, keep_rough=False)
     inspect.signature(compare).bind("b", "d", "out", **dict.fromkeys(COMPARE_OPTIONS), overrides={})
     inspect.signature(train_bundle).bind("b", "d", stage="all", device="cpu", epochs=1, budget_s=1.0, seed=0, weights="w")

@@ -16,6 +16,7 @@ from stseg3d.batch.overlap import overlapped
 from stseg3d.batch.resume import remove_leftovers, settled
 from stseg3d.batch.work import BatchSettings, CaseWorker, facts_of
 from stseg3d.volumes import Case, ensure_writable
+from stseg3d.volumes.ahead import CaseAhead
 
 logger = logging.getLogger(__name__)
 
@@ -40,14 +41,15 @@ class InProcess:
     Args:
         settings: How.
         overlap: Whether that is so, see :func:`stseg3d.batch.overlap.overlapped`; else one case is done after the other.
+        ahead: A case that is being read already, if it is the first.
     """
 
-    def __init__(self, settings: BatchSettings, *, overlap: bool = True) -> None:
-        self.settings, self.overlap = settings, overlap
+    def __init__(self, settings: BatchSettings, *, overlap: bool = True, ahead: CaseAhead | None = None) -> None:
+        self.settings, self.overlap, self.ahead = settings, overlap, ahead
 
     def run(self, cases: Iterator[Case]) -> Generator[CaseOutcome, None, None]:
         """Outcomes, in the order of the cases."""
-        worker = CaseWorker(self.settings)
+        worker = CaseWorker(self.settings, self.ahead)
         yield from overlapped(worker, cases) if self.overlap else map(worker.run, cases)
 
 

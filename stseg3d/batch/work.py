@@ -18,6 +18,7 @@ from stseg3d.inference.cases import FoundCase, OpenedCase, Outcome
 from stseg3d.inference.memory import peak_memory_bytes
 from stseg3d.inference.segment import Segmenter
 from stseg3d.volumes import Case
+from stseg3d.volumes.ahead import CaseAhead
 from stseg3d.volumes.threads import set_threads
 
 LONGEST_REASON = 1000  # torch puts pages into an error
@@ -57,14 +58,16 @@ class CaseWorker:
 
     Args:
         settings: How.
+        ahead: A case that is being read already, if it is the first.
 
     Raises:
         FileNotFoundError: If there is no such bundle, or it has no weights.
         ValueError: If it does not fit, or a setting is unknown.
     """
 
-    def __init__(self, settings: BatchSettings) -> None:
+    def __init__(self, settings: BatchSettings, ahead: CaseAhead | None = None) -> None:
         self.settings = settings
+        self._ahead = ahead
         set_threads(settings.threads)
         self.segmenter = Segmenter(settings.bundle, device=settings.device, **settings.segmenter)
         self._memory = PeakWatch()
@@ -83,7 +86,8 @@ class CaseWorker:
 
     def attempt(self, case: Case) -> CaseAttempt:
         """A case that is to be worked on step by step; its peak of memory counts from now on."""
-        return CaseAttempt(case, self.segmenter, self.settings, self._memory)
+        ahead, self._ahead = self._ahead, None
+        return CaseAttempt(case, self.segmenter, self.settings, self._memory, ahead)
 
 
 class CaseAttempt:
@@ -96,10 +100,13 @@ class CaseAttempt:
         segmenter: Who works on it.
         settings: How.
         memory: Of the worker.
+        ahead: What may be this case, being read already.
     """
 
-    def __init__(self, case: Case, segmenter: Segmenter, settings: BatchSettings, memory: PeakWatch) -> None:
-        self.case = case
+    def __init__(
+        self, case: Case, segmenter: Segmenter, settings: BatchSettings, memory: PeakWatch, ahead: CaseAhead | None = None
+    ) -> None:
+        self.case, self._ahead = case, ahead
         self._segmenter, self._settings, self._memory = segmenter, settings, memory
         self._opened: OpenedCase | None = None
         self._found: FoundCase | None = None
@@ -118,7 +125,8 @@ class CaseAttempt:
         self._begun = CaseOutcome(self.case.id, FAILED, attempt=1, input=stamp_if_there(self.case.image), started_utc=utc_now())
         with self._step():
             self._before = stamp(self.case.image)
-            self._opened = self._segmenter.open(self.case, self._settings.output_dir, **self._settings.segment)
+            volume = self._ahead.take(self.case) if self._ahead else None
+            self._opened = self._segmenter.open(self.case, self._settings.output_dir, volume=volume, **self._settings.segment)
 
     def read_ahead(self) -> None:
         """Have the voxels in memory before :meth:`find` asks for them; may be left out."""

@@ -13,6 +13,7 @@ from stseg3d.cli.terminal import BAD, DONE, FAILED, fail, loading, progress, say
 if TYPE_CHECKING:
     from stseg3d.batch import BatchResult, BatchSettings, CaseOutcome, Runner
     from stseg3d.volumes import Case
+    from stseg3d.volumes.ahead import CaseAhead
 
 
 def add_segment(commands: Any) -> Command:
@@ -68,7 +69,7 @@ def _segment(args: argparse.Namespace) -> int:
     cases, bad_inputs = _cases(args)
     if not cases:
         return BAD
-    result = _run(args, bundle, cases)
+    result = _run(args, bundle, cases, _ahead(args, cases[0]))
     if not bad_inputs and not result.failed:
         return DONE
     nothing_done = not result.done and not result.skipped
@@ -90,12 +91,22 @@ def _cases(args: argparse.Namespace) -> tuple[list[Case], int]:
     return cases, bad
 
 
-def _run(args: argparse.Namespace, bundle: Path, cases: list[Case]) -> BatchResult:
+def _ahead(args: argparse.Namespace, first: Case) -> CaseAhead | None:
+    """The first case, read while torch and MONAI are loaded, if this process is to work on it."""
+    from stseg3d.volumes import output_name
+    from stseg3d.volumes.ahead import begin_reading
+
+    elsewhere = args.ray or args.jobs is not None or args.time_limit is not None
+    done_before = (args.output_dir / output_name(first.id)).exists()
+    return None if elsewhere or done_before or args.series else begin_reading(first)
+
+
+def _run(args: argparse.Namespace, bundle: Path, cases: list[Case], ahead: CaseAhead | None) -> BatchResult:
     """Segment the cases; what becomes of each is told at once."""
     with loading():
         from stseg3d.batch import run_batch
 
-    settings, runner = _workers(args, bundle, len(cases))
+    settings, runner = _workers(args, bundle, len(cases), ahead)
     with progress(range(len(cases)), "cases") as bar:
 
         def tell(outcome: CaseOutcome) -> None:
@@ -108,7 +119,7 @@ def _run(args: argparse.Namespace, bundle: Path, cases: list[Case]) -> BatchResu
     return result
 
 
-def _workers(args: argparse.Namespace, bundle: Path, cases: int) -> tuple[BatchSettings, Runner]:
+def _workers(args: argparse.Namespace, bundle: Path, cases: int, ahead: CaseAhead | None) -> tuple[BatchSettings, Runner]:
     """How cases are worked on, and by whom."""
     from stseg3d.batch import InProcess, Processes, RayCluster
 
@@ -124,7 +135,7 @@ def _workers(args: argparse.Namespace, bundle: Path, cases: int) -> tuple[BatchS
         return settings, RayCluster(settings, args.ray, jobs=most, gpus=args.ray_gpus, time_limit_s=args.time_limit)
     if args.jobs is not None or args.time_limit is not None:
         return settings, Processes(settings, jobs, time_limit_s=args.time_limit)
-    return settings, InProcess(settings)
+    return settings, InProcess(settings, ahead=ahead)
 
 
 def _settings(args: argparse.Namespace, bundle: Path, jobs: int) -> BatchSettings:

@@ -145,6 +145,7 @@ class Segmenter:
         boxes: Path | None = None,
         keep_rough: bool = False,
         series: str | None = None,
+        volume: Volume | None = None,
     ) -> OpenedCase:
         """Open the image of a case, once its output could be written.
 
@@ -155,6 +156,7 @@ class Segmenter:
             boxes: See there.
             keep_rough: See there.
             series: See there.
+            volume: The image, if it is open already, as :func:`stseg3d.volumes.open_volume` gives it with ``channels_last``.
 
         Raises:
             OSError: If the image cannot be read or the folder not be written.
@@ -164,7 +166,7 @@ class Segmenter:
         ensure_writable(output_dir)
         clock = Stopwatch()
         with clock("open"):
-            volume = open_volume(case.image, channels_last=True, series=series)
+            volume = open_volume(case.image, channels_last=True, series=series) if volume is None else volume
         return OpenedCase(case, volume, output_dir, mask, boxes, keep_rough, clock)
 
     def find(self, opened: OpenedCase) -> FoundCase:

@@ -61,10 +61,17 @@ class FileVolume:
         self._load = load
         self._inflate = inflate
         self._array: Array | None = None
+        self._coming: GzipVoxels | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         # Another process opens the file itself: neither voxels nor a memory map are sent.
-        return self.__dict__ | {"_array": None}
+        return self.__dict__ | {"_array": None, "_coming": None}
+
+    def start_reading(self) -> None:
+        """Have a thread inflate the voxels of a compressed file; what it finds wrong, the next read raises. Nothing for other files."""
+        if self._array is None and self._coming is None and self._inflate is not None:
+            self._coming = self._inflate()
+            self._coming.start()
 
     def read(self, box: Box | None = None) -> Array:
         """Voxels in ``box``, as a new array.
@@ -72,7 +79,7 @@ class FileVolume:
         The voxels of a compressed file are kept from the first box on; one read of everything is handed over and not kept.
         """
         box = self._checked(box)
-        array = self._load() if self._array is None else self._array
+        array = self._stored() if self._array is None else self._array
         if box == self.grid.box and self._array is None and array.flags.writeable:
             return self._true_values(array, copy=False)
         if array.flags.writeable:  # pages of a memory map count as this process's memory for as long as it is there
@@ -89,11 +96,11 @@ class FileVolume:
             OSError: If the file cannot be read.
             ValueError: If a box is not inside the grid, or the file is broken.
         """
-        if self._array is not None or self._inflate is None:
+        self.start_reading()
+        coming, self._coming = self._coming, None
+        if coming is None:
             yield from ((box, self.read(box)) for box in boxes)
             return
-        coming = self._inflate()
-        coming.start()
         try:
             for box in map(self._checked, boxes):
                 coming.wait_for(box)
@@ -101,6 +108,10 @@ class FileVolume:
             self._array = coming.wait()
         finally:
             coming.leave()
+
+    def _stored(self) -> Array:
+        coming, self._coming = self._coming, None
+        return self._load() if coming is None else coming.wait()
 
     def _checked(self, box: Box | None) -> Box:
         box = box_inside(self.grid, box, self.name)

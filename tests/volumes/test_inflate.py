@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gzip
+import pickle
 import threading
 import zlib
 
@@ -115,7 +116,34 @@ def test_only_compressed_files_are_read_by_a_thread(write_nifti, noise):
     reading = read_each(open_volume(write_nifti("a.nii", noise)), BOXES)
     before = threading.active_count()
     next(reading)
+    volume = open_volume(write_nifti("b.nii", noise))
+    volume.start_reading()
     assert threading.active_count() == before
+    np.testing.assert_array_equal(volume.read()[0], noise)
+
+
+@pytest.mark.parametrize("one_by_one", [False, True])
+def test_reading_that_was_begun_is_gone_on_with(write_nifti, noise, monkeypatch, one_by_one):
+    volume = open_volume(write_nifti("a.nii.gz", noise))
+    volume.start_reading()
+    volume.start_reading()
+    monkeypatch.setattr(inflate.GzipVoxels, "__init__", lambda *_: pytest.fail("inflated again"))
+    found = next(volume.read_each([volume.grid.box]))[1] if one_by_one else volume.read()
+    np.testing.assert_array_equal(found[0], noise)
+
+
+def test_what_is_wrong_with_reading_that_was_begun_is_told_by_the_read(write_nifti, noise):
+    volume = open_volume(broken(write_nifti("a.nii.gz", noise)))
+    volume.start_reading()
+    with pytest.raises(ValueError, match="file must be sound gzip data"):
+        volume.read(BOXES[3])
+
+
+def test_a_volume_that_is_being_read_is_sent_without_its_voxels(write_nifti, noise):
+    volume = open_volume(write_nifti("a.nii.gz", noise))
+    volume.start_reading()
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(volume)).read()[0], noise)
+    np.testing.assert_array_equal(volume.read()[0], noise)
 
 
 def test_whoever_stops_reading_stops_the_thread(write_nifti, noise, monkeypatch):
