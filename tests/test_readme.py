@@ -13,11 +13,13 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from stseg3d import cli
 from stseg3d.bundle import WEIGHTS, embedded_folder
@@ -77,7 +79,7 @@ def test_links_to_files_lead_somewhere() -> None:
 def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What the READMEs name: a CT phantom as scan, scans, images, labels and data set."""
     folder = tmp_path_factory.mktemp("readme")
-    dataset = load_dataset(write_dataset(folder, training=2, validation=1, seed=0, shape=(64, 64, 56)))
+    dataset = load_dataset(write_dataset(folder, training=2, validation=1, seed=4, shape=(64, 64, 56)))
     for case in dataset.training:
         for name, file in [("scans", case.image), ("images", case.image), ("labels", case.label)]:
             (folder / name).mkdir(exist_ok=True)
@@ -87,13 +89,15 @@ def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def workplace(phantoms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the phantoms, with the bundles, as working directory."""
+def workplace(phantoms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A copy of the phantoms, with the bundles, as working directory; ``--threads`` of a block is forgotten after it."""
+    threads = torch.get_num_threads()
     shutil.copytree(phantoms, tmp_path, dirs_exist_ok=True)
     (tmp_path / "bundles").symlink_to(embedded_folder())
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("STSEG3D_DATA", str(DATA))
-    return tmp_path
+    yield tmp_path
+    torch.set_num_threads(threads)
 
 
 def run_line(line: str) -> None:

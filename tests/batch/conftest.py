@@ -17,10 +17,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def scans(tmp_path: Path) -> Path:
-    """Four scans."""
-    for seed, name in enumerate("abcd"):
-        fakes.make_scan(tmp_path / "scans" / f"{name}.nii", seed)
-    return tmp_path / "scans"
+    return fakes.make_scans(tmp_path / "scans")
 
 
 @pytest.fixture

@@ -92,6 +92,13 @@ def make_scan(path: Path, seed: int = 0, brightest: int = OBJECT) -> Path:
     return path
 
 
+def make_scans(folder: Path) -> Path:
+    """Four scans, a to d."""
+    for seed, name in enumerate("abcd"):
+        make_scan(folder / f"{name}.nii", seed)
+    return folder
+
+
 def settings_for(bundle: Path, out: Path, **segmenter: object) -> BatchSettings:
     """Settings on one thread; the fakes are on nobody's allow-list."""
     return BatchSettings(bundle, out, device="cpu", threads=1, segmenter={"trust": True, **segmenter})

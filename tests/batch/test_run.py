@@ -17,7 +17,7 @@ from stseg3d.batch.claims import Claims
 from stseg3d.batch.run import BatchResult
 from stseg3d.inference.cases import FoundCase, OpenedCase, Outcome
 from stseg3d.inference.segment import Segmenter
-from stseg3d.volumes import Case
+from stseg3d.volumes import Case, list_cases
 from tests.batch import fakes
 
 
@@ -26,11 +26,12 @@ def settings(bundle: Path, tmp_path: Path) -> BatchSettings:
     return fakes.settings_for(bundle, tmp_path / "out")
 
 
-@pytest.fixture
-def undisturbed(bundle: Path, cases: list[Case], tmp_path: Path) -> dict[str, bytes]:
+@pytest.fixture(scope="module")
+def undisturbed(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """What the cases give where nothing happens."""
-    settings = fakes.settings_for(bundle, tmp_path / "undisturbed")
-    run(cases, settings)
+    folder = tmp_path_factory.mktemp("undisturbed")
+    settings = fakes.settings_for(bundle, folder / "out")
+    run(list_cases([fakes.make_scans(folder / "scans")]), settings)
     return labels(settings)
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +13,7 @@ import numpy as np
 import pytest
 import SimpleITK
 import torch
-from monai.bundle import ConfigParser, ConfigWorkflow, verify_metadata, verify_net_in_out
+from monai.bundle import ConfigParser, ConfigWorkflow, run, verify_metadata, verify_net_in_out
 from monai.data import MetaTensor
 from monai.utils import set_determinism
 from scipy import ndimage
@@ -255,9 +253,11 @@ def found_in(folder: Path) -> dict[str, np.ndarray]:
 
 def test_pictures_have_the_same_labels_by_the_command_the_bundle_and_the_tensor(nuclei: Path, pictures: Path, tmp_path: Path) -> None:
     assert main(["segment", str(pictures), "--bundle", str(nuclei), "-o", str(tmp_path / "command"), "--device", "cpu"]) == 0
-    arguments = ["--config_file", f"{nuclei}/configs/inference.json", "--bundle_root", str(nuclei), "--device", "$torch.device('cpu')"]
-    command = [sys.executable, "-m", "monai.bundle", "run", *arguments, "--dataset_dir", str(pictures)]
-    subprocess.run([*command, "--output_dir", str(tmp_path / "bundle")], cwd=tmp_path, check=True, capture_output=True)
+    paths = {"config_file": f"{nuclei}/configs/inference.json", "bundle_root": str(nuclei), "dataset_dir": str(pictures)}
+    try:  # by the function behind `python -m monai.bundle run`, which is run in test_one_path.py
+        run(**paths, output_dir=str(tmp_path / "bundle"), device="$torch.device('cpu')")
+    finally:
+        set_determinism(None)
     found = found_in(tmp_path / "command")
     assert list(found) == ["grey_seg.nii.gz", "rgb_seg.nii.gz", "rgba_seg.nii.gz"]
     np.testing.assert_array_equal(found["rgb_seg.nii.gz"], found["rgba_seg.nii.gz"])
@@ -310,10 +310,12 @@ def test_nuclei_of_real_pictures_are_found_whatever_is_done_to_their_colours(dat
     network, parser = load_network(bundle)
     inferer = parser.get_parsed_content("inferer")
     scores = []
-    for case in load_dataset(data_dir / "nuclei_2d/dataset.json").validation[:6]:
+    for n, case in enumerate(load_dataset(data_dir / "nuclei_2d/dataset.json").validation[:6]):
         volume = open_volume(case.image)
         found = inferer.segment(volume, network).labels
         scores.append(score_objects(found, open_volume(case.label).read()[0])["object_f1_50"])
+        if n not in (0, 3):  # one of fluorescence and one of a stain
+            continue
         colours = volume.read()[:3]
         np.testing.assert_array_equal(inferer.segment(ArrayVolume(colours, volume.grid), network).labels, found)
         brighter = ArrayVolume(colours.astype(np.float32) * 16 + 100, volume.grid)

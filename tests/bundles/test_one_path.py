@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import nibabel as nib
@@ -27,6 +28,16 @@ def folder(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
+def by_bundle_run(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, subprocess.Popen[bytes]]]:
+    """``monai.bundle run`` and where it writes; begun with the first test and looked at by the last, for it takes seconds."""
+    bundle, out = find_bundle("vertebrae_mr_segmentation"), tmp_path_factory.mktemp("bundle")
+    arguments = ["--config_file", f"{bundle}/configs/inference.json", "--bundle_root", str(bundle), "--device", "$torch.device('cpu')"]
+    command = [sys.executable, "-m", "monai.bundle", "run", *arguments, "--dataset_dir", str(folder), "--output_dir", str(out / "labels")]
+    with subprocess.Popen(command, cwd=out, stdout=subprocess.DEVNULL) as process:
+        yield out / "labels", process
+
+
+@pytest.fixture(scope="module")
 def by_command(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("command")
     assert main(["segment", str(folder), "--bundle", "vertebrae_mr", "-o", str(out), "--device", "cpu"]) == 0
@@ -37,21 +48,13 @@ def labels(folder: Path, case: str) -> np.ndarray:
     return np.asarray(nib.load(folder / f"{case}_seg.nii.gz").dataobj)
 
 
+@pytest.mark.usefixtures("by_bundle_run")
 def test_five_vertebrae_are_numbered_from_the_top(by_command: Path) -> None:
     for case in CASES:
         found = labels(by_command, case)
         assert set(np.unique(found)) == {0, 1, 2, 3, 4, 5}
         heights = [np.argwhere(found == i)[:, 0].mean() for i in range(1, 6)]
         assert heights == sorted(heights)  # the files are stored I P L: the first axis runs downwards
-
-
-def test_bundle_run_gives_the_labels_of_the_command(folder: Path, by_command: Path, tmp_path: Path) -> None:
-    bundle = find_bundle("vertebrae_mr_segmentation")
-    arguments = ["--config_file", f"{bundle}/configs/inference.json", "--bundle_root", str(bundle), "--device", "$torch.device('cpu')"]
-    command = [sys.executable, "-m", "monai.bundle", "run", *arguments, "--dataset_dir", str(folder), "--output_dir", str(tmp_path / "out")]
-    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
-    for case in CASES:
-        np.testing.assert_array_equal(labels(tmp_path / "out", case), labels(by_command, case))
 
 
 def test_the_inferer_gives_the_labels_of_the_command(folder: Path, by_command: Path) -> None:
@@ -70,3 +73,10 @@ def test_the_grid_is_that_of_the_input(folder: Path, by_command: Path) -> None:
         for name in ("qform_code", "sform_code", "xyzt_units"):
             assert found.header[name] == image.header[name]
         np.testing.assert_array_equal(found.affine, image.affine)
+
+
+def test_bundle_run_gives_the_labels_of_the_command(by_bundle_run: tuple[Path, subprocess.Popen[bytes]], by_command: Path) -> None:
+    out, process = by_bundle_run
+    assert process.wait() == 0
+    for case in CASES:
+        np.testing.assert_array_equal(labels(out, case), labels(by_command, case))

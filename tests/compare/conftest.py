@@ -78,5 +78,5 @@ def compared(tmp_path_factory: pytest.TempPathFactory) -> Compared:
     root = tmp_path_factory.mktemp("compared")
     bundle, data, folder = tiny_bundle(root / "tiny_segmentation"), make_dataset(root / "data"), root / "out"
     with restored_logging():
-        comparison = compare(bundle, data, folder, sizes=[16], rough_sizes=[32], epochs=12, device="cpu", alone=False)
+        comparison = compare(bundle, data, folder, sizes=[16], rough_sizes=[32], epochs=6, device="cpu", alone=False)
     return Compared(bundle, data, folder, comparison)

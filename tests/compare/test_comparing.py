@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from pathlib import Path
@@ -52,7 +53,7 @@ def measured_ways(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def again(of: Compared, **options: Any) -> Comparison:
-    given: dict[str, Any] = {"sizes": [16], "rough_sizes": [32], "epochs": 12, "device": "cpu", "alone": False}
+    given: dict[str, Any] = {"sizes": [16], "rough_sizes": [32], "epochs": 6, "device": "cpu", "alone": False}
     return compare(of.bundle, of.data, of.folder, **given | options)
 
 
@@ -63,6 +64,16 @@ def dice_of(comparison: Comparison, way: str) -> list[float]:
 # --- measuring ---------------------------------------------------------------
 
 
+@pytest.fixture(scope="module")
+def alone(compared: Compared, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Future[Measured]]]:
+    """A way in a process of its own and where it writes; begun with the first test and looked at by the last, for it takes seconds."""
+    folder = tmp_path_factory.mktemp("alone") / "predictions"
+    task = Task(compared.two_stage, "two_stage", load_dataset(compared.data).validation, folder, "cpu", 1)
+    with ThreadPoolExecutor(1) as pool:
+        yield folder, pool.submit(measure_alone, task)
+
+
+@pytest.mark.usefixtures("alone")
 def test_every_way_is_scored_at_every_size(compared: Compared) -> None:
     found = {(score.case, score.way, score.nominal_size) for score in compared.comparison.scores}
     wanted = {(way, 16) for way in WAYS} | {("rough_only", 32)}
@@ -95,16 +106,6 @@ def test_scores_are_those_of_the_label_map_that_was_written(way: str, compared: 
         assert {"read", "total"} <= kept.seconds.keys()
         assert kept.peak_memory_bytes > 2**20
     assert (way == "sliding_window") <= (kept.coverage == 1.0)
-
-
-def test_a_way_alone_in_a_process_gives_the_same(compared: Compared, tmp_path: Path) -> None:
-    cases = load_dataset(compared.data).validation
-    task = Task(compared.two_stage, "two_stage", cases, tmp_path / "predictions", "cpu", 1)
-    alone = measure_alone(task)
-    for one, twin in zip(alone.scores, compared.comparison.at("two_stage", 16).values(), strict=True):
-        assert (one.case, one.macs, one.boxes, one.size) == (twin.case, twin.macs, twin.boxes, twin.size)
-        assert one.values == pytest.approx(twin.values, nan_ok=True)
-    assert sorted(path.name for path in (tmp_path / "predictions").iterdir()) == ["image2_seg.nii.gz", "image3_seg.nii.gz"]
 
 
 def test_a_process_that_is_killed_says_which_way_it_measured(compared: Compared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -199,7 +200,7 @@ def test_pictures_are_compared_as_flat_images_in_colour(tmp_path: Path) -> None:
     data = tmp_path / "dataset.json"
     data.write_text(json.dumps({"training": cases[:2], "validation": cases[2:]}))
     features = {"fine_network_def#network#features": [4] * 6}
-    found = compare("nuclei", data, tmp_path / "out", sizes=[32], overrides=features, epochs=2, device="cpu", alone=False)
+    found = compare("nuclei", data, tmp_path / "out", sizes=[32], overrides=features, epochs=1, device="cpu", alone=False)
     assert {score.size for score in found.scores} == {(32, 32, 1)}
     assert found.downscaling == {32: 2.0}
     assert found.notes[-1] == "The images are pictures without a scale: what is given in mm are pixels."
@@ -277,3 +278,14 @@ def test_notes_say_what_a_reader_must_know(copied: Compared, measured_ways: list
 def test_mm_of_pictures_are_pixels(shape: tuple[int, ...], spacing: float, are: bool, tmp_path: Path) -> None:
     nib.save(nib.Nifti1Image(np.zeros(shape, np.uint8), np.diag([spacing] * 3 + [1])), tmp_path / "a.nii")
     assert are_pictures([Case("a", tmp_path / "a.nii")]) == are
+
+
+# --- in a process ------------------------------------------------------------
+
+
+def test_a_way_alone_in_a_process_gives_the_same(compared: Compared, alone: tuple[Path, Future[Measured]]) -> None:
+    folder, measured = alone
+    for one, twin in zip(measured.result().scores, compared.comparison.at("two_stage", 16).values(), strict=True):
+        assert (one.case, one.macs, one.boxes, one.size) == (twin.case, twin.macs, twin.boxes, twin.size)
+        assert one.values == pytest.approx(twin.values, nan_ok=True)
+    assert sorted(path.name for path in folder.iterdir()) == ["image2_seg.nii.gz", "image3_seg.nii.gz"]

@@ -14,7 +14,6 @@ from monai.utils import set_determinism
 
 from stseg3d.bundle import load_network
 from stseg3d.training import assemble
-from stseg3d.training.run import train_bundle
 
 pytestmark = pytest.mark.filterwarnings("default")  # other people's
 
@@ -22,11 +21,10 @@ Weights = dict[str, torch.Tensor]
 
 
 @pytest.fixture
-def settings(bundle: Path, dataset: Path) -> Iterator[dict[str, object]]:
+def settings(trained: Path, dataset: Path) -> Iterator[dict[str, object]]:
     """Arguments of a client whose data are the tiny ones; the bundle has weights."""
-    train_bundle(bundle, dataset, epochs=1, device="cpu")
     where = {"dataset_dir": str(dataset.parent), "device": "$torch.device('cpu')"}
-    yield {"bundle_root": str(bundle), "train_kwargs": where | {"run_name": "fine"}, "eval_kwargs": where}
+    yield {"bundle_root": str(trained), "train_kwargs": where | {"run_name": "fine"}, "eval_kwargs": where}
     set_determinism(None)  # what `initialize` has set for the whole process
 
 
@@ -75,12 +73,12 @@ def test_a_client_starts_each_round_from_the_weights_of_the_server(settings: dic
         assert all(float(torch.as_tensor(difference).abs().max()) == 0 for difference in found.weights.values())
 
 
-def test_the_best_weights_can_be_asked_for_and_assembled(settings: dict[str, object], bundle: Path) -> None:
+def test_the_best_weights_can_be_asked_for_and_assembled(settings: dict[str, object], trained: Path) -> None:
     algo = client(settings, best_model_filepath="models/stages/fine.pt")
     algo.train(ExchangeObject(weights=weights_of(algo)), extra={})
     best = algo.get_weights(extra={ExtraItems.MODEL_TYPE: ModelType.BEST_MODEL}).weights
     due = algo.trainer.network.state_dict()
     assert all(torch.equal(best[name], due[name]) for name in due)
-    assemble(bundle)
-    found = load_network(bundle)[0].state_dict()
+    assemble(trained)
+    found = load_network(trained)[0].state_dict()
     assert all(torch.equal(found[name], due[name].half().float()) for name in due if name.startswith("fine."))

@@ -198,7 +198,7 @@ def test_a_box_is_streamed_as_it_is_in_memory(dtype, slab, monkeypatch):
     array = (image((5, 4, 6)) * 100).astype(dtype)
     affine = Grid((6, 5, 4)).view((1, 2, 0), (True, False, False)).affine  # axes that are not those of the view
     volume = CanonicalVolume(ArrayVolume(array, Grid((5, 4, 6), affine)))
-    for box in all_boxes(volume.grid.shape)[::7]:
+    for box in all_boxes(volume.grid.shape)[slab % 7 :: 17]:  # other boxes with each
         for size in [(2, 2, 2), (1, 7, 3)]:
             streamed, bad = resample_volume(volume, size, box)
             assert (bad, streamed.dtype, streamed.flags.c_contiguous) == (0, np.float32, True)

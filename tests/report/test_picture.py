@@ -17,6 +17,12 @@ SHAPE = (40, 30, 36)
 AFFINE = np.array([[2.0, 0, 0, 10], [0, 2, 0, -5], [0, 0, 3, 7], [0, 0, 0, 1]])
 
 
+@pytest.fixture
+def small(monkeypatch):
+    """Pictures of a quarter of their height, where their size does not matter."""
+    monkeypatch.setattr("stseg3d.report.picture.PANEL_HEIGHT", 190)
+
+
 def tube():
     image, mask = thin_curved_tube(SHAPE, radius=3)
     box = Box.from_slices(find_objects(mask.astype(np.uint8))[0])
@@ -43,6 +49,7 @@ def test_five_panels_with_contour_truth_and_boxes(tmp_path):
     assert all(count(picture, colour) > 500 for colour in (LABEL_COLOURS[0], TRUTH_COLOUR, BOX_COLOUR))
 
 
+@pytest.mark.usefixtures("small")
 def test_nothing_found_and_no_boxes(tmp_path):
     volume, mask, _ = tube()
     picture = pixels(picture_of_case(volume, np.zeros_like(mask), [], tmp_path / "empty.png"))
@@ -57,6 +64,7 @@ def test_each_label_has_its_colour(tmp_path):
     assert all(count(picture, colour, 25) > 300 for colour in LABEL_COLOURS[:2])
 
 
+@pytest.mark.usefixtures("small")
 @pytest.mark.parametrize("axcodes", ["LPS", "SAL", "AIR"])
 def test_same_picture_however_the_file_runs(tmp_path, axcodes):
     volume, mask, box = tube()
@@ -92,6 +100,7 @@ def test_a_slice_of_a_patient_is_one_panel_seen_from_below(tmp_path):
     assert picture[-120, -120].max() < 40
 
 
+@pytest.mark.usefixtures("small")
 def test_image_of_one_value_and_image_with_nan(tmp_path):
     grid = Grid((12, 10, 8))
     labels = np.zeros(grid.shape, dtype=np.uint8)
@@ -100,6 +109,7 @@ def test_image_of_one_value_and_image_with_nan(tmp_path):
         assert picture_of_case(ArrayVolume(image, grid), labels, [Box((5, 5, 5), (6, 6, 6))], tmp_path / f"{n}.png").exists()
 
 
+@pytest.mark.usefixtures("small")
 def test_many_boxes(tmp_path):
     image, mask = many_objects((40, 40, 40), 200)
     boxes = [Box.from_slices(s) for s in find_objects(label(mask)[0])]

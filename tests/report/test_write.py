@@ -41,6 +41,14 @@ class Page(HTMLParser):
         return [(a, "".join(text)) for name, a, text in self.found if name == tag and attrs.items() <= a.items()]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _small():
+    """Pictures of a quarter of their height: none is looked at here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("stseg3d.report.look.PANEL_HEIGHT", 130)
+        yield
+
+
 def page_of(path):
     return Page(path.read_text(encoding="utf-8"))
 

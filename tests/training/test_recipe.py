@@ -236,24 +236,25 @@ def test_rough_networks_predict_what_they_have_not_seen_for_the_fine_one(
     assert [len(read_history(bundle / f"logs/rough_fold{n}of2.jsonl")) for n in (0, 1)] == [1, 1]  # half of the epochs
 
 
-@pytest.mark.parametrize(("kill", "names"), [(2, ["fold0", "fold1", "fine"]), (3, ["fold1", "fine"]), (4, ["fine"])])
-def test_a_training_with_folds_that_was_killed_repeats_none_of_them(
-    kill: int, names: list[str], bundle: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_training_with_folds_that_is_killed_again_and_again_repeats_none_of_them(
+    bundle: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("stseg3d.training.run._run", Runs(kill))
-    with pytest.raises(KeyboardInterrupt):
-        train_bundle(bundle, dataset, epochs=1, device="cpu", overrides=FOLDED)
+    for names in (["rough", "fold0"], ["fold0", "fold1"], ["fold1", "fine"]):
+        killed = Runs(kill=2)
+        monkeypatch.setattr("stseg3d.training.run._run", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train_bundle(bundle, dataset, epochs=1, device="cpu", overrides=FOLDED)
+        assert killed.names == names
     again = Runs()
     monkeypatch.setattr("stseg3d.training.run._run", again)
     train_bundle(bundle, dataset, epochs=1, device="cpu", overrides=FOLDED)
-    assert again.names == names
+    assert again.names == ["fine"]
 
 
 def test_folds_start_without_weights_that_may_have_seen_their_cases(
-    bundle: Path, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bundle: Path, dataset: Path, trained: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    weights = Path(shutil.copy(train_bundle(bundle, dataset, epochs=1, device="cpu"), tmp_path / "seen.pt"))
-    given = []
+    weights, given = trained / WEIGHTS, []
 
     def run(bundle: Path, configs: tuple[str, ...], options: dict[str, Any]) -> None:
         given.append((options.get("fold"), options["pretrained"]))
@@ -360,11 +361,9 @@ def test_a_network_with_several_heads_learns_and_infers(flat: bool, bundle: Path
 # --- ensembles ---------------------------------------------------------------
 
 
-def test_trained_bundles_become_one_that_asks_them_all(bundle: Path, dataset: Path, tmp_path: Path) -> None:
-    members = []
-    for seed in (1, 2):
-        train_bundle(bundle, dataset, epochs=1, device="cpu", seed=seed)
-        members.append(Path(shutil.copytree(bundle, tmp_path / f"seed{seed}")))
+def test_trained_bundles_become_one_that_asks_them_all(bundle: Path, dataset: Path, trained: Path, tmp_path: Path) -> None:
+    train_bundle(bundle, dataset, epochs=1, device="cpu", seed=2)
+    members = [trained, bundle]
     out = tmp_path / "both_segmentation"
     assert ensemble_bundles(members, out, stages=["fine"]) == out / WEIGHTS
     network, parser = load_network(out)
@@ -379,46 +378,38 @@ def test_trained_bundles_become_one_that_asks_them_all(bundle: Path, dataset: Pa
         ensemble_bundles(members, out)
 
 
-def test_members_of_an_ensemble_may_be_of_any_architecture(bundle: Path, dataset: Path, tmp_path: Path) -> None:
-    train_bundle(bundle, dataset, epochs=1, device="cpu")
-    first = Path(shutil.copytree(bundle, tmp_path / "first"))
+def test_members_of_an_ensemble_may_be_of_any_architecture(bundle: Path, dataset: Path, trained: Path, tmp_path: Path) -> None:
     train_bundle(bundle, dataset, epochs=1, device="cpu", overrides={"fine_network_def#channels": [4, 16]})
-    ensemble_bundles([first, bundle], tmp_path / "out", stages=["fine"])
+    ensemble_bundles([trained, bundle], tmp_path / "out", stages=["fine"])
     both, wide = load_network(tmp_path / "out")[0].fine, load_network(bundle)[0].fine
     x = torch.rand(1, 1, 16, 16, 16)
     with torch.inference_mode():
-        torch.testing.assert_close(both(x).softmax(1), (load_network(first)[0].fine(x).softmax(1) + wide(x).softmax(1)) / 2)
+        torch.testing.assert_close(both(x).softmax(1), (load_network(trained)[0].fine(x).softmax(1) + wide(x).softmax(1)) / 2)
     with pytest.raises(ValueError, match="at least one"):
         ensemble_bundles([], tmp_path / "none")
 
 
-def test_members_of_an_ensemble_tell_the_same_classes_apart(bundle: Path, dataset: Path, tmp_path: Path) -> None:
-    train_bundle(bundle, dataset, epochs=1, device="cpu")
-    other = Path(shutil.copytree(bundle, tmp_path / "other"))
+def test_members_of_an_ensemble_tell_the_same_classes_apart(trained: Path, tmp_path: Path) -> None:
+    other = Path(shutil.copytree(trained, tmp_path / "other"))
     inferer = json.loads((other / INFERENCE).read_text())["inferer"]
     change(other, inferer=inferer | {"out_channels": 3})
     with pytest.raises(ValueError, match=r"other: inferer of an ensemble's members must be that of"):
-        ensemble_bundles([bundle, other], tmp_path / "out")
+        ensemble_bundles([trained, other], tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
-def test_an_ensemble_that_cannot_be_written_leaves_nothing(
-    bundle: Path, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    train_bundle(bundle, dataset, epochs=1, device="cpu")
-
+def test_an_ensemble_that_cannot_be_written_leaves_nothing(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: Any, **__: Any) -> None:
         raise OSError("no space left")  # noqa: EM101
 
     monkeypatch.setattr("stseg3d.training.ensemble.save_weights", full)
     with pytest.raises(OSError, match="no space left"):
-        ensemble_bundles([bundle, bundle], tmp_path / "out")
+        ensemble_bundles([trained, trained], tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
-def test_members_of_an_ensemble_see_inputs_of_one_size(bundle: Path, dataset: Path, tmp_path: Path) -> None:
-    train_bundle(bundle, dataset, epochs=1, device="cpu")
-    other = Path(shutil.copytree(bundle, tmp_path / "other"))
+def test_members_of_an_ensemble_see_inputs_of_one_size(trained: Path, tmp_path: Path) -> None:
+    other = Path(shutil.copytree(trained, tmp_path / "other"))
     change(other, fine_stage={"_target_": "stseg3d.inference.Stage", "size": [16, 16, 32]})
     with pytest.raises(ValueError, match=r"other: fine_stage of an ensemble's members must be that of"):
-        ensemble_bundles([bundle, other], tmp_path / "out")
+        ensemble_bundles([trained, other], tmp_path / "out")

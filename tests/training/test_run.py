@@ -35,10 +35,10 @@ def test_one_seed_gives_one_result_and_another_gives_another(bundle: Path, datas
     assert not all(torch.equal(states[0][k], states[2][k]) for k in states[0])
 
 
-def test_the_fine_stage_leaves_the_rough_network_alone(bundle: Path, dataset: Path) -> None:
-    first = torch.load(train_bundle(bundle, dataset, epochs=1, device="cpu", seed=1), weights_only=True)
+def test_the_fine_stage_leaves_the_rough_network_alone(trained: Path, dataset: Path) -> None:
+    first = torch.load(trained / WEIGHTS, weights_only=True)
     again = torch.load(
-        train_bundle(bundle, dataset, stage="fine", epochs=1, device="cpu", seed=2, weights=bundle / WEIGHTS), weights_only=True
+        train_bundle(trained, dataset, stage="fine", epochs=1, device="cpu", seed=2, weights=trained / WEIGHTS), weights_only=True
     )
     assert all(torch.equal(first[k], again[k]) for k in first if k.startswith("rough."))
     assert not all(torch.equal(first[k], again[k]) for k in first if k.startswith("fine."))
@@ -77,7 +77,7 @@ def test_a_label_on_another_grid_is_refused_by_name(bundle: Path, dataset: Path)
 
 def test_a_time_budget_ends_training_early_and_whole(bundle: Path, dataset: Path) -> None:
     # Without the budget this would take a day, and the test would never end.
-    train_bundle(bundle, dataset, epochs=100_000, budget_s=2, device="cpu")
+    train_bundle(bundle, dataset, epochs=100_000, budget_s=1, device="cpu")
     load_network(bundle)
 
 
@@ -144,23 +144,23 @@ def test_a_stage_that_ends_between_two_validations_is_validated_at_its_end(bundl
 
 
 def test_a_stage_without_a_score_is_an_error_and_older_weights_are_not_passed_off_as_new(
-    bundle: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch
+    trained: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    old = train_bundle(bundle, dataset, epochs=1, device="cpu").read_bytes()
+    old = (trained / WEIGHTS).read_bytes()
     monkeypatch.setattr("stseg3d.training.KeepBest._keep", lambda *_: None)  # as with a Dice of NaN
     with pytest.raises(ValueError, match="rough stage must reach a validation score"):
-        train_bundle(bundle, dataset, epochs=1, device="cpu")
-    assert (bundle / WEIGHTS).read_bytes() == old
+        train_bundle(trained, dataset, epochs=1, device="cpu")
+    assert (trained / WEIGHTS).read_bytes() == old
 
 
 def test_the_composite_of_another_task_is_not_touched_before_both_stages_are_trained(
-    bundle: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch
+    trained: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    old = train_bundle(bundle, dataset, epochs=1, device="cpu").read_bytes()
+    old = (trained / WEIGHTS).read_bytes()
     seen: list[bytes] = []
     train = ResumeHandler.remove
-    monkeypatch.setattr(ResumeHandler, "remove", lambda self, engine: (seen.append((bundle / WEIGHTS).read_bytes()), train(self, engine)))
-    new = train_bundle(bundle, dataset, epochs=1, device="cpu", seed=5).read_bytes()
+    monkeypatch.setattr(ResumeHandler, "remove", lambda self, engine: (seen.append((trained / WEIGHTS).read_bytes()), train(self, engine)))
+    new = train_bundle(trained, dataset, epochs=1, device="cpu", seed=5).read_bytes()
     assert seen == [old, old]
     assert new != old
 

@@ -181,15 +181,16 @@ def test_tissues_are_as_bright_as_the_scan_says(anatomy: Anatomy) -> None:
     assert np.median(lung) == pytest.approx(scan.hu["lung"] + scan.offsets_hu[2], abs=30)
 
 
-@pytest.mark.parametrize("what", [{"thrombus": 0.5}, {"flap": 2.0, "false_lumen_hu": -100.0}, {"calcified": 1.0}])
-def test_what_is_wrong_with_an_aorta_shows_inside_it_alone(what: dict[str, float]) -> None:
+def test_what_is_wrong_with_an_aorta_shows_inside_it_alone() -> None:
     body = build_anatomy(*label_map(2.0), NAMES)
     healthy = quiet(5, hu=dict(quiet(5).hu, arteries=300.0))
-    one, other = (SyntheticCT(body, scan).read()[0] for scan in (healthy, replace(healthy, **what)))
-    changed = np.abs(one - other) > 30
+    whole = SyntheticCT(body, healthy).read()[0]
     aorta = body.ids == AORTA
-    assert changed[aorta].mean() > 0.01
-    assert changed[~ndimage.binary_dilation(aorta, iterations=3)].mean() < changed[aorta].mean() / 5
+    outside = ~ndimage.binary_dilation(aorta, iterations=3)
+    for what in ({"thrombus": 0.5}, {"flap": 2.0, "false_lumen_hu": -100.0}, {"calcified": 1.0}):
+        changed = np.abs(whole - SyntheticCT(body, replace(healthy, **what)).read()[0]) > 30
+        assert changed[aorta].mean() > 0.01, what
+        assert changed[outside].mean() < changed[aorta].mean() / 5, what
 
 
 def test_a_read_is_of_its_box_and_the_same_each_time(anatomy: Anatomy) -> None:
