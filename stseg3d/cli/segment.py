@@ -43,6 +43,8 @@ def add_segment(commands: Any) -> Command:
     command.add_argument(
         "--precision", choices=["auto", "float32", "bfloat16"], help=f"of the networks (default: what the bundle says); {precise}"
     )
+    runs = "what computes the networks (default: what the bundle says); openvino is quicker on a CPU for more than a few cases"
+    command.add_argument("--runtime", choices=["torch", "openvino"], help=f"{runs}: pip install 'stseg3d[openvino]'")
     command.add_argument("--batch-size", type=positive, metavar="N", help="crops that go through the network at once")
     command.add_argument("--overwrite", action="store_true", help="replace outputs that are there already and not what would be written")
     command.add_argument(
@@ -145,6 +147,7 @@ def _settings(args: argparse.Namespace, bundle: Path, jobs: int) -> BatchSetting
     segmenter = {
         "output": args.output,
         "precision": args.precision,
+        "runtime": args.runtime,
         "rough_only": args.rough_only,
         "overrides": overrides,
         "trust": args.trust,

@@ -26,6 +26,7 @@ from stseg3d.geometry import Box
 from stseg3d.inference.fine import FinePolicy, FineStage
 from stseg3d.inference.memory import peak_memory_bytes
 from stseg3d.inference.propose import NetworkProposer, Proposer, whole_volume
+from stseg3d.inference.runtimes import RUNTIMES, TORCH, on_runtime
 from stseg3d.inference.stages import Stage
 from stseg3d.networks import RoughFineNet
 from stseg3d.ops.boxes import DroppedComponent, Proposal, ProposedBox
@@ -93,6 +94,8 @@ class SegmentThenSegmentInferer(Inferer):
             whatever autocast surrounds the call.
         proposer: Other source of boxes than the rough network.
         progress: Whether a terminal shows how many boxes are done.
+        runtime: What computes the networks: ``"torch"``, or ``"openvino"`` (``stseg3d[openvino]``), quicker on a CPU once it has started.
+            A rough network with ``spacing_mm`` stays with PyTorch: to convert it for each shape takes longer than is saved.
 
     Raises:
         ValueError: If an option is unknown.
@@ -124,10 +127,14 @@ class SegmentThenSegmentInferer(Inferer):
         precision: str = "float32",
         proposer: Proposer | None = None,
         progress: bool = False,
+        runtime: str = TORCH,
     ) -> None:
         super().__init__()
         if output not in OUTPUTS or when_empty not in EMPTY:
             msg = f"output must be one of {OUTPUTS} and when_empty one of {EMPTY}, got {output!r} and {when_empty!r}"
+            raise ValueError(msg)
+        if runtime not in RUNTIMES:
+            msg = f"runtime must be one of {RUNTIMES}, got {runtime!r}"
             raise ValueError(msg)
         if len(rough.size) != len(fine.size) or fine.spacing_mm is not None:
             msg = f"rough and fine must have as many axes and fine no spacing_mm, got {rough.size} and {fine.size}, {fine.spacing_mm} mm"
@@ -146,6 +153,7 @@ class SegmentThenSegmentInferer(Inferer):
         self.precision = precision
         self.proposer = proposer
         self.progress = progress
+        self.runtime = runtime
 
     def __call__(self, inputs: Tensor, network: RoughFineNet, *args: Any, **kwargs: Any) -> Tensor:
         """Segment a batch of images.
@@ -185,10 +193,10 @@ class SegmentThenSegmentInferer(Inferer):
         """
         view = self._checked_view(volume)
         clock = Stopwatch()
+        fine = on_runtime(self.runtime, network.fine, "fine", self.precision)
         proposer = proposer or self.proposer
         with clock("rough"):
-            own = NetworkProposer(network.rough, self.rough, self.policy, self.fine.size, self.precision)
-            proposal = (proposer or own).propose(view)
+            proposal = (proposer or self._rough_stage(network)).propose(view)
         warnings = self._warnings(view, proposal, given=proposer is not None)
         if not proposal.boxes and self.when_empty == "tile":
             proposal = replace(proposal, boxes=whole_volume(view, self.policy, self.fine.size).boxes)
@@ -196,7 +204,7 @@ class SegmentThenSegmentInferer(Inferer):
         axes = [view.order.index(axis) for axis in _axes_in_memory(volume)]
         keep = self.output == "probabilities"
         canvas = Canvas(view.grid.shape, self.out_channels, self.fine_policy.fusion, keep_probabilities=keep, axes=axes)
-        stage = FineStage(network.fine, self.fine, self.fine_policy, self.precision, self.progress)
+        stage = FineStage(fine, self.fine, self.fine_policy, self.precision, self.progress)
         with clock("fine"):
             boxes = stage.paint(view, proposal, canvas)
         warnings += stage.warnings
@@ -232,7 +240,7 @@ class SegmentThenSegmentInferer(Inferer):
             ValueError: As :meth:`segment`.
         """
         view = self._checked_view(volume)
-        classes = NetworkProposer(network.rough, self.rough, self.policy, self.fine.size, self.precision).classes(view)
+        classes = self._rough_stage(network).classes(view)
         foreground = classes.sum(axis=0)
         mask = blank(view.grid.shape, np.dtype(np.uint8))
         for slab in slabs(mask.shape):
@@ -242,6 +250,11 @@ class SegmentThenSegmentInferer(Inferer):
     def view(self, volume: Volume) -> CanonicalVolume:
         """The volume as stages and policies see it."""
         return network_view(volume, self.axcodes, colour=self.colour, standardize=self.standardize)
+
+    def _rough_stage(self, network: RoughFineNet) -> NetworkProposer:
+        runtime = self.runtime if self.rough.spacing_mm is None else TORCH
+        rough = on_runtime(runtime, network.rough, "rough", self.precision)
+        return NetworkProposer(rough, self.rough, self.policy, self.fine.size, self.precision)
 
     def _checked_view(self, volume: Volume) -> CanonicalVolume:
         if volume.channels != self.in_channels and not self.colour:

@@ -22,6 +22,7 @@ from stseg3d.inference.cases import FoundCase, OpenedCase, Outcome
 from stseg3d.inference.inferer import OUTPUTS, Segmentation, SegmentThenSegmentInferer, Stopwatch
 from stseg3d.inference.memory import peak_memory_bytes
 from stseg3d.inference.propose import BoxProposer, MaskProposer, Proposer
+from stseg3d.inference.runtimes import OPENVINO, ensure_runtime
 from stseg3d.inference.stages import precision_on
 from stseg3d.networks import RoughFineNet
 from stseg3d.ops.boxes import ProposedBox
@@ -56,12 +57,14 @@ class Segmenter:
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         output: ``labels``, ``instances`` or ``probabilities``; by default what the bundle says.
         precision: ``auto``, ``float32``, ``bfloat16`` or ``float16``; by default what the bundle says.
+        runtime: ``torch`` or ``openvino``, which is quicker on a CPU once it has started; by default what the bundle says.
         overrides: Config entries to set first, by id, such as ``{"displayable_configs#batch_size": 2}``.
         rough_only: Run the rough network alone and upsample: the baseline that two stages must beat.
         trust: Run whatever the configs name, see :func:`stseg3d.bundle.ensure_trusted_bundle`.
 
     Raises:
         FileNotFoundError: If there is no such bundle, or it has no weights.
+        ModuleNotFoundError: If the runtime is not installed.
         UntrustedError: If the configs call something outside the allow-list, and ``trust`` was not given.
         ValueError: If the weights do not fit, an option is unknown, or the bundle's inferer is not a two-stage one.
     """
@@ -73,6 +76,7 @@ class Segmenter:
         device: str = "auto",
         output: str | None = None,
         precision: str | None = None,
+        runtime: str | None = None,
         overrides: Mapping[str, Any] | None = None,
         rough_only: bool = False,
         trust: bool = False,
@@ -93,6 +97,8 @@ class Segmenter:
         self.inferer = inferer
         self.inferer.output = output or inferer.output
         self.inferer.precision = precision_on(next(self.network.parameters()).device, precision or inferer.precision)
+        self.inferer.runtime = runtime or inferer.runtime
+        ensure_runtime(self.inferer.runtime, next(self.network.parameters()).device, self.inferer.precision)
         self.inferer.progress = True
         self.rough_only = rough_only
         self.about = {
@@ -239,6 +245,7 @@ class Segmenter:
 
     def _provenance(self, made: FoundCase, output: Path) -> dict[str, Any]:
         case, volume, found = made.opened.case, made.opened.volume, made.found
+        packages = (*PACKAGES, OPENVINO) if self.inferer.runtime == OPENVINO else PACKAGES
         # Another case that begins meanwhile begins anew with the peak of the process.
         peaks = (*made.opened.clock.peak_bytes.values(), *found.peak_bytes.values(), peak_memory_bytes())
         return {
@@ -263,7 +270,8 @@ class Segmenter:
             "bundle": self.about,
             "device": str(next(self.network.parameters()).device),
             "precision": self.inferer.precision,
-            "versions": {"python": platform.python_version()} | {p: _version(p) for p in PACKAGES},
+            "runtime": self.inferer.runtime,
+            "versions": {"python": platform.python_version()} | {p: _version(p) for p in packages},
         }
 
 

@@ -2,8 +2,8 @@
 
 Run: ``python tests/benchmarks/bench_networks.py [BUNDLE...] [--threads 1] [--repeats 5]``; by default all embedded bundles. All rows take
 their turn in each round; the least processor seconds of a crop over the rounds. First: what the first run, which compiles or chooses
-kernels, takes beyond that; ``torch.compile`` needs a C++ compiler. Differ: the largest difference of a probability from the first row's.
-"PyTorch's choice" is without :class:`stseg3d.inference.onednn.LoneCrops`.
+kernels, takes beyond that; ``torch.compile`` needs a C++ compiler, OpenVINO ``stseg3d[openvino]``. Differ: the largest difference of a
+probability from the first row's. "PyTorch's choice" is without :class:`stseg3d.inference.onednn.LoneCrops`.
 """
 
 from __future__ import annotations
@@ -13,11 +13,13 @@ import copy
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 
 import torch
 from torch import Tensor, nn
 
 from stseg3d.bundle import find_bundle, load_network
+from stseg3d.inference.runtimes import OPENVINO, on_runtime
 from stseg3d.inference.stages import evaluating, lay_channels_last, probabilities
 
 BUNDLES = ("aorta_ct_segmentation", "vertebrae_mr_segmentation", "nuclei_segmentation")
@@ -68,7 +70,11 @@ def rows_of(fresh: Callable[[], nn.Module], batch: Tensor) -> list[Row]:
     for precision in PRECISIONS:
         rows.append(Row("channels last", precision, batch, channels_last(fresh())))
         rows.append(Row("torch.compile", precision, batch, torch.compile(fresh(), dynamic=False)))
-    return [*rows, Row("jit.freeze", "float32", batch, frozen(fresh(), batch))]
+    rows.append(Row("jit.freeze", "float32", batch, frozen(fresh(), batch)))
+    if find_spec("openvino"):
+        numbers = sorted({len(batch), 1}, reverse=True)
+        rows += [Row("OpenVINO", p, batch[:n], on_runtime(OPENVINO, fresh(), "fine")) for p in PRECISIONS for n in numbers]
+    return rows
 
 
 def report(title: str, rows: list[Row], repeats: int) -> None:
