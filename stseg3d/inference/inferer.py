@@ -212,7 +212,7 @@ class SegmentThenSegmentInferer(Inferer):
         if self.output == "instances":
             with clock("instances"):
                 labels = self._instances(view, labels, proposal, boxes, axes)
-        if not labels.any() and proposal.boxes:
+        if boxes and not any(labels[b.box.slices].any() for b in boxes):  # there are none elsewhere
             warnings.append("the fine stage found nothing in the boxes")
         for sentence in warnings:
             logger.warning("%s: %s", volume.name, sentence)

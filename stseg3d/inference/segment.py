@@ -8,7 +8,7 @@ import platform
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
-from functools import reduce
+from functools import cache, reduce
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, cast
@@ -291,6 +291,7 @@ def _volume_ml(found: Segmentation, volume: Volume) -> dict[str, float]:
     return {str(k): round(float(n) * volume.grid.voxel_mm3 / 1000, 3) for k, n in enumerate(counts) if k and n}
 
 
+@cache  # as long as a hundred small boxes take
 def _version(package: str) -> str:
     try:
         return version(package)

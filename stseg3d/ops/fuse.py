@@ -20,6 +20,7 @@ from scipy.sparse.csgraph import connected_components
 
 from stseg3d.geometry import Box, edges, overlapping
 from stseg3d.ops.resample import Float, as_float32, resample_region
+from stseg3d.ops.threads import shared
 
 # Voxels on an axis of one painted block: 128^3 floats are 8 MB a class.
 BLOCK = 128
@@ -120,12 +121,13 @@ class Canvas:
 
     def paint(self, crops: Sequence[FineCrop]) -> None:
         """Write the labels of one cluster: crops that overlap no crop of another call."""
-        for block in _blocks([c.box for c in crops]):
-            reaching = [c for c in crops if c.box.overlaps(block)]
-            if reaching:
-                self._paint_block(block, reaching)
+        blocks = [(block, [c for c in crops if c.box.overlaps(block)]) for block in _blocks([c.box for c in crops])]
+        painted = [(block, reaching) for block, reaching in blocks if reaching]
+        for _ in shared(self._paint_block, painted) if len(painted) > 1 else map(self._paint_block, painted):
+            pass
 
-    def _paint_block(self, block: Box, crops: list[FineCrop]) -> None:
+    def _paint_block(self, part: tuple[Box, list[FineCrop]]) -> None:
+        block, crops = part
         if self.classes == BINARY and self.fusion == "mean" and self.probabilities is None:
             labels: NDArray[Any] = _lead(block, crops) > 0
             fused = None

@@ -7,9 +7,7 @@ shifts a mask by a fraction of a rough voxel; MONAI's ``Resize`` with ``mode="ar
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from functools import lru_cache, partial
 from math import prod
 from typing import Any
@@ -18,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stseg3d.geometry import Box
+from stseg3d.ops.threads import shared
 from stseg3d.volumes import CanonicalVolume, Volume, read_each
 from stseg3d.volumes.volume import box_inside
 
@@ -27,8 +26,6 @@ Slab = tuple[Box, NDArray[Any]]
 Part = tuple[tuple[slice, ...], NDArray[np.float64], int]
 # Voxels of one streamed slab: 16 MB as float32, whatever the size of the volume.
 SLAB_VOXELS = 4 << 20
-# Slabs in memory at once.
-MOST_SLABS = 4
 # Rows that are multiplied at once, and the multiplications of one product: fewer than OpenBLAS would share among threads, which costs
 # more than it brings (interface/gemm.c: SMP_THRESHOLD_MIN * GEMM_MULTITHREAD_THRESHOLD). Timed with tests/benchmarks/bench_resample.py.
 BAND, PRODUCT = 32, 1 << 18
@@ -193,28 +190,10 @@ def _streamed(volume: Volume, shape: tuple[int, ...], box: Box) -> tuple[Float, 
     bad = 0
     read = read_each(volume, (slab.shift(box.start) for slab in slabs(box.shape, volume.channels)))
     inside = ((slab.relative_to(box), voxels) for slab, voxels in read)
-    for cells, part, own in _ahead(partial(_slab_sums, weights), inside):
+    for cells, part, own in shared(partial(_slab_sums, weights), inside):
         total[(slice(None), *cells)] += part
         bad += own
     return (total / prod(int(w[0].sum()) for w in weights)).astype(np.float32), bad
-
-
-def _ahead(work: Callable[[Slab], Part], items: Iterator[Slab]) -> Iterator[Part]:
-    """``map(work, items)``; as many items as torch may use threads are worked on at once, while the next one is made."""
-    import torch
-
-    threads = min(torch.get_num_threads(), MOST_SLABS)
-    if threads == 1:
-        yield from map(work, items)
-        return
-    waiting: deque[Future[Part]] = deque()
-    with ThreadPoolExecutor(threads) as pool:
-        for item in items:
-            if len(waiting) == threads:
-                yield waiting.popleft().result()
-            waiting.append(pool.submit(work, item))
-        while waiting:
-            yield waiting.popleft().result()
 
 
 def _slab_sums(weights: Sequence[NDArray[np.int64]], slab: Slab) -> Part:

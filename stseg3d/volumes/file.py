@@ -87,7 +87,7 @@ class FileVolume:
         return self._true_values(array[(slice(None), *box.slices)], copy=True)
 
     def read_each(self, boxes: Iterable[Box]) -> Iterator[tuple[Box, Array]]:
-        """Each box and the voxels in it, as a new array; a compressed file is inflated meanwhile.
+        """Each box and the voxels in it, which are not to be changed; a compressed file is inflated meanwhile.
 
         So what is handed over may come from a file that turns out to be broken: then an error is raised at the latest where the last box
         would have been followed by the end. The voxels are kept as by :meth:`read`.
@@ -104,7 +104,7 @@ class FileVolume:
         try:
             for box in map(self._checked, boxes):
                 coming.wait_for(box)
-                yield box, self._true_values(coming.array[(slice(None), *box.slices)], copy=True)
+                yield box, self._true_values(coming.array[(slice(None), *box.slices)], copy=False)
             self._array = coming.wait()
         finally:
             coming.leave()
@@ -132,7 +132,7 @@ class FileVolume:
 
 
 def read_each(volume: Volume, boxes: Iterable[Box]) -> Iterator[tuple[Box, Array]]:
-    """Each box and the voxels of a volume in it; of a compressed file while it is inflated, see :meth:`FileVolume.read_each`."""
+    """Each box and the voxels of a volume in it, not to be changed; of a compressed file while it is inflated, see ``FileVolume``."""
     if isinstance(volume, FileVolume):
         return volume.read_each(boxes)
     return ((box, volume.read(box)) for box in boxes)

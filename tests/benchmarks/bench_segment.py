@@ -1,7 +1,7 @@
 """What a scan costs, from file to file: bare reading and writing, ``stseg3d``, and the pipeline that a MONAI user writes.
 
 Run: ``python tests/benchmarks/bench_segment.py -o suite.json``, about half an hour; ``--slices 300 --suffix .nii.gz`` for one size of scan.
-Beside the JSON come a table (``.md``) and a plot (``.png``). The file is written after every round, and what it has is not run again: so
+Beside the JSON come a table (``.md``) and, with matplotlib, a plot (``.png``). The file is written after every round, and what it has is not run again: so
 the suite can be stopped, or asked for in pieces. First the plan and an estimate are printed.
 
 Scans of 512 x 512 x N int16. Every run is a fresh process, imports included, the ways of a round one after the other, so that the machine's
@@ -16,6 +16,7 @@ of the networks, and those of bare reading and writing of the same files in turn
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
 import platform
@@ -224,7 +225,8 @@ def main() -> None:
         print("", table(cell), sep="\n", flush=True)
     if options.output:
         options.output.with_suffix(".md").write_text(markdown(suite.content))
-        plot(suite.content["sizes"], options.output.with_suffix(".png"))
+        if importlib.util.find_spec("matplotlib"):  # to be left out where start-up is measured: MONAI imports it
+            plot(suite.content["sizes"], options.output.with_suffix(".png"))
 
 
 if __name__ == "__main__":
