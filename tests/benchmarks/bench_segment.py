@@ -1,8 +1,8 @@
 """What a scan costs, from file to file: bare reading and writing, ``stseg3d``, and the pipeline that a MONAI user writes.
 
 Run: ``python tests/benchmarks/bench_segment.py -o suite.json``, about half an hour; ``--slices 300 --suffix .nii.gz`` for one size of scan.
-Beside the JSON come a table (``.md``) and, with matplotlib, a plot (``.png``). The file is written after every round, and what it has is not run again: so
-the suite can be stopped, or asked for in pieces. First the plan and an estimate are printed.
+Beside the JSON come a table (``.md``) and, with matplotlib, a plot (``.png``). The file is written after every round, and what it has is
+not run again: so the suite can be stopped, or asked for in pieces. First the plan and an estimate are printed.
 
 Scans of 512 x 512 x N int16. Every run is a fresh process, imports included, the ways of a round one after the other, so that the machine's
 moods hit all alike. Medians of wall seconds, processor seconds, peak of resident memory; ratios are medians of those within a round.
