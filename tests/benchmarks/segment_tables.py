@@ -92,7 +92,7 @@ def plot(cells: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Time and memory of each way against the number of slices; of ``.nii`` only what is ours to compare."""
     import matplotlib as mpl
     import matplotlib.pyplot as plt
-    from matplotlib.ticker import FuncFormatter, NullLocator
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
     mpl.use("Agg")
     figure, axes = plt.subplots(1, 2, figsize=(9, 5), layout="constrained")
@@ -115,6 +115,8 @@ def plot(cells: Sequence[Mapping[str, Any]], path: Path) -> None:
         axis.set_ylabel(label, fontsize=12)
         axis.xaxis.set_minor_locator(NullLocator())
         axis.xaxis.set_major_formatter(plain)
+        axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.yaxis.set_minor_locator(NullLocator())
         axis.yaxis.set_major_formatter(plain)
         axis.tick_params(labelsize=11)
         axis.grid(visible=True, color="0.9")
