@@ -28,7 +28,7 @@ def pytest_collection_finish() -> None:
     if "monai.bundle" in sys.modules:
         from monai.bundle.config_item import ComponentLocator
 
-        if hasattr(ComponentLocator, "_find_classes_or_functions"):  # MONAI's own affair, which takes a quarter of the time of training
+        if hasattr(ComponentLocator, "_find_classes_or_functions"):  # MONAI's own affair, and slow
             found = cache(partial(ComponentLocator._find_classes_or_functions, ComponentLocator()))
             ComponentLocator._find_classes_or_functions = lambda _, modules: found(tuple(modules))
 

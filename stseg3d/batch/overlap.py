@@ -13,11 +13,10 @@ from typing import Any, Generic, TypeVar
 from stseg3d.batch.outcomes import CaseOutcome
 from stseg3d.batch.work import CaseAttempt, CaseWorker
 from stseg3d.volumes import Case
-from stseg3d.volumes.file import available_bytes
+from stseg3d.volumes.file import has_room
 
 T = TypeVar("T")
 
-ROOM = 4  # what a second case takes in memory must be free so many times: the networks want some, too
 PATIENCE_S = 10.0  # with a thread that is to end, which a dead file server may hold for ever
 
 
@@ -25,9 +24,9 @@ def overlapped(worker: CaseWorker, cases: Iterator[Case]) -> Generator[CaseOutco
     """Outcomes of the cases, in their order: while the networks run on one, the next is read and the last one written.
 
     At most three cases are begun at once: one is read, one is with the networks, one is written. The image after the next is not touched,
-    and the voxels of what is being written are let go. Voxels are read and labels written beside the networks only while :data:`ROOM` times
-    their bytes are free; else in their own turn. The networks and ``next(cases)`` stay in the thread of the caller, and so do the reading
-    of the first case and the writing of the last: of a single case nothing is different.
+    and the voxels of what is being written are let go. Voxels are read and labels written beside the networks only where there is
+    room (:func:`stseg3d.volumes.file.has_room`); else in their own turn. The networks and ``next(cases)`` stay in the caller's thread, and
+    so do the reading of the first case and the writing of the last: of a single case nothing is different.
 
     An outcome is told once the caller's thread is free: at the latest when the networks are done with the next case. If the process is
     killed before, that case is done once more by the next run. Ctrl-C ends the networks at once; what is being written is finished and
@@ -82,8 +81,7 @@ def _read(attempt: CaseAttempt) -> None:
 
 def _fits(attempt: CaseAttempt) -> bool:
     """Whether there is room for the case beside the one that is with the networks."""
-    free = available_bytes()
-    return free is not None and attempt.held_bytes * ROOM <= free
+    return has_room(attempt.held_bytes)
 
 
 class _Threads:

@@ -32,7 +32,7 @@ def fail(error: Exception, args: argparse.Namespace, case: Case | None = None) -
 
 @contextmanager
 def loading() -> Iterator[None]:
-    """Load modules, and never look for garbage among what they are made of: there is none, and looking takes as long as half of torch."""
+    """Load modules, and never look for garbage among what they are made of: there is none, and looking takes a fifth of the time."""
     # timed with tests/benchmarks/bench_startup.py
     before = len(sys.modules)
     gc.disable()

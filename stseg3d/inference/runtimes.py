@@ -22,8 +22,8 @@ TORCH = "torch"
 OPENVINO = "openvino"
 RUNTIMES = (TORCH, OPENVINO)
 HINTS = {torch.float32: "f32", torch.bfloat16: "bf16"}
-# How much logits may differ from PyTorch's in float32, as a share of their norm: many times what those of the embedded bundles do (at most
-# 4e-4 and 4e-3), and far below what a network gives that was converted wrongly.
+# How much logits may differ from PyTorch's in float32, as a share of their norm: many times what those of the embedded bundles do, and
+# far below what a network gives that was converted wrongly.
 DIFFER = {"f32": 1e-2, "bf16": 0.1}
 KEPT = 8  # of each network; a stage has one shape
 _LOCK = Lock()  # of what is below, and of running it: what is compiled answers one at a time
@@ -186,7 +186,7 @@ def _difference(compiled: Any, network: nn.Module, crop: Tensor) -> float:
 
 
 def _fingerprint(network: nn.Module) -> bytes:
-    """Of all numbers of a network and the layers they are in; 5 ms for 5 MB, and no way of changing a weight goes unseen."""
+    """Of all numbers of a network and the layers they are in: no way of changing a weight goes unseen."""
     told = hashlib.sha256(str(network).encode())
     for name, tensor in chain(network.named_parameters(), network.named_buffers()):
         told.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())

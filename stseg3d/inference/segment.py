@@ -291,7 +291,7 @@ def _volume_ml(found: Segmentation, volume: Volume) -> dict[str, float]:
     return {str(k): round(float(n) * volume.grid.voxel_mm3 / 1000, 3) for k, n in enumerate(counts) if k and n}
 
 
-@cache  # as long as a hundred small boxes take
+@cache  # each answer is read from files
 def _version(package: str) -> str:
     try:
         return version(package)

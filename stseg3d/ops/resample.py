@@ -61,7 +61,7 @@ def axis_operator(size: int, to: int) -> Float:
 
 
 def as_float32(array: NDArray[Any]) -> Float:
-    """The array as float32; of float16 by torch, which takes a twentieth of numpy's time."""
+    """The array as float32; of float16 by torch, which is quicker at it than numpy."""
     if array.dtype != np.float16:
         return array.astype(np.float32, copy=False)
     import torch
@@ -71,7 +71,7 @@ def as_float32(array: NDArray[Any]) -> Float:
 
 
 def as_float16(array: NDArray[Any]) -> NDArray[np.float16]:
-    """The array as float16; of float32 by torch, which takes a third of numpy's time."""
+    """The array as float16; of float32 by torch, which is quicker at it than numpy."""
     if array.dtype != np.float32:
         return array.astype(np.float16, copy=False)
     import torch

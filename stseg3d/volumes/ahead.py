@@ -6,10 +6,8 @@ import os
 from pathlib import Path
 
 from stseg3d.volumes.cases import Case
-from stseg3d.volumes.file import FileVolume, available_bytes
+from stseg3d.volumes.file import FileVolume, has_room
 from stseg3d.volumes.open import open_volume
-
-ROOM = 4  # what the voxels take must be free so many times: others want some, too
 
 
 class CaseAhead:
@@ -48,8 +46,8 @@ def begin_reading(case: Case) -> CaseAhead | None:
         volume = open_volume(case.image, channels_last=True)
     except (OSError, ValueError):
         return None
-    free, held = available_bytes(), volume.grid.box.voxels * volume.channels * volume.dtype.itemsize
-    if not isinstance(volume, FileVolume) or free is None or held * ROOM > free:
+    held = volume.grid.box.voxels * volume.channels * volume.dtype.itemsize
+    if not isinstance(volume, FileVolume) or not has_room(held):
         return None
     volume.start_reading()
     return CaseAhead(case, volume, then)

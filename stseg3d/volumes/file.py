@@ -16,6 +16,7 @@ from stseg3d.volumes.volume import Array, Volume, box_inside, voxel_dtype
 
 # Reads of less are not worth asking the system how much memory is free.
 LARGE_BYTES = 1 << 28
+ROOM = 4  # what is read ahead must be free so many times: the networks want some, too
 
 
 class FileVolume:
@@ -199,6 +200,12 @@ def check_capacity(path: Path, needed: int, held: int, ratio: int = 1) -> None:
         most = f" compressed, at most {held * ratio}" if ratio > 1 else ""
         msg = f"{path}: file must hold the {needed} bytes its header asks for, got {held}{most}"
         raise ValueError(msg)
+
+
+def has_room(n_bytes: int) -> bool:
+    """Whether there is room for so much beside what is being worked on; not where the system does not say."""
+    free = available_bytes()
+    return free is not None and n_bytes * ROOM <= free
 
 
 def available_bytes() -> int | None:

@@ -13,7 +13,7 @@ import numpy as np
 from stseg3d.geometry import Box
 from stseg3d.volumes.volume import Array
 
-try:  # the same checks in half of the time, see GzipVoxels; not on every processor
+try:  # the same checks in two thirds of the time, see GzipVoxels; not on every processor
     from isal import isal_zlib
 
     inflater: Any = isal_zlib
