@@ -13,8 +13,8 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "stseg3d"
 # From the ground up. `bundle` stands above `inference`: a bundle is looked up and loaded before it is used, and knows nothing of its use.
 ROOMS = [
-    *("geometry", "volumes", "ops", "networks", "losses", "metrics", "evaluate", "bundle"),
-    *("inference", "planning", "training", "batch", "report", "compare", "demo", "cli", "__main__"),
+    *("moved", "machine", "geometry", "volumes", "ops", "plan", "networks", "metrics", "evaluate", "bundle"),
+    *("compute", "inference", "planning", "synthesis", "training", "batch", "report", "compare", "demo", "cli", "__main__"),
 ]
 # The one exception to "never in functions": `stseg3d --help` answers without torch and MONAI (tests/test_cli.py), so it
 # imports on demand.
@@ -54,7 +54,7 @@ def parse(path: Path) -> ast.Module:
 def test_imports_point_upwards(path: Path) -> None:
     here = room(dotted(path))
     own = [name for name, _, _ in imports(parse(path)) if name.split(".")[0] == "stseg3d" and room(name) in ROOMS]
-    allowed = ROOMS[: ROOMS.index(here) + 1] if here else []
+    allowed = ROOMS[: ROOMS.index(here) + 1] if here else ["moved"]
     assert [name for name in own if room(name) not in allowed] == []
 
 

@@ -1,0 +1,72 @@
+"""Former names of modules, so that configs and programs of others which hold them go on working."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import sys
+from collections.abc import Sequence
+from types import CodeType, ModuleType
+from typing import cast
+
+# By the longest former name that fits; what lies inside moved with it.
+MOVED: dict[str, str] = {}
+
+
+class FormerNames(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
+    """Finds a module by its former name: the same object as by its present one."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        """Spec of a module that has moved; None for all others."""
+        del path, target
+        return importlib.util.spec_from_loader(fullname, self) if present_name(fullname) else None
+
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType:
+        """The module where it is now."""
+        module = importlib.import_module(present_name(spec.name))
+        spec.loader_state = module.__spec__
+        return module
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Nothing more: it was executed under its present name, which it keeps."""
+        assert module.__spec__ is not None
+        module.__spec__ = module.__spec__.loader_state
+
+    def get_code(self, fullname: str) -> CodeType | None:
+        """For ``python -m`` and a former name."""
+        return _present_loader(fullname).get_code(present_name(fullname))
+
+    def get_source(self, fullname: str) -> str | None:
+        """For tracebacks."""
+        return _present_loader(fullname).get_source(present_name(fullname))
+
+    def is_package(self, fullname: str) -> bool:
+        """Whether it is a folder."""
+        return _present_loader(fullname).is_package(present_name(fullname))
+
+
+def present_name(former: str) -> str:
+    """Name that a moved module has now; empty if it has not moved."""
+    if not former.startswith("stseg3d."):
+        return ""
+    parts = former.split(".")
+    for n in range(len(parts), 1, -1):
+        if (start := ".".join(parts[:n])) in MOVED:
+            return ".".join([MOVED[start], *parts[n:]])
+    return ""
+
+
+def install() -> None:
+    """Let imports find former names, before all others: the folder of what has moved would give its modules a second time."""
+    if not any(isinstance(finder, FormerNames) for finder in sys.meta_path):
+        sys.meta_path.insert(0, FormerNames())
+
+
+def _present_loader(former: str) -> importlib.abc.InspectLoader:
+    spec = importlib.util.find_spec(present_name(former))
+    assert spec is not None
+    return cast(importlib.abc.InspectLoader, spec.loader)

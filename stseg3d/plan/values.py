@@ -1,0 +1,156 @@
+"""Values that a plan is made of, and that say to inference and training how a scan is seen and what is wanted of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil
+
+import numpy as np
+
+from stseg3d.geometry import Grid
+
+OUTPUTS = ("labels", "instances", "probabilities")
+WHEN_EMPTY = ("empty", "tile")
+PRECISIONS = ("auto", "float32", "bfloat16", "float16")
+RUNTIMES = ("torch", "openvino")
+
+
+@dataclass(frozen=True)
+class ImageView:
+    """How the networks see a scan.
+
+    Args:
+        channels: Channels that the networks take.
+        axcodes: Axis order in which the networks see a volume; None keeps the file's own. Sizes and policies count axes so.
+        colour: Whether images are pictures, shown as red, green and blue whatever they are stored as.
+        standardize: Whether each channel is brought to mean 0 and standard deviation 1 over the whole image first.
+
+    Raises:
+        ValueError: If there is no channel, or ``axcodes`` does not name one direction of each of the three axes.
+    """
+
+    channels: int = 1
+    axcodes: str | None = "RAS"
+    colour: bool = False
+    standardize: bool = False
+
+    def __post_init__(self) -> None:
+        if self.channels < 1:
+            msg = f"channels must be at least 1, got {self.channels}"
+            raise ValueError(msg)
+        if self.axcodes is not None and sorted("RLAPSI".find(code) // 2 for code in self.axcodes) != [0, 1, 2]:
+            msg = f"axcodes must name a direction of each axis, such as RAS, got {self.axcodes!r}"
+            raise ValueError(msg)
+
+
+@dataclass(frozen=True)
+class NetworkInput:
+    """What one of the two networks is given.
+
+    Args:
+        size: Input size in voxels, one entry an axis of the canonical view.
+        mirror_axes: Axes along which the input is mirrored too, the probabilities averaged (test-time augmentation): every
+            combination is one more run of the network.
+        spacing_mm: For the rough network: about this spacing instead of one size for all volumes. ``size`` is then the largest size;
+            each axis is the next multiple of ``multiple`` voxels, the longest at least two of them. Sizes differ from case to case, so
+            training takes one case a batch.
+        multiple: What the network needs its input to be divisible by; counts only with ``spacing_mm``.
+        rough_channel: For the fine network: the rough stage's foreground probability follows as one more channel, after the
+            normalisation; zeros where there is none, as for boxes that were given.
+
+    Raises:
+        ValueError: If ``size``, ``spacing_mm`` or ``multiple`` is not positive, or a mirrored axis does not exist or has one voxel.
+    """
+
+    size: Sequence[int]
+    mirror_axes: Sequence[int] = ()
+    spacing_mm: float | None = None
+    multiple: int = 8
+    rough_channel: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "size", tuple(int(n) for n in self.size))
+        object.__setattr__(self, "mirror_axes", tuple(self.mirror_axes))
+        if not self.size or min(self.size) < 1:
+            msg = f"size must be positive on each axis, got {self.size}"
+            raise ValueError(msg)
+        if (self.spacing_mm is not None and self.spacing_mm <= 0) or self.multiple < 1:
+            msg = f"spacing_mm and multiple must be positive, got {self.spacing_mm} and {self.multiple}"
+            raise ValueError(msg)
+        if any(not 0 <= axis < len(self.size) or self.size[axis] == 1 for axis in self.mirror_axes):
+            msg = f"mirror_axes must be axes longer than 1 of size {self.size}, got {self.mirror_axes}"
+            raise ValueError(msg)
+
+    def shape_of(self, grid: Grid) -> tuple[int, ...]:
+        """Input shape for a volume: ``size``, or what ``spacing_mm`` makes of its extent."""
+        size = tuple(self.size)
+        if self.spacing_mm is None:
+            return size
+        cells = (
+            ceil(n * mm / self.spacing_mm / self.multiple - 1e-6) * self.multiple for n, mm in zip(grid.shape, grid.spacing_mm, strict=True)
+        )
+        shape = [min(most, n) for most, n in zip(size, cells, strict=True)]
+        if max(shape) <= self.multiple:
+            # A network's deepest level would be a single voxel, and instance normalisation takes no single voxel.
+            longest = int(np.argmax(np.array(grid.shape) * grid.spacing_mm))
+            shape[longest] = min(2 * self.multiple, size[longest])
+        return tuple(shape)
+
+
+@dataclass(frozen=True)
+class Output:
+    """What is wanted of a scan.
+
+    Args:
+        kind: ``"labels"``, ``"instances"`` (one id an object) or ``"probabilities"`` (of the foreground classes).
+        when_empty: Where nothing is found: ``"empty"`` gives an empty mask, ``"tile"`` runs the fine network on the whole volume.
+        number_from: World direction whose end gets instance 1, such as ``"S"`` for the top; by default the file order of the view.
+        neck_depth_mm: Instances: touching objects are told apart by their necks, see :func:`stseg3d.ops.instances.split_at_necks`;
+            by default by the rough components, which for objects smaller than a rough voxel are none. Of pictures in pixels.
+
+    Raises:
+        ValueError: If a word is unknown, or a depth not positive.
+    """
+
+    kind: str = "labels"
+    when_empty: str = "empty"
+    number_from: str | None = None
+    neck_depth_mm: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.kind not in OUTPUTS or self.when_empty not in WHEN_EMPTY:
+            msg = f"output must be one of {OUTPUTS} and when_empty one of {WHEN_EMPTY}, got {self.kind!r} and {self.when_empty!r}"
+            raise ValueError(msg)
+        if self.number_from is not None and self.number_from not in tuple("RLAPSI"):
+            msg = f"number_from must be one letter of R L A P S I, got {self.number_from!r}"
+            raise ValueError(msg)
+        if self.neck_depth_mm is not None and self.neck_depth_mm <= 0:
+            msg = f"neck_depth_mm must be above 0, got {self.neck_depth_mm}"
+            raise ValueError(msg)
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How the networks are run.
+
+    Args:
+        precision: ``"float32"``, ``"bfloat16"``, ``"float16"`` or ``"auto"`` (bfloat16 where the device has it natively, else float32),
+            whatever autocast surrounds the call.
+        runtime: What computes the networks: ``"torch"``, or ``"openvino"`` (``stseg3d[openvino]``), quicker on a CPU once it has started.
+            A rough network with ``spacing_mm`` stays with PyTorch: to convert it for each shape takes longer than is saved.
+        progress: Whether a terminal shows how many boxes are done.
+
+    Raises:
+        ValueError: If a word is unknown.
+    """
+
+    precision: str = "float32"
+    runtime: str = "torch"
+    progress: bool = False
+
+    def __post_init__(self) -> None:
+        for name, given, known in (("precision", self.precision, PRECISIONS), ("runtime", self.runtime, RUNTIMES)):
+            if given not in known:
+                msg = f"{name} must be one of {known}, got {given!r}"
+                raise ValueError(msg)

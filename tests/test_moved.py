@@ -1,0 +1,34 @@
+"""What has moved is found under its former name, and is the same object."""
+
+from __future__ import annotations
+
+import importlib
+import subprocess
+import sys
+
+import pytest
+
+from stseg3d.moved import MOVED, present_name
+
+
+@pytest.mark.parametrize("former", sorted(MOVED))
+def test_a_former_name_gives_the_module_where_it_is_now(former: str) -> None:
+    assert importlib.import_module(former) is importlib.import_module(MOVED[former])
+
+
+def test_what_lies_inside_moved_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(MOVED, "stseg3d.shapes", "stseg3d.geometry")
+    found = importlib.import_module("stseg3d.shapes.box")
+    assert found is importlib.import_module("stseg3d.geometry.box")
+    assert found.__name__ == found.__spec__.name == "stseg3d.geometry.box"
+    assert present_name("stseg3d.nothing") == present_name("stseg3d") == present_name("torch") == ""
+    for name in ("stseg3d.shapes.box", "stseg3d.shapes"):
+        sys.modules.pop(name, None)
+
+
+def test_python_runs_a_module_by_its_former_name() -> None:
+    code = "from stseg3d.moved import MOVED; MOVED['stseg3d.start'] = 'stseg3d.__main__'; import runpy, sys;"
+    code += "sys.argv = ['stseg3d', '--version']; runpy.run_module('stseg3d.start', run_name='__main__')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("stseg3d ")
