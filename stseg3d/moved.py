@@ -12,7 +12,9 @@ from types import CodeType, ModuleType
 from typing import cast
 
 # By the longest former name that fits; what lies inside moved with it.
-MOVED: dict[str, str] = {}
+MOVED: dict[str, str] = {
+    "stseg3d.compare.sliding_window": "stseg3d.training.sliding_window",
+}
 
 
 class FormerNames(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):

@@ -1,10 +1,11 @@
-"""Bundles: found by name or path, trusted by a check or by the user, loaded strictly, written atomically."""
+"""Bundles: found by name or path, data alone or trusted by the user, loaded strictly, written whole or not at all."""
 
-from stseg3d.bundle.config import ensure_trusted_bundle, load_network, read_config, select_device
+from stseg3d.bundle.config import config_parser, load_network, read_config, select_device
 from stseg3d.bundle.lookup import (
     INFERENCE,
     METADATA,
     NAME_SUFFIX,
+    PLAN,
     WEIGHTS,
     bundle_names,
     embedded_folder,
@@ -12,25 +13,32 @@ from stseg3d.bundle.lookup import (
     read_metadata,
     weights_sha256,
 )
-from stseg3d.bundle.trust import UntrustedError
+from stseg3d.bundle.rendering import open_bundle, render_bundle, write_plan
+from stseg3d.bundle.trust import OpenBundle, UntrustedError, read_bundle
 from stseg3d.bundle.weights import load_weights, read_weights, save_weights
 
 __all__ = [
     "INFERENCE",
     "METADATA",
     "NAME_SUFFIX",
+    "PLAN",
     "WEIGHTS",
+    "OpenBundle",
     "UntrustedError",
     "bundle_names",
+    "config_parser",
     "embedded_folder",
-    "ensure_trusted_bundle",
     "find_bundle",
     "load_network",
     "load_weights",
+    "open_bundle",
+    "read_bundle",
     "read_config",
     "read_metadata",
     "read_weights",
+    "render_bundle",
     "save_weights",
     "select_device",
     "weights_sha256",
+    "write_plan",
 ]

@@ -1,15 +1,16 @@
-"""Configs of a bundle, and the network they describe."""
+"""Parsers of a bundle's configs, and the network they describe."""
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stseg3d.bundle.lookup import INFERENCE, METADATA, WEIGHTS, read_metadata
-from stseg3d.bundle.trust import ensure_trusted
+from stseg3d.bundle.rendering import open_bundle
+from stseg3d.bundle.trust import OpenBundle
 from stseg3d.bundle.weights import load_weights
+from stseg3d.plan import read_json
 
 if TYPE_CHECKING:
     import torch
@@ -45,18 +46,17 @@ def load_network(
 ) -> tuple[torch.nn.Module, ConfigParser]:
     """The bundle's network with its weights, ready for inference, and the parser that made it.
 
-    The parser has read ``inference.json`` and the metadata; anything else of them is made on demand, such as
-    ``parser.get_parsed_content("inferer")``. This runs what the bundle's ``_target_`` and ``$`` entries name, once they have been checked.
+    Anything else of ``inference.json`` is made on demand, such as ``parser.get_parsed_content("inferer")``.
 
     Args:
         bundle: Folder of the bundle, as :func:`find_bundle` returns it.
         device: Where the network goes; see :func:`select_device` for names.
-        overrides: Config entries to set before anything is made, by id, such as ``{"inferer#output": "labels"}``; not checked.
-        trust: Run whatever the configs name, see :func:`ensure_trusted_bundle`.
+        overrides: Config entries to set before anything is made, by id, such as ``{"output#kind": "labels"}``; not checked.
+        trust: Run a bundle that is more than data, see :func:`stseg3d.bundle.trust.read_bundle`.
 
     Raises:
         FileNotFoundError: If the bundle has no weights.
-        UntrustedError: If the configs call something outside the allow-list, and ``trust`` was not given.
+        UntrustedError: If it is more than data, and ``trust`` was not given.
         ValueError: If the configs cannot be read, the weights do not fit the network, or there is no entry to override.
     """
     parser = read_config(bundle, device=device, overrides=overrides, trust=trust)
@@ -65,29 +65,13 @@ def load_network(
     return network.to(parser.get_parsed_content("device")).eval(), parser
 
 
-def ensure_trusted_bundle(bundle: Path, *configs: str) -> None:
-    """Refuse a bundle whose configs call anything outside the allow-list; to be asked before anything of it runs.
-
-    A seat belt, not a sandbox: see the README.
-
-    Args:
-        bundle: Folder of the bundle.
-        configs: Names in the folder ``configs``, later ones laid over earlier ones; by default ``inference.json``.
-
-    Raises:
-        UntrustedError: If they do; the message names the entry and what it calls.
-        ValueError: If a file cannot be read.
-    """
-    read_config(bundle, configs or INFERENCE.name, trust=False)
-
-
 def read_config(
     bundle: Path,
     config: str | Iterable[str] = INFERENCE.name,
     *,
     device: str | torch.device = "cpu",
     overrides: Mapping[str, Any] | None = None,
-    trust: bool = True,
+    trust: bool = False,
 ) -> ConfigParser:
     """Parser of one or more of the bundle's configs, later ones over earlier ones; nothing of them is made yet.
 
@@ -96,40 +80,52 @@ def read_config(
         config: Name or names in the folder ``configs``.
         device: Becomes the config's ``device``.
         overrides: Entries to set, by id; they must exist, so that a mistyped one is not accepted in silence, as MONAI does.
-        trust: Whether the files may call anything; without it they are checked, see :func:`ensure_trusted_bundle`.
+        trust: Run a bundle that is more than data, see :func:`stseg3d.bundle.trust.read_bundle`.
 
     Raises:
-        UntrustedError: If they call something outside the allow-list, and ``trust`` is off.
+        UntrustedError: If it is more than data, and ``trust`` is off.
         ValueError: If a file cannot be read, or there is no entry to override.
     """
     names = [config] if isinstance(config, str) else [*config]
-    parser = _parser(bundle, names)
-    if not trust:
-        ensure_trusted(parser, f"{bundle}: {' + '.join(names)} and {METADATA.name}")
-    if isinstance(device, str):
-        device = select_device(device)
-    parser["bundle_root"] = str(bundle)
+    return config_parser(open_bundle(bundle, trust=trust), names, device=device, overrides=overrides)
+
+
+def config_parser(
+    opened: OpenBundle, names: Iterable[str], *, device: str | torch.device = "cpu", overrides: Mapping[str, Any] | None = None
+) -> ConfigParser:
+    """As :func:`read_config`, of a bundle that was opened."""
+    parser = _parser(opened, names)
+    device = select_device(device) if isinstance(device, str) else device
+    parser["bundle_root"] = str(opened.folder)
     parser["device"] = f"$torch.device({str(device)!r})"
     for key, value in (overrides or {}).items():
         if key not in parser:
-            msg = f"bundle {bundle} must have the entry {key!r} to override it"
+            msg = f"bundle {opened.folder} must have the entry {key!r} to override it"
             raise ValueError(msg)
         parser[key] = value
     return parser
 
 
-def _parser(bundle: Path, names: Iterable[str]) -> ConfigParser:
-    """Parser of the files as they are, metadata included."""
+def _parser(opened: OpenBundle, names: Iterable[str]) -> ConfigParser:
     from monai.bundle import ConfigParser
+    from monai.bundle.utils import merge_kv
 
-    parser = ConfigParser()
-    files = [bundle / "configs" / name for name in names]
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("error", "Duplicate key")  # MONAI would take one of both
-            parser.read_config([str(file) for file in files])
-        parser.read_meta(read_metadata(bundle))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError, UserWarning) as error:
-        msg = f"bundle {bundle}: {' + '.join(file.name for file in files)} must be readable configs: {error}"
-        raise ValueError(msg) from error
+    parser = ConfigParser({})
+    for name in names:
+        path = opened.folder / "configs" / name
+        if name not in opened.texts:
+            msg = f"{path} must be a config of the bundle, got none"
+            raise ValueError(msg)
+        content = read_json(opened.texts[name].encode(), str(path))
+        if not isinstance(content, dict):
+            msg = f"{path} must hold a JSON object, got {type(content).__name__}"
+            raise ValueError(msg)
+        try:
+            for key, value in content.items():
+                merge_kv(parser, key, value)
+        except (ValueError, KeyError, TypeError, IndexError) as error:
+            msg = f"{path} must be a config that lies over others: {error}"
+            raise ValueError(msg) from error
+    if opened.plan is None and (opened.folder / METADATA).is_file():  # what is rendered from a plan refers to none
+        parser["_meta_"] = read_metadata(opened.folder)
     return parser

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
+from stseg3d.plan.json_values import read_json
+
 INFERENCE = Path("configs", "inference.json")
+PLAN = Path("configs", "plan.json")
 METADATA = Path("configs", "metadata.json")
 WEIGHTS = Path("models", "model.pt")
 # MONAI Label reads the kind of task from the name, so every embedded bundle ends on it; a user need not type it.
@@ -37,7 +39,7 @@ def find_bundle(name_or_path: str | Path) -> Path:
         FileNotFoundError: If it is neither; the message names the embedded bundles.
     """
     folder = Path(name_or_path).expanduser()
-    if (folder / INFERENCE).is_file():
+    if any((folder / name).is_file() for name in (INFERENCE, PLAN)):
         return folder.resolve()
     names = bundle_names()
     for name in (str(name_or_path), f"{name_or_path}{NAME_SUFFIX}"):
@@ -49,22 +51,22 @@ def find_bundle(name_or_path: str | Path) -> Path:
     raise FileNotFoundError(msg)
 
 
-def read_metadata(bundle: Path) -> dict[str, Any]:
+def read_metadata(bundle: Path, content: bytes | None = None) -> dict[str, Any]:
     """Content of the bundle's ``configs/metadata.json``.
+
+    Args:
+        bundle: Folder of the bundle.
+        content: The file's bytes, where they were read already.
 
     Raises:
         FileNotFoundError: If the bundle has none.
         ValueError: If it is not a JSON object.
     """
     path = bundle / METADATA
-    if not path.is_file():
+    if content is None and not path.is_file():
         msg = f"bundle {bundle} must hold {METADATA.as_posix()}, which is missing"
         raise FileNotFoundError(msg)
-    try:
-        metadata = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        msg = f"{path} must be JSON: {error}"
-        raise ValueError(msg) from error
+    metadata = read_json(path.read_bytes() if content is None else content, str(path))
     if not isinstance(metadata, dict):
         msg = f"{path} must hold a JSON object, got {type(metadata).__name__}"
         raise ValueError(msg)

@@ -1,146 +1,161 @@
-"""Whether a bundle's configs call anything but what a segmentation needs, found out before anything of them runs.
-
-A seat belt, not a sandbox: it reads what MONAI would make and evaluate, and refuses what :mod:`stseg3d.bundle.allowed` does not list.
-"""
+"""Whether a bundle is data alone: its configs are what its plan renders to, byte for byte, and the plan holds no code."""
 
 from __future__ import annotations
 
+import json
+import logging
 from collections.abc import Iterator, Mapping
-from copy import deepcopy
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
-from stseg3d.bundle.allowed import fetches, is_allowed
-from stseg3d.bundle.expressions import find_calls, read_import
+from stseg3d.bundle.lookup import METADATA, PLAN, read_metadata
+from stseg3d.plan import Plan, code_in_overrides, is_intact, render
 
-if TYPE_CHECKING:
-    from monai.bundle import ConfigParser
+logger = logging.getLogger(__name__)
 
-# Entries of a component that are not its arguments; MONAI stops in a debugger for `_debug_`.
-MODES = ("default", "callable")
-# Imports of the standard library that configs may make, beside what is allowed to be called.
-IMPORTS = ("importlib.util.find_spec", "math", "monai", "numpy", "torch", "torch.distributed")
+CONFIGS = Path("configs")
+# Files that MONAI or Python would read as a config or a program.
+CONFIG_SUFFIXES = (".json", ".yaml", ".yml", ".conf", ".cfg", ".ini", ".toml", ".py")
 
 
 class UntrustedError(ValueError):
-    """A config calls something that is not allowed without trust."""
+    """A bundle is more than data, and its user has not said that it is to be trusted."""
 
 
-def ensure_trusted(parser: ConfigParser, what: str) -> None:
-    """Refuse configs that call anything outside the allow-list.
+@dataclass(frozen=True)
+class OpenBundle:
+    """A bundle that may be run.
 
-    What counts is what MONAI's own parser takes for a component or an expression. Nothing is made, evaluated or imported by name.
+    Attributes:
+        folder: Its folder.
+        plan: Its plan; None where the configs are run as they are, on trust.
+        texts: Its configs, by file name: what is run, whatever becomes of the files.
+        stale: Names of files on the disk that are of an earlier plan, or missing.
+    """
+
+    folder: Path
+    plan: Plan | None
+    texts: Mapping[str, str]
+    stale: tuple[str, ...] = ()
+
+    def require_plan(self) -> Plan:
+        """The plan.
+
+        Raises:
+            ValueError: If there is none, or the configs differ from it.
+        """
+        if self.plan is None:
+            msg = f"bundle {self.folder} must have {PLAN.as_posix()} and configs that are rendered from it: `stseg3d plan --render`"
+            raise ValueError(msg)
+        return self.plan
+
+
+def read_bundle(folder: Path, *, trust: bool = False) -> OpenBundle:
+    """Read a bundle's plan and configs, as data, each file once.
+
+    Files that were rendered from an earlier version of the plan, and not edited since, count as what the plan renders to now.
 
     Args:
-        parser: Its content as read from the files; not changed.
-        what: Names bundle and files in the message.
+        folder: Folder of the bundle.
+        trust: Whether it may be more than data. Where its configs differ from its plan, it is they that count then.
 
     Raises:
-        UntrustedError: If they do; the message names the first entry and what it calls.
+        OSError: If a file cannot be read.
+        UntrustedError: If it is more than data, and ``trust`` is off; the message names what differs, and the place.
+        ValueError: If the plan is no plan.
     """
-    found = list(find_untrusted(parser))
-    if not found:
+    found = _files(folder / CONFIGS)
+    if PLAN.name not in found:
+        _refuse(folder, f"it has no {PLAN.as_posix()}", trust=trust)
+        return OpenBundle(folder, None, _texts(found))
+    plan = Plan.parse(found[PLAN.name], f"{folder / PLAN}")
+    rendered = render(plan)
+    stale = tuple(name for name, text in rendered.items() if found.get(name) != text.encode())
+    edited = [name for name in stale if name in found and not is_intact(_text(found[name]))]
+    for reason in _reasons(folder, plan, found, rendered, edited):
+        _refuse(folder, reason, trust=trust)
+    if edited:
+        logger.warning("%s: configs are run as they are, and differ from %s: %s", folder, PLAN.name, ", ".join(edited))
+        return OpenBundle(folder, None, _texts(found))
+    return OpenBundle(folder, plan, rendered, stale)
+
+
+def first_difference(one: Any, other: Any, way: str = "") -> str:
+    """Id of the first entry in which two parsed configs differ; empty where they do not."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        keys = [*one, *(key for key in other if key not in one)]
+        missing = next((key for key in keys if key not in one or key not in other), None)
+        if missing is not None:
+            return f"{way}#{missing}".lstrip("#")
+        found = (first_difference(one[key], other[key], f"{way}#{key}") for key in keys)
+        return next((entry for entry in found if entry), "")
+    if isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
+        found = (first_difference(a, b, f"{way}#{n}") for n, (a, b) in enumerate(zip(one, other, strict=True)))
+        return next((entry for entry in found if entry), "")
+    return "" if one == other else way.lstrip("#")
+
+
+def _reasons(folder: Path, plan: Plan, found: Mapping[str, bytes], rendered: Mapping[str, str], edited: list[str]) -> Iterator[str]:
+    """What makes the bundle more than data."""
+    yield from plan.code()
+    yield from code_in_overrides(plan)
+    for name in edited:
+        yield f"{CONFIGS / name} differs from what {PLAN.name} renders to{_where(found[name], rendered[name])}"
+    known = {*rendered, PLAN.name, METADATA.name}
+    yield from (f"it has {CONFIGS / name}, which is not rendered from {PLAN.name}" for name in found if name not in known)
+    yield from (f"{path.relative_to(folder)} is a link" for path in (folder / CONFIGS, *_inside(folder / CONFIGS)) if path.is_symlink())
+    if METADATA.name in found:
+        yield from _code_in_metadata(read_metadata(folder, found[METADATA.name]), METADATA.name)
+
+
+def _code_in_metadata(content: Any, where: str) -> Iterator[str]:
+    """Places in the metadata that MONAI would evaluate or make."""
+    if isinstance(content, str) and content.startswith(("$", "%")):
+        yield f"{where} holds {content[:60]!r}"
+    elif isinstance(content, dict):
+        yield from (f"{where} has the entry {key!r}" for key in content if str(key).startswith(("_", "$", "%")))
+        for key, item in content.items():
+            yield from _code_in_metadata(item, f"{where}#{key}")
+    elif isinstance(content, list):
+        for item in content:
+            yield from _code_in_metadata(item, where)
+
+
+def _refuse(folder: Path, reason: str, *, trust: bool) -> None:
+    if trust:
         return
-    entry, call = found[0]
-    more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
-    msg = f"{what} must call only what is known to compute, got {call} in {entry!r}{more}; a bundle is a program: "
+    msg = f"bundle {folder} must be data alone to be run without trust, but {reason}; a bundle is a program: "
     msg += "if you would run one from where it came, give --trust (in Python trust=True)"
     raise UntrustedError(msg)
 
 
-def find_untrusted(parser: ConfigParser) -> Iterator[tuple[str, str]]:
-    """Each entry's id (``network_def#rough``) and what it calls that is not allowed."""
-    content = parser.get()
-    foreign = [*_file_macros(content)]
-    yield from foreign
-    if foreign:
-        return  # to go on would read them
+def _where(text: bytes, due: str) -> str:
+    """The first entry that differs, if the file can be read as data."""
     try:
-        items = _parsed(parser, content)
-    except (ValueError, KeyError, IndexError, TypeError, RecursionError) as error:
-        yield "", f"references that lead nowhere ({' '.join(str(error).split()) or type(error).__name__})"
-        return
-    expressions = {key: item.config for key, item in items.items() if _is_expression(item.config)}
-    imported: dict[str, str] = {}
-    for key, text in expressions.items():
-        yield from ((_shown(key), call) for call in _import(text[1:], imported))
-    for key, item in items.items():
-        if isinstance(item.config, Mapping) and "_target_" in item.config:
-            yield from ((_shown(key), call) for call in _component(item.config, parser))
-    for key, text in expressions.items():
-        yield from ((_shown(key), call) for call in _expression(text, imported))
+        entry = first_difference(json.loads(text), json.loads(due))
+    except (ValueError, RecursionError):
+        return ""
+    return f", first at {entry!r}" if entry else ""
 
 
-def _parsed(parser: ConfigParser, content: Any) -> Mapping[str, Any]:
-    """Items as MONAI would resolve them, of a copy; nothing is made."""
-    copy = type(parser)(deepcopy(content))
-    copy.locator = parser.locator  # it knows MONAI's components by name, which takes a while
-    copy.parse()
-    items: Mapping[str, Any] = copy.ref_resolver.items
-    return items
+def _inside(configs: Path) -> list[Path]:
+    return sorted(configs.rglob("*")) if configs.is_dir() else []
 
 
-def _file_macros(content: Any, key: str = "") -> Iterator[tuple[str, str]]:
-    """Strings that MONAI replaces by what stands in another file."""
-    from monai.bundle import ConfigParser
-
-    if isinstance(content, str) and content.startswith("%") and ConfigParser.split_path_id(content[1:])[0]:
-        yield key, f"the file {content[1:]}"
-    pairs = content.items() if isinstance(content, dict) else enumerate(content) if isinstance(content, list) else ()
-    for name, value in pairs:
-        yield from _file_macros(value, f"{key}#{name}" if key else str(name))
-
-
-def _is_expression(config: Any) -> bool:
-    return isinstance(config, str) and config.startswith("$")
+def _files(configs: Path) -> dict[str, bytes]:
+    """Content of each file that MONAI could read as a config, by its way from the folder."""
+    paths = [path for path in _inside(configs) if path.suffix.lower() in CONFIG_SUFFIXES and not path.is_dir()]
+    for path in paths:
+        if not path.is_file():
+            msg = f"{path} must be a file, got something else"
+            raise ValueError(msg)
+    return {path.relative_to(configs).as_posix(): path.read_bytes() for path in paths}
 
 
-def _shown(key: str) -> str:
-    return key.replace("::", "#")
+def _text(content: bytes) -> str:
+    return content.decode("utf-8", errors="replace")
 
 
-def _import(text: str, imported: dict[str, str]) -> Iterator[str]:
-    """What an import brings that is not allowed; otherwise it is put among ``imported``."""
-    try:
-        bound = read_import(text)
-    except (SyntaxError, RecursionError, MemoryError):
-        return  # no import; an expression with references looks so
-    except ValueError as error:
-        yield f"an import of {error}"
-        return
-    if bound is None:
-        return
-    name, path = bound
-    if not (path in IMPORTS or is_allowed(path)) or imported.get(name, path) != path:
-        yield f"an import of {path}"
-        return
-    imported[name] = path
-
-
-def _expression(text: str, imported: Mapping[str, str]) -> list[str]:
-    from monai.bundle import ReferenceResolver
-
-    # MONAI replaces references as text, also inside of strings, so what it makes of them is what has to be read.
-    written = ReferenceResolver.update_refs_pattern(text, dict.fromkeys(ReferenceResolver.match_refs_pattern(text)))[1:]
-    try:
-        if read_import(written) is not None:
-            return []  # judged above
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        pass
-    return find_calls(written, imported)
-
-
-def _component(config: Mapping[str, Any], parser: ConfigParser) -> Iterator[str]:
-    target, mode = config["_target_"], config.get("_mode_", "default")
-    if not isinstance(target, str) or target[:1] in {"$", "@", "%"}:
-        yield "whatever its _target_ comes to"
-        return
-    if mode not in MODES or "_debug_" in config:
-        yield f"a debugger (_mode_ {mode!r})" if "_debug_" not in config else "a debugger (_debug_)"
-    homes = parser.locator.get_component_module_name(target) or []
-    paths = [f"{home}.{target}" for home in ([homes] if isinstance(homes, str) else homes)] or [target]
-    if not all(is_allowed(path) for path in paths):
-        yield target if len(paths) > 1 or paths == [target] else paths[0]
-        return
-    fetched = fetches(paths[0], config)
-    if fetched:
-        yield f"{target} with {fetched}"
+def _texts(found: Mapping[str, bytes]) -> dict[str, str]:
+    return {name: _text(content) for name, content in found.items() if name not in (PLAN.name, METADATA.name)}

@@ -12,7 +12,6 @@ from typing import Any, NoReturn
 
 from stseg3d.cli.terminal import BAD
 
-TRAINING = (("inference.json",), ("train.json",), ("train.json", "train_rough.json"))  # what `train` and `compare` run
 SECONDS = {"s": 1, "min": 60, "h": 3600}
 PARTS = ("training", "validation", "test")
 Command = tuple[argparse.ArgumentParser, Callable[[argparse.Namespace], int]]
@@ -38,23 +37,8 @@ def add_machine(command: argparse.ArgumentParser) -> None:
 def add_trust(command: argparse.ArgumentParser) -> None:
     """Whether a bundle may call anything: ``--trust``."""
     command.add_argument(
-        "--trust", action="store_true", help="run the bundle whatever its configs call, as you would a program from where it came"
+        "--trust", action="store_true", help="run a bundle that is more than data, as you would a program from where it came"
     )
-
-
-def ensure_trusted(args: argparse.Namespace, bundle: Path, *configs: tuple[str, ...]) -> None:
-    """Refuse a bundle that calls anything outside the allow-list, unless ``--trust`` was given.
-
-    Args:
-        args: Of the command.
-        bundle: Folder of the bundle.
-        configs: Names of files that the command lays over each other; those that the bundle lacks are left out.
-    """
-    from stseg3d.bundle import ensure_trusted_bundle
-
-    for names in () if args.trust else configs:
-        if all((bundle / "configs" / name).is_file() for name in names):
-            ensure_trusted_bundle(bundle, *names)
 
 
 def cores() -> int:
@@ -113,12 +97,12 @@ def numbers(text: str) -> tuple[float, ...]:
 
 
 def setting(text: str) -> tuple[str, Any]:
-    """Id of a config entry and its value, from ``KEY=JSON``."""
+    """Entry of a plan and its value, from ``KEY=JSON``."""
     key, _, value = text.partition("=")
     try:
         return key, json.loads(value if key else "")
     except ValueError as error:
-        msg = f"must be KEY=JSON, such as ema_decay=0.99, rough_channel=true or target='\"component\"', got {text!r}"
+        msg = f"must be KEY=JSON, such as training#ema_decay=0.99, fine#rough_channel=true or training#target='\"component\"', got {text!r}"
         raise argparse.ArgumentTypeError(msg) from error
 
 

@@ -25,7 +25,7 @@ def add_calibrate(commands: Any) -> Command:
         "--margins", type=numbers, metavar="A,B,...", help="to choose from, in mm if the bundle names margin_mm, else in rough voxels"
     )
     command.add_argument("-o", dest="output", type=Path, metavar="OUT", help="write the table to a .csv or .json, too")
-    command.add_argument("--write", action="store_true", help="put what was chosen into the bundle's inference.json and train.json")
+    command.add_argument("--write", action="store_true", help="put what was chosen into the bundle's plan.json")
     add_trust(command)
     add_machine(command)
     return command, _calibrate
@@ -53,6 +53,6 @@ def _calibrate(args: argparse.Namespace) -> int:
         msg = f"--write needs a policy that reaches --coverage {args.coverage:g}, got none; the bundle is as it was"
         raise ValueError(msg)
     if args.write:
-        files = " and ".join(map(str, write_policy(bundle, found.numbers)))
+        files = " and ".join(map(str, write_policy(bundle, found.numbers, trust=args.trust)))
         print(f"Written into {files}. Train the fine network again: it is to see such boxes.")
     return DONE

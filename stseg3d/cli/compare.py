@@ -9,11 +9,9 @@ from typing import Any
 
 from stseg3d.cli.arguments import (
     PARTS,
-    TRAINING,
     Command,
     add_machine,
     add_trust,
-    ensure_trusted,
     positive,
     seconds,
     setting,
@@ -43,7 +41,13 @@ def add_compare(commands: Any) -> Command:
     command.add_argument("--epochs", type=positive, metavar="N", help="epochs of each stage (default: what the bundle says)")
     command.add_argument("--seed", type=int, metavar="N", help="of weights, order and augmentation (default: 0)")
     command.add_argument(
-        "--set", dest="overrides", type=setting, action="append", default=[], metavar="KEY=JSON", help="change a config entry of every run"
+        "--set",
+        dest="overrides",
+        type=setting,
+        action="append",
+        default=[],
+        metavar="KEY=JSON",
+        help="change a plan entry of every run",
     )
     add_trust(command)
     add_machine(command)
@@ -52,16 +56,14 @@ def add_compare(commands: Any) -> Command:
 
 def _compare(args: argparse.Namespace) -> int:
     with loading():
-        from stseg3d.bundle import find_bundle
         from stseg3d.compare import advise, compare, summary_text, write_outputs
         from stseg3d.volumes.threads import set_threads
 
-    ensure_trusted(args, find_bundle(args.bundle), *TRAINING)
     logging.getLogger("stseg3d").setLevel(logging.INFO)
     set_threads(args.threads)
     names = ("sizes", "rough_sizes", "sliding_sizes", "ways", "part", "budget_s", "epochs", "device", "seed", "threads")
     options = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
-    comparison = compare(args.bundle, args.data, args.output_dir, overrides=dict(args.overrides), **options)
+    comparison = compare(args.bundle, args.data, args.output_dir, overrides=dict(args.overrides), trust=args.trust, **options)
     files = write_outputs(comparison, args.data, args.output_dir)
     print(summary_text(comparison))
     for path in files:

@@ -7,12 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from stseg3d.cli.arguments import (
-    TRAINING,
     Command,
     add_machine,
     add_trust,
     ensure_own,
-    ensure_trusted,
     positive,
     seconds,
     setting,
@@ -40,7 +38,12 @@ def add_train(commands: Any) -> Command:
         "--folds", type=positive, metavar="K", help="rough networks that each predict cases they have not seen, for the fine stage"
     )
     command.add_argument(
-        "--set", action="append", type=setting, default=[], metavar="KEY=JSON", help="an entry of train.json, such as ema_decay=0.99"
+        "--set",
+        action="append",
+        type=setting,
+        default=[],
+        metavar="KEY=JSON",
+        help="a plan entry, such as training#ema_decay=0.99",
     )
     add_trust(command)
     add_machine(command)
@@ -56,12 +59,11 @@ def _train(args: argparse.Namespace) -> int:
 
     bundle = find_bundle(args.bundle)
     ensure_own(args.bundle, bundle, "train")
-    ensure_trusted(args, bundle, *TRAINING)
     set_threads(args.threads)
     names = ("epochs", "budget_s", "seed", "weights", "folds")
     options = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     options |= {"overrides": dict(args.set)} if args.set else {}
-    weights = train_bundle(bundle, args.data, stage=args.stage, device=args.device, **options)
+    weights = train_bundle(bundle, args.data, stage=args.stage, device=args.device, trust=args.trust, **options)
     if rank() == 0:
         print(weights)
     return DONE

@@ -6,14 +6,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from tqdm import tqdm
 
-from stseg3d.bundle import read_config
+from stseg3d.bundle import OpenBundle, config_parser, open_bundle
 from stseg3d.compare.runs import SLIDING, Run
-from stseg3d.networks import check_same_size
-from stseg3d.training.options import check_agreement, network_channels
+from stseg3d.plan import Plan, render, set_entries
 from stseg3d.training.samples import OpenCased
+from stseg3d.training.task import check_networks
 from stseg3d.volumes import Case, Dataset, open_volume
 
 PARTS = ("training", "validation", "test")
@@ -44,20 +43,20 @@ def labelled_cases(dataset: Dataset, part: str, data: Path) -> list[Case]:
     return list(cases.values())
 
 
-def check_cases(bundle: Path, cases: Iterable[Case], overrides: Mapping[str, Any]) -> None:
+def check_cases(bundle: Path, plan: Plan, cases: Iterable[Case], overrides: Mapping[str, Any]) -> None:
     """Open each image, and read each label as training and scoring do.
 
     Args:
-        bundle: Its ``open_case`` opens them.
+        bundle: Folder of the bundle.
+        plan: Its plan.
         cases: With labels; each once.
-        overrides: Config entries to change, by id.
+        overrides: Entries of the plan to change.
 
     Raises:
         ValueError: If one cannot be, or a label lies on another grid than its image; the message names the case.
     """
-    parser = read_config(bundle, "train.json")
-    for key in (key for key in overrides if key in parser):
-        parser[key] = overrides[key]
+    changed = set_entries(plan, overrides)
+    parser = config_parser(OpenBundle(bundle, changed, render(changed)), ["train.json"])
     open_case: OpenCased = parser.get_parsed_content("open_case")
     for case in tqdm({case.image: case for case in cases}.values(), desc="checking", unit="case", disable=None):
         try:
@@ -82,14 +81,9 @@ def check_runs(runs: Iterable[Run], dataset: Dataset, data: Path) -> None:
 
 
 def _check_networks(run: Run) -> None:
-    parser = read_config(run.folder, "train.json")
-    network, channels = parser.get_parsed_content("network_def"), parser.get_parsed_content("open_case").in_channels
-    for name in run.stages if run.kind != SLIDING else ("fine",):
-        stage = parser.get_parsed_content(f"{name}_stage")
-        with torch.no_grad():
-            due = network_channels(stage, channels)
-            check_same_size(getattr(network, name), stage.size, due, f"size {run.nominal_size}: {name} network")
-    check_agreement(run.folder, parser, {})
+    opened = open_bundle(run.folder, trust=run.trust)
+    stages = run.stages if run.kind != SLIDING else ("fine",)
+    check_networks(opened.require_plan(), config_parser(opened, ["train.json"]), f"size {run.nominal_size}: ", stages)
 
 
 def are_pictures(cases: Sequence[Case]) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from stseg3d.bundle import INFERENCE, find_bundle
+from stseg3d.bundle import INFERENCE, find_bundle, open_bundle
 from stseg3d.compare.checks import are_pictures, check_cases, check_runs, labelled_cases
 from stseg3d.compare.measure import Measured, Task, measure, measure_alone
 from stseg3d.compare.results import WAYS, Comparison
@@ -50,6 +50,7 @@ def compare(
     threads: int | None = None,
     overrides: Mapping[str, Any] | None = None,
     alone: bool = True,
+    trust: bool = False,
 ) -> Comparison:
     """Segment the same cases in several ways at several input sizes.
 
@@ -69,13 +70,15 @@ def compare(
         device: As ``stseg3d train`` has it.
         seed: As there.
         threads: Of the processor.
-        overrides: Config entries to change in every run, by id.
+        overrides: Entries of the plan to change in every run, see :func:`stseg3d.plan.set_entries`.
+        trust: Take a bundle that is more than data, see :func:`stseg3d.bundle.read_bundle`.
         alone: Whether each way is measured in a process of its own; without, memory is that of them all.
 
     Returns:
         The comparison, which is also in ``folder / "results.json"``.
 
     Raises:
+        UntrustedError: If the bundle is more than data, and ``trust`` is off.
         ValueError: If a way or a size is unknown, the part has no labelled case, a case cannot be read or its label lies on another grid,
             a network cannot take a size, or the folder holds runs of other settings; nothing was trained then.
     """
@@ -84,8 +87,10 @@ def compare(
         raise ValueError(msg)
     root, dataset = find_bundle(bundle), load_dataset(data)
     cases = labelled_cases(dataset, part, data)
-    check_cases(root, [*dataset.training, *dataset.validation, *cases], overrides or {})
-    runs = prepare_runs(root, dataset, folder, sizes=sizes, rough_sizes=rough_sizes, sliding_sizes=sliding_sizes, overrides=overrides)
+    plan = open_bundle(root, trust=trust).require_plan()
+    check_cases(root, plan, [*dataset.training, *dataset.validation, *cases], overrides or {})
+    chosen: dict[str, Any] = {"rough_sizes": rough_sizes, "sliding_sizes": sliding_sizes, "overrides": overrides, "trust": trust}
+    runs = prepare_runs(root, dataset, folder, sizes=sizes, **chosen)
     runs = [needed(run, ways) for run in runs if ways_of(run, ways)]
     check_runs(runs, dataset, data)
     seconds = train_missing(runs, data, budget_s=budget_s, epochs=epochs, device=device, seed=seed)

@@ -28,7 +28,6 @@ from stseg3d.inference.memory import peak_memory_bytes
 from stseg3d.metrics import score_masks, score_objects
 from stseg3d.ops import box_coverage
 from stseg3d.ops.components import structure
-from stseg3d.training.options import network_channels
 from stseg3d.volumes import Case, open_label, open_volume, output_name, write_labels
 
 INSTANCES = "instances"
@@ -111,7 +110,7 @@ def measure(task: Task) -> Measured:
     """
     if task.threads:
         torch.set_num_threads(task.threads)
-    contestant = Contestant(task.run.folder, task.run.stages[-1], task.device)
+    contestant = Contestant(task.run.folder, task.run.stages[-1], task.device, trust=task.run.trust)
     measured = Measured(parameters=contestant.parameters(task.way))
     _warm_up(contestant, task)
     for case in tqdm(task.cases, desc=f"{task.way} at {task.run.nominal_size}", unit="case", disable=None):
@@ -132,7 +131,7 @@ def _warm_up(contestant: Contestant, task: Task) -> None:
     with torch.inference_mode():
         for network, stage in stages:
             device = next(network.parameters()).device
-            network(torch.zeros((1, network_channels(stage, inferer.in_channels), *stage.size), device=device))
+            network(torch.zeros((1, inferer.in_channels + int(stage.rough_channel), *stage.size), device=device))
 
 
 def _measure_case(contestant: Contestant, task: Task, case: Case, measured: Measured) -> None:

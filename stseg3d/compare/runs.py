@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from stseg3d.bundle import METADATA, WEIGHTS, read_config
-from stseg3d.compare.configs import CONFIGS, ensure_known, run_config, run_metadata
+from stseg3d.bundle import METADATA, PLAN, WEIGHTS, open_bundle, write_plan
+from stseg3d.compare.plans import run_plan
+from stseg3d.plan import Plan
 from stseg3d.training.run import train_bundle
 from stseg3d.training.stages import STAGES_DIR
 from stseg3d.volumes import Dataset, open_volume
@@ -38,6 +39,7 @@ class Run:
         size: Input of its networks, in voxels along each axis.
         kind: ``"two_stage"`` or ``"sliding_window"``.
         stages: Which of its stages are wanted.
+        trust: Whether it may be more than data, as the bundle that it was made of.
     """
 
     folder: Path
@@ -45,6 +47,7 @@ class Run:
     size: tuple[int, ...]
     kind: str
     stages: tuple[str, ...]
+    trust: bool = False
 
     def is_trained(self, stage: str) -> bool:
         """Whether this stage was trained to its end: it alone, or all stages, which are one file then."""
@@ -101,8 +104,9 @@ def prepare_runs(
     rough_sizes: Sequence[int] = (),
     sliding_sizes: Sequence[int] | None = None,
     overrides: Mapping[str, Any] | None = None,
+    trust: bool = False,
 ) -> list[Run]:
-    """Folders of all runs, their configs written; what is trained there stays.
+    """Folders of all runs, their plans written; what is trained there stays.
 
     Args:
         bundle: Bundle whose fine network, policy and recipe are used at every size and in every role.
@@ -111,29 +115,31 @@ def prepare_runs(
         sizes: Nominal sizes of all ways.
         rough_sizes: Further ones, of the rough network alone.
         sliding_sizes: Those of ``sizes`` at which a sliding window is trained, too; by default all.
-        overrides: Config entries to change, by id.
+        overrides: Entries of the plan to change, see :func:`stseg3d.plan.set_entries`.
+        trust: Take a bundle that is more than data, see :func:`stseg3d.bundle.read_bundle`.
 
     Raises:
+        UntrustedError: If the bundle is more than data, and ``trust`` is off.
         ValueError: If two sizes give one input, the folder holds runs of other settings, or an entry to override does not exist.
     """
     if alien := sorted(set(sliding_sizes or ()) - set(sizes)):
         msg = f"sliding_sizes must be of the sizes {sorted(sizes)}, got {alien}"
         raise ValueError(msg)
-    ensure_known(bundle, overrides or {})
-    shapes = _shapes(bundle, dataset)
+    base = open_bundle(bundle, trust=trust).require_plan()
+    shapes = _shapes(base.image.axcodes, dataset)
     _ensure_distinct({*sizes, *rough_sizes}, shapes)
     runs = []
     for nominal in sorted({*sizes, *rough_sizes}):
         size = input_size(nominal, shapes)
         stages = ("rough", "fine") if nominal in sizes else ("rough",)
-        runs.append(Run(folder / f"{nominal:03d}" / TWO_STAGE, nominal, size, TWO_STAGE, stages))
+        runs.append(Run(folder / f"{nominal:03d}" / TWO_STAGE, nominal, size, TWO_STAGE, stages, trust))
         if nominal in (sizes if sliding_sizes is None else sliding_sizes):
-            runs.append(Run(folder / f"{nominal:03d}" / SLIDING, nominal, size, SLIDING, ("fine",)))
-    texts = [_config_texts(bundle, run, overrides or {}) for run in runs]
-    for run, own in zip(runs, texts, strict=True):
-        _ensure_same(run, own)
-    for run, own in zip(runs, texts, strict=True):
-        _write_configs(run, own)
+            runs.append(Run(folder / f"{nominal:03d}" / SLIDING, nominal, size, SLIDING, ("fine",), trust))
+    plans = [run_plan(base, run.size, overrides or {}, sliding=run.kind == SLIDING) for run in runs]
+    for run, plan in zip(runs, plans, strict=True):
+        _ensure_same(run, plan)
+    for run, plan in zip(runs, plans, strict=True):
+        _write(run, plan, bundle)
     return runs
 
 
@@ -163,16 +169,14 @@ def train_missing(
         logger.info("%s, %s at %s: training%s", run.kind, stage, run.size, "" if share is None else f" for {share:.0f} s")
         start = time.monotonic()
         try:
-            train_bundle(run.folder, data, stage=stage, budget_s=share, epochs=epochs, device=device, seed=seed)
+            train_bundle(run.folder, data, stage=stage, budget_s=share, epochs=epochs, device=device, seed=seed, trust=run.trust)
         finally:  # what a killed training spent counts as well, in its own budget too
             _note(run, stage, time.monotonic() - start)
         left = None if left is None else max(left - _notes(run)[stage], 1.0)
     return {f"{run.nominal_size} {run.kind} {stage}": s for run in runs for stage, s in _notes(run).items()}
 
 
-def _shapes(bundle: Path, dataset: Dataset) -> list[tuple[int, ...]]:
-    parser = read_config(bundle)
-    axcodes = parser.config["inferer"].get("axcodes", "RAS")
+def _shapes(axcodes: str | None, dataset: Dataset) -> list[tuple[int, ...]]:
     grids = [open_volume(case.image, channels_last=True).grid for case in dataset.training]
     return [grid.view(*grid.canonical(axcodes or grid.orientation)).shape for grid in grids]
 
@@ -188,34 +192,22 @@ def _ensure_distinct(sizes: Iterable[int], shapes: Sequence[Sequence[int]]) -> N
         seen[size] = nominal
 
 
-def _config_texts(bundle: Path, run: Run, overrides: Mapping[str, Any]) -> dict[str, str]:
-    """The bundle's configs with the run's sizes, by file name."""
-    sliding = run.kind == SLIDING
-    texts = {name: json.dumps(run_config(bundle, name, run.size, overrides, sliding=sliding), indent=1) for name in CONFIGS}
-    texts[METADATA.name] = json.dumps(run_metadata(bundle, run.size), indent=1)
-    for path in sorted((bundle / "configs").iterdir()):
-        if path.suffix in (".json", ".conf"):
-            texts.setdefault(path.name, path.read_text(encoding="utf-8"))
-    return texts
+def _ensure_same(run: Run, plan: Plan) -> None:
+    """What was begun in this folder was begun with this plan."""
+    path = run.folder / PLAN
+    if run.is_begun and path.is_file() and Plan.parse(path.read_bytes(), str(path)) != plan:
+        msg = f"{path}: the runs in this folder were trained with other settings; choose another folder, or remove {run.folder}"
+        raise ValueError(msg)
 
 
-def _ensure_same(run: Run, texts: Mapping[str, str]) -> None:
-    """What was begun in this folder was begun with these configs; training itself may have written the metadata."""
-    for name, text in texts.items():
-        path = run.folder / "configs" / name
-        if run.is_begun and path != run.folder / METADATA and path.is_file() and path.read_text(encoding="utf-8") != text:
-            msg = f"{path}: the runs in this folder were trained with other settings; choose another folder, or remove {run.folder}"
-            raise ValueError(msg)
-
-
-def _write_configs(run: Run, texts: Mapping[str, str]) -> None:
-    (run.folder / "configs").mkdir(parents=True, exist_ok=True)
-    for name, text in texts.items():
-        path = run.folder / "configs" / name
-        if run.is_begun and path.is_file():
-            continue
-        with renamed(path) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+def _write(run: Run, plan: Plan, bundle: Path) -> None:
+    if run.is_begun and (run.folder / PLAN).is_file():
+        return
+    (run.folder / METADATA).parent.mkdir(parents=True, exist_ok=True)
+    if (bundle / METADATA).is_file():
+        with renamed(run.folder / METADATA) as temporary:
+            temporary.write_bytes((bundle / METADATA).read_bytes())
+    write_plan(run.folder, plan)
 
 
 def _note(run: Run, stage: str, seconds: float) -> None:

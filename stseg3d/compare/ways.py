@@ -16,7 +16,6 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from stseg3d.bundle import load_weights, read_config
-from stseg3d.compare.sliding_window import SlidingWindow
 from stseg3d.geometry import Box
 from stseg3d.inference import SegmentThenSegmentInferer, Stage
 from stseg3d.inference.inferer import Stopwatch
@@ -24,8 +23,8 @@ from stseg3d.inference.propose import NetworkProposer, Proposer
 from stseg3d.networks import RoughFineNet
 from stseg3d.ops.boxes import Proposal
 from stseg3d.training import FineBoxesd
-from stseg3d.training.options import network_channels
 from stseg3d.training.samples import OpenCase
+from stseg3d.training.sliding_window import SlidingWindow
 from stseg3d.training.stages import trained_stage
 from stseg3d.volumes import CanonicalVolume, Volume
 
@@ -73,10 +72,11 @@ class Contestant:
         folder: Bundle folder of the run.
         stage: ``"fine"``, or ``"rough"`` where only that one was trained.
         device: Where the networks run.
+        trust: Take a run that is more than data, see :func:`stseg3d.bundle.read_bundle`.
     """
 
-    def __init__(self, folder: Path, stage: str = "fine", device: str = "cpu") -> None:
-        parser = read_config(folder, device=device)
+    def __init__(self, folder: Path, stage: str = "fine", device: str = "cpu", *, trust: bool = False) -> None:
+        parser = read_config(folder, device=device, trust=trust)
         network = cast(RoughFineNet, parser.get_parsed_content("network_def"))
         weights = trained_stage(folder, stage)
         if weights is None:
@@ -177,7 +177,7 @@ def multiply_adds(network: nn.Module, stage: Stage, in_channels: int, shape: Seq
         shape: Of the input, where the stage makes it by spacing; by default the stage's size.
     """
     parameter = next(network.parameters())
-    channels = network_channels(stage, in_channels)
+    channels = in_channels + int(stage.rough_channel)
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
         network(torch.zeros((1, channels, *(shape or stage.size)), device=parameter.device, dtype=parameter.dtype))
     flops = int(counter.get_total_flops())

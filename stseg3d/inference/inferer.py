@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from stseg3d.geometry import Box
-from stseg3d.inference.fine import FinePolicy, FineStage
+from stseg3d.inference.fine import FineStage
 from stseg3d.inference.memory import peak_memory_bytes
 from stseg3d.inference.propose import NetworkProposer, Proposer, whole_volume
 from stseg3d.inference.runtimes import RUNTIMES, TORCH, on_runtime
@@ -32,7 +32,7 @@ from stseg3d.networks import RoughFineNet
 from stseg3d.ops.boxes import DroppedComponent, Proposal, ProposedBox
 from stseg3d.ops.fuse import Canvas, blank
 from stseg3d.ops.instances import order_instances, seeds_on, split_at_necks, split_instances
-from stseg3d.ops.policy import BoxPolicy
+from stseg3d.ops.policy import BoxPolicy, FinePolicy
 from stseg3d.ops.resample import resample_region, slabs
 from stseg3d.volumes import ArrayVolume, CanonicalVolume, FileVolume, Volume, as_volume, network_view
 

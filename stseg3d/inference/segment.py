@@ -60,7 +60,7 @@ class Segmenter:
         runtime: ``torch`` or ``openvino``, which is quicker on a CPU once it has started; by default what the bundle says.
         overrides: Config entries to set first, by id, such as ``{"displayable_configs#batch_size": 2}``.
         rough_only: Run the rough network alone and upsample: the baseline that two stages must beat.
-        trust: Run whatever the configs name, see :func:`stseg3d.bundle.ensure_trusted_bundle`.
+        trust: Run whatever the configs name, see :func:`stseg3d.bundle.read_bundle`.
 
     Raises:
         FileNotFoundError: If there is no such bundle, or it has no weights.

@@ -1,5 +1,33 @@
 """Plan: what a task is, as one value; and the MONAI configs that are rendered from it."""
 
+from stseg3d.plan.entries import set_entries, task_entries
+from stseg3d.plan.json_values import Both, Component, json_text, read_json
+from stseg3d.plan.plan import STAGES, Plan, StagePlan
+from stseg3d.plan.render import code_in_overrides, find_entry, is_intact, render, with_formats
+from stseg3d.plan.training import Augmentation, Jitter, Synthesis, Training
 from stseg3d.plan.values import Execution, ImageView, NetworkInput, Output
 
-__all__ = ["Execution", "ImageView", "NetworkInput", "Output"]
+__all__ = [
+    "STAGES",
+    "Augmentation",
+    "Both",
+    "Component",
+    "Execution",
+    "ImageView",
+    "Jitter",
+    "NetworkInput",
+    "Output",
+    "Plan",
+    "StagePlan",
+    "Synthesis",
+    "Training",
+    "code_in_overrides",
+    "find_entry",
+    "is_intact",
+    "json_text",
+    "read_json",
+    "render",
+    "set_entries",
+    "task_entries",
+    "with_formats",
+]

@@ -100,7 +100,7 @@ class Calibrator:
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         thresholds: Of the chain, see :func:`policy_chain`.
         margins: Of the chain, in the unit of the margin that the bundle's policy sets: mm if it names ``margin_mm``, else rough voxels.
-        trust: Run whatever the bundle's configs name, see :func:`stseg3d.bundle.ensure_trusted_bundle`.
+        trust: Run whatever the bundle's configs name, see :func:`stseg3d.bundle.read_bundle`.
 
     Attributes:
         margin: Name of that margin.

@@ -18,6 +18,7 @@ from stseg3d.training.history import History
 from stseg3d.training.processes import distribute, join_processes, leave_processes, own_device, rank
 from stseg3d.training.rough_channel import AppendRoughd
 from stseg3d.training.samples import OpenCased, RoughSampled
+from stseg3d.training.sliding_window import SlidingWindow, WholeCased
 from stseg3d.training.stages import assemble
 from stseg3d.training.starting import StartFromRough
 from stseg3d.training.supervision import FullResolutiond, HeadsLoss
@@ -36,9 +37,11 @@ __all__ = [
     "RandFineCropsd",
     "ResumeHandler",
     "RoughSampled",
+    "SlidingWindow",
     "StartFromRough",
     "TimeBudget",
     "WeightAverage",
+    "WholeCased",
     "assemble",
     "augmentation",
     "distribute",

@@ -2,32 +2,32 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from monai.bundle import ConfigParser
 from torch import Tensor
 
-from stseg3d.bundle import INFERENCE, WEIGHTS, load_network, read_weights, save_weights
-from stseg3d.networks.composite import STAGES
-from stseg3d.training.options import config_text
+from stseg3d.bundle import WEIGHTS, load_network, open_bundle, read_weights, save_weights, write_plan
+from stseg3d.plan import STAGES, Component, Plan
+from stseg3d.plan.components import ENSEMBLE, members
+from stseg3d.plan.json_values import dump
 
-# What members must have in common: what their networks are shown, and how many classes they tell apart.
-SHARED = (*(f"{name}_stage" for name in STAGES), "intensity", "rough_channel", "inferer")
+# What members must have in common: what their networks are shown, how many classes they tell apart, and what is wanted.
+SHARED = ("classes", "image", "normalization", "output", "execution")
 
 
-def ensemble_bundles(bundles: Sequence[Path], out: Path, *, stages: Sequence[str] = STAGES) -> Path:
+def ensemble_bundles(bundles: Sequence[Path], out: Path, *, stages: Sequence[str] = STAGES, trust: bool = False) -> Path:
     """Write a bundle whose networks are :class:`stseg3d.networks.MeanEnsemble` of those of others.
 
-    It is a copy of the first without its training configs: an ensemble is trained one by one.
+    It is a copy of the first with another plan. It cannot be trained itself: its members are, one by one.
 
     Args:
         bundles: Folders of trained bundles for the same inputs and classes; their networks of these stages may be of any architectures.
         out: Folder of the new one; must not exist.
         stages: Which networks become ensembles; the other one is that of the first bundle.
+        trust: Take bundles that are more than data, see :func:`stseg3d.bundle.read_bundle`.
 
     Returns:
         Path of the weights.
@@ -43,40 +43,39 @@ def ensemble_bundles(bundles: Sequence[Path], out: Path, *, stages: Sequence[str
     if out.exists():
         msg = f"{out}: folder of the ensemble must not exist yet"
         raise FileExistsError(msg)
-    states = [_state(bundle, bundles[0]) for bundle in bundles]
+    plans = [open_bundle(bundle, trust=trust).require_plan() for bundle in bundles]
+    for bundle, plan in zip(bundles, plans, strict=True):
+        load_network(bundle, trust=trust)  # says what is wrong with a bundle that cannot be used
+        _ensure_alike(plan, plans[0], bundle, bundles[0])
+    states = [read_weights(bundle / WEIGHTS) for bundle in bundles]
     try:
-        _write_config(bundles, out, stages)
+        shutil.copytree(bundles[0], out, ignore=shutil.ignore_patterns("models", "logs"))
+        write_plan(out, _joined_plan(plans, stages))
         weights = save_weights(_joined(states, stages), out / WEIGHTS)
-        load_network(out, trust=True)
+        load_network(out, trust=trust)
     except BaseException:
         shutil.rmtree(out, ignore_errors=True)  # all of it or nothing
         raise
     return weights
 
 
-def _write_config(bundles: Sequence[Path], out: Path, stages: Sequence[str]) -> None:
-    """A copy of the first bundle, without weights, whose networks of these stages are ensembles."""
-    shutil.copytree(bundles[0], out, ignore=shutil.ignore_patterns("train*.json", "models", "logs"))
-    parser = ConfigParser(_config(out))
-    for name in (f"{stage}_network_def" for stage in stages):
-        # Written out for each member: a reference would be one and the same network, however often it is named.
-        parser[name] = {"_target_": "stseg3d.networks.MeanEnsemble", "networks": [_config(bundle)[name] for bundle in bundles]}
-    (out / INFERENCE).write_text(config_text(parser.get()), encoding="utf-8")
+def _joined_plan(plans: Sequence[Plan], stages: Sequence[str]) -> Plan:
+    """The first plan, with the networks of all of them in these stages."""
+    changes = {}
+    for name in stages:
+        networks = [dump(network) for plan in plans for network in members(getattr(plan, name).network)]
+        changes[name] = replace(getattr(plans[0], name), network=Component(ENSEMBLE, {"networks": networks}))
+    return plans[0].replace(**changes)
 
 
-def _config(bundle: Path) -> dict[str, Any]:
-    config: dict[str, Any] = json.loads((bundle / INFERENCE).read_text(encoding="utf-8"))
-    return config
-
-
-def _state(bundle: Path, first: Path) -> dict[str, Tensor]:
-    load_network(bundle, trust=True)  # says what is wrong with a bundle that cannot be used
-    ours, theirs = _config(bundle), _config(first)
-    for key in SHARED:
-        if ours.get(key) != theirs.get(key):
-            msg = f"{bundle}: {key} of an ensemble's members must be that of {first}, {theirs.get(key)}, got {ours.get(key)}"
+def _ensure_alike(plan: Plan, first: Plan, bundle: Path, first_bundle: Path) -> None:
+    ours, theirs = plan.as_json(whole=True), first.as_json(whole=True)
+    for content in (ours, theirs):
+        content.update({f"{name} input": {k: v for k, v in content[name].items() if k != "network"} for name in STAGES})
+    for key in (*SHARED, *(f"{name} input" for name in STAGES)):
+        if ours[key] != theirs[key]:
+            msg = f"{bundle}: {key} of an ensemble's members must be that of {first_bundle}, {theirs[key]}, got {ours[key]}"
             raise ValueError(msg)
-    return read_weights(bundle / WEIGHTS)
 
 
 def _joined(states: Sequence[dict[str, Tensor]], stages: Sequence[str]) -> dict[str, Tensor]:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from stseg3d.inference.stages import Stage
 from stseg3d.ops.resample import count_not_finite
-from stseg3d.training import PrecisionInferer
+from stseg3d.training.engine import PrecisionInferer
 from stseg3d.training.samples import OpenCase
 
 # MONAI's own default, and that of its users.

@@ -1,0 +1,95 @@
+"""Bundles on the disk: opened, and written when their plan has changed."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from stseg3d.bundle.lookup import METADATA, PLAN, read_metadata
+from stseg3d.bundle.trust import CONFIGS, OpenBundle, read_bundle
+from stseg3d.plan import Plan, is_intact, json_text, read_json, render, with_formats
+from stseg3d.volumes.write import renamed
+
+logger = logging.getLogger(__name__)
+
+
+def open_bundle(folder: Path, *, trust: bool = False) -> OpenBundle:
+    """The bundle in a folder; configs of an earlier plan are rendered anew, and that is logged.
+
+    Args:
+        folder: Folder of the bundle.
+        trust: See :func:`stseg3d.bundle.trust.read_bundle`.
+
+    Raises:
+        OSError: If a file cannot be read.
+        UntrustedError: If the bundle is more than data, and ``trust`` is off.
+        ValueError: If the plan is no plan.
+    """
+    found = read_bundle(folder, trust=trust)
+    if found.plan is not None and found.stale:
+        with suppress(OSError):  # it is run as rendered, whether or not it can be written
+            _write(folder, {name: found.texts[name] for name in found.stale})
+            _write_formats(folder, found.plan)
+            logger.warning("%s: rendered anew from %s: %s", folder, PLAN.name, ", ".join(found.stale))
+    return found
+
+
+def render_bundle(folder: Path) -> list[Path]:
+    """Write the configs that the plan of a bundle renders to; those that were edited by hand are kept beside them.
+
+    Args:
+        folder: Folder with ``configs/plan.json``.
+
+    Returns:
+        Files that were written; none where all were so already.
+
+    Raises:
+        OSError: If a file cannot be read or written.
+        ValueError: If the plan is no plan.
+    """
+    plan = Plan.parse((folder / PLAN).read_bytes(), f"{folder / PLAN}")
+    changed = {name: text for name, text in render(plan).items() if _read(folder / CONFIGS / name) != text}
+    for name in changed:
+        path = folder / CONFIGS / name
+        if path.is_file() and not is_intact(_read(path)):
+            kept = path.with_name(f"{name}.edited")
+            path.replace(kept)
+            logger.warning("%s was edited by hand: it is kept as %s; put what you need of it into %s", path, kept.name, PLAN.name)
+    return [*_write(folder, changed), *_write_formats(folder, plan)]
+
+
+def write_plan(folder: Path, plan: Plan) -> list[Path]:
+    """Put a plan in the place of a bundle's, with all that is rendered from it.
+
+    Returns:
+        Files that were written.
+    """
+    path = folder / PLAN
+    like = read_json(path.read_bytes(), str(path)) if path.is_file() else None
+    texts = {PLAN.name: json_text(plan.as_json(like)), **render(plan)}  # the plan first: what is then of an earlier one is known to be
+    changed = {name: text for name, text in texts.items() if _read(folder / CONFIGS / name) != text}
+    return [*_write(folder, changed), *_write_formats(folder, plan)]
+
+
+def _write(folder: Path, texts: Mapping[str, str]) -> list[Path]:
+    (folder / CONFIGS).mkdir(parents=True, exist_ok=True)
+    for name, text in texts.items():
+        with renamed(folder / CONFIGS / name) as temporary:
+            temporary.write_text(text, encoding="utf-8", newline="\n")
+    return [folder / CONFIGS / name for name in texts]
+
+
+def _write_formats(folder: Path, plan: Plan) -> list[Path]:
+    """Let the metadata say of the networks what the plan does, as MONAI's ``verify_net_in_out`` asks."""
+    if not (folder / METADATA).is_file():
+        return []
+    before = read_metadata(folder)
+    if (after := with_formats(before, plan)) == before:
+        return []
+    return _write(folder, {METADATA.name: json_text(after)})
+
+
+def _read(path: Path) -> str:
+    return path.read_bytes().decode("utf-8", errors="replace") if path.is_file() else ""

@@ -1,0 +1,191 @@
+"""``inference.json`` and ``evaluate.json``: a plan's networks at work."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, fields
+from typing import Any
+
+from stseg3d.ops.policy import BoxPolicy
+from stseg3d.plan.components import ENSEMBLE, NETWORKS, NORMALIZATIONS, Known, members
+from stseg3d.plan.json_values import Component
+from stseg3d.plan.plan import STAGES, Plan, StagePlan
+
+Config = dict[str, Any]
+
+DEVICE = "$torch.device('cuda' if torch.cuda.is_available() else 'cpu')"
+# Numbers of the policies that MONAI Label shows to be changed.
+DISPLAYED = ("threshold", "margin_mm", "min_volume_mm3", "max_components")
+
+
+def inference_config(plan: Plan) -> Config:
+    """The whole pipeline, from images in a folder to label maps in another."""
+    displayed = {name: getattr(plan.policy, name) for name in DISPLAYED} | {"batch_size": plan.fine_policy.batch_size}
+    return {
+        "imports": ["$from pathlib import Path", "$from stseg3d.volumes import find_cases"],
+        "bundle_root": ".",
+        "dataset_dir": "$@bundle_root + '/data'",
+        "output_dir": "$@bundle_root + '/eval'",
+        "device": DEVICE,
+        "displayable_configs": displayed,
+        **networks(plan),
+        **inputs(plan),
+        "policy": policy(plan) | {name: f"@displayable_configs#{name}" for name in DISPLAYED},
+        "fine_policy": fine_policy(plan) | {"batch_size": "@displayable_configs#batch_size"},
+        **inferer(plan),
+        "preprocessing": compose(
+            {"_target_": "stseg3d.volumes.monai_io.LoadImageVolumed", "keys": "image"},
+            {"_target_": "EnsureChannelFirstd", "keys": "image"},
+        ),
+        "dataset": {
+            "_target_": "Dataset",
+            "data": "$[case.as_dict() for case in find_cases([@dataset_dir])] if Path(@dataset_dir).exists() else []",
+            "transform": "@preprocessing",
+        },
+        "dataloader": {
+            "_target_": "DataLoader",
+            "dataset": "@dataset",
+            "batch_size": 1,
+            "shuffle": False,
+            "num_workers": 0,
+            "collate_fn": {"_target_": "stseg3d.volumes.monai_io.collate_alone", "_mode_": "callable"},
+        },
+        "postprocessing": compose({"_target_": "stseg3d.volumes.monai_io.SaveImageLabelsd", "keys": "pred", "output_dir": "@output_dir"}),
+        "handlers": [load_weights(), {"_target_": "StatsHandler", "iteration_log": False}],
+        "evaluator": {
+            "_target_": "SupervisedEvaluator",
+            "device": "@device",
+            "val_data_loader": "@dataloader",
+            "network": "@network",
+            "inferer": "@inferer",
+            "postprocessing": "@postprocessing",
+            "val_handlers": "@handlers",
+            "amp": False,
+            "epoch_length": "$len(@dataloader)",
+        },
+        "initialize": ["$monai.utils.set_determinism(seed=0)"],
+        "run": ["$find_cases([@dataset_dir])", "$@evaluator.run()"],
+    }
+
+
+def evaluate_config(plan: Plan) -> Config:
+    """Scores of the whole pipeline on the validation cases; lies over ``train.json``."""
+    kinds = len(plan.classes)
+    to_classes = {"threshold": 0.5} if kinds == 2 else {"to_onehot": kinds}
+    return {
+        "output_dir": "$@bundle_root + '/eval'",
+        "fine_policy": fine_policy(plan),
+        **inferer(plan),
+        "validate#preprocessing": compose({"_target_": "stseg3d.volumes.monai_io.LoadImageVolumed", "keys": ["image", "label"]}),
+        "validate#dataset": {
+            "_target_": "Dataset",
+            "data": "$[case.as_dict() for case in @data.validation]",
+            "transform": "@validate#preprocessing",
+        },
+        "validate#inferer": "@inferer",
+        "validate#postprocessing": compose({"_target_": "AsDiscreted", "keys": ["pred", "label"], **to_classes}),
+        "validate#key_metric": {"val_mean_dice": mean_dice(include_background=kinds == 2)},
+        "validate#handlers": [
+            load_weights(),
+            {
+                "_target_": "MetricsSaver",
+                "save_dir": "@output_dir",
+                "metrics": ["val_mean_dice"],
+                "metric_details": ["val_mean_dice"],
+                "batch_transform": "$lambda batch: [item['image'].meta for item in batch]",
+                "summary_ops": "*",
+            },
+        ],
+        "run": ["$@validate#evaluator.run()"],
+    }
+
+
+# --- parts that several configs have -----------------------------------------
+
+
+def networks(plan: Plan, **more: str) -> Config:
+    """Both networks, and the composite of them."""
+    own = {f"{name}_network_def": _network(plan, getattr(plan, name)) for name in STAGES}
+    composite = {"_target_": "stseg3d.networks.RoughFineNet", "rough": "@rough_network_def", "fine": "@fine_network_def"}
+    return {**own, "network_def": composite | more, "network": "$@network_def.to(@device)"}
+
+
+def inputs(plan: Plan) -> Config:
+    """How the networks see a scan."""
+    steps = [component(step, NORMALIZATIONS) for step in plan.normalization]
+    intensity = {"intensity": steps[0] if len(steps) == 1 else compose(*steps)} if steps else {}
+    image = {"_target_": "stseg3d.plan.ImageView", **asdict(plan.image)}
+    return {"image": image, **intensity, **{f"{name}_stage": _stage(plan, getattr(plan, name)) for name in STAGES}}
+
+
+def policy(plan: Plan) -> Config:
+    """The box policy, all of it."""
+    return {"_target_": "stseg3d.ops.BoxPolicy", **{f.name: getattr(plan.policy, f.name) for f in fields(BoxPolicy)}}
+
+
+def fine_policy(plan: Plan) -> Config:
+    """What is done with the crops."""
+    return {"_target_": "stseg3d.ops.FinePolicy", **asdict(plan.fine_policy)}
+
+
+def inferer(plan: Plan) -> Config:
+    """The inferer and what is wanted of it."""
+    parts = ("policy", "fine_policy", "image", "output", "execution")
+    return {
+        "output": {"_target_": "stseg3d.plan.Output", **asdict(plan.output)},
+        "execution": {"_target_": "stseg3d.plan.Execution", **asdict(plan.execution)},
+        "inferer": {
+            "_target_": "stseg3d.inference.SegmentThenSegmentInferer",
+            "rough": "@rough_stage",
+            "fine": "@fine_stage",
+            **{part: f"@{part}" for part in parts},
+            "out_channels": len(plan.classes),
+        },
+    }
+
+
+def component(given: Component, known: dict[str, Known], **more: Any) -> Config:
+    """A component as a config has it; one by its full dotted name stays as it is."""
+    entry = known.get(given.name, Known(given.name, frozenset()))
+    return {"_target_": entry.target, **entry.always, **more, **given.arguments}
+
+
+def compose(*steps: Any) -> Config:
+    """Transforms, one after the other."""
+    return {"_target_": "Compose", "transforms": list(steps)}
+
+
+def load_weights() -> Config:
+    """Handler that loads the weights of both networks."""
+    path = "$@bundle_root + '/models/model.pt'"
+    return {"_target_": "CheckpointLoader", "load_path": path, "load_dict": {"model": "@network"}, "map_location": "@device"}
+
+
+def mean_dice(*, include_background: bool) -> Config:
+    """Mean Dice of what an engine gives."""
+    outputs = "$monai.handlers.from_engine(['pred', 'label'])"
+    return {"_target_": "MeanDice", "include_background": include_background, "output_transform": outputs}
+
+
+def _network(plan: Plan, stage: StagePlan) -> Config:
+    channels = {"in_channels": plan.image.channels + int(stage.rough_channel), "out_channels": len(plan.classes)}
+    made = [_single(network, stage, channels) for network in members(stage.network)]
+    # Written out for each member: a reference would be one and the same network, however often it is named.
+    return {"_target_": "stseg3d.networks.MeanEnsemble", "networks": made} if stage.network.name == ENSEMBLE else made[0]
+
+
+def _single(network: Component, stage: StagePlan, channels: dict[str, int]) -> Config:
+    dims = network.arguments.get("spatial_dims", len(stage.size))
+    made = component(network, NETWORKS, spatial_dims=dims, **channels)
+    return {"_target_": "stseg3d.networks.SqueezeDepth", "network": made} if dims < len(stage.size) else made
+
+
+def _stage(plan: Plan, stage: StagePlan) -> Config:
+    by_spacing = {} if stage.spacing_mm is None else {"spacing_mm": stage.spacing_mm, "multiple": stage.multiple}
+    return {
+        "_target_": "stseg3d.inference.Stage",
+        "size": list(stage.size),
+        **by_spacing,
+        **({"transform": "@intensity"} if plan.normalization else {}),
+        "mirror_axes": list(stage.mirror_axes),
+        "rough_channel": stage.rough_channel,
+    }

@@ -1,0 +1,191 @@
+"""JSON to frozen values and back: strict in reading, so that no typing mistake is accepted in silence."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
+from difflib import get_close_matches
+from functools import cache
+from types import NoneType, UnionType
+from typing import Any, Generic, TypeVar, Union, get_args, get_origin, get_type_hints
+
+T = TypeVar("T")
+WIDTH = 110
+
+
+@dataclass(frozen=True)
+class Both(Generic[T]):
+    """One value for each of the two stages."""
+
+    rough: T
+    fine: T
+
+
+@dataclass(frozen=True)
+class Component:
+    """Something that is made by name: a network, a transform, a loss.
+
+    Attributes:
+        name: Its name, of a fixed list; see :mod:`stseg3d.plan.components`.
+        arguments: Plain data.
+    """
+
+    name: str
+    arguments: Mapping[str, Any]
+
+
+def read_json(content: bytes, what: str) -> Any:
+    """Content of a JSON file in UTF-8, with or without a byte-order mark.
+
+    Args:
+        content: The bytes.
+        what: Names the file in messages.
+
+    Raises:
+        ValueError: If it is no JSON, holds a key twice, or a number that is not finite.
+    """
+
+    def unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            names = [key for key, _ in pairs]
+            msg = f"the key {next(key for key in names if names.count(key) > 1)!r} stands twice"
+            raise ValueError(msg)
+        return found
+
+    def finite(text: str) -> float:
+        number = float(text)
+        if number - number != 0:
+            msg = f"{text} is not a finite number"
+            raise ValueError(msg)
+        return number
+
+    try:
+        return json.loads(content.decode("utf-8-sig"), object_pairs_hook=unique, parse_float=finite, parse_constant=finite)
+    except (ValueError, RecursionError) as error:
+        msg = f"{what} must be JSON: {error}"
+        raise ValueError(msg) from error
+
+
+def build(kind: Any, content: Any, where: str) -> Any:
+    """A value of a type, from what JSON holds.
+
+    Args:
+        kind: A dataclass, ``int``, ``float``, ``str``, ``bool``, ``X | None``, ``tuple[X, ...]``, ``Mapping[str, X]`` or ``Any``.
+        content: Parsed JSON.
+        where: Names the place in messages, such as ``plan.json: rough``.
+
+    Raises:
+        ValueError: If a key is unknown or missing, a type is another, or a value breaks a rule of its class; the message names the place.
+    """
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin in (Union, UnionType):
+        inner = next(a for a in arguments if a is not NoneType)
+        return None if content is None and NoneType in arguments else build(inner, content, where)
+    if kind is Component:
+        return _component(content, where)
+    if is_dataclass(origin or kind):
+        return _value(kind, content, where)
+    if origin in (tuple, Sequence, Mapping):
+        return _items(origin, arguments, content, where)
+    return content if kind is Any else _plain(kind, content, where)
+
+
+def dump(value: Any, like: Any = None, *, whole: bool = False) -> Any:
+    """What :func:`build` makes the value of.
+
+    Args:
+        value: A value.
+        like: JSON that it was made of: fields that stand there are written even if they have their default.
+        whole: Write all fields.
+    """
+    if isinstance(value, Component):
+        return {"name": value.name, **{key: dump(item) for key, item in value.arguments.items()}}
+    if is_dataclass(value) and not isinstance(value, type):
+        like = like if isinstance(like, dict) else {}
+        shown = [f for f in fields(value) if whole or f.name in like or not _is_default(f, getattr(value, f.name))]
+        return {f.name: dump(getattr(value, f.name), like.get(f.name), whole=whole) for f in shown}
+    if isinstance(value, list | tuple):
+        return [dump(item, whole=whole) for item in value]
+    return {key: dump(item, whole=whole) for key, item in value.items()} if isinstance(value, Mapping) else value
+
+
+def json_text(content: Any) -> str:
+    """JSON as a person would lay it out: what fits in a line is on one line."""
+    return _laid_out(content, 0, top=True) + "\n"
+
+
+def _laid_out(content: Any, indent: int, before: int = 0, *, top: bool = False) -> str:
+    line = json.dumps(content, ensure_ascii=False)
+    if not (isinstance(content, dict | list) and content) or (not top and indent + before + len(line) < WIDTH):
+        return line
+    inside = " " * (indent + 4)
+    if isinstance(content, dict):
+        names = {key: f"{json.dumps(key, ensure_ascii=False)}: " for key in content}
+        parts = [names[key] + _laid_out(item, indent + 4, len(names[key])) for key, item in content.items()]
+    else:
+        parts = [_laid_out(item, indent + 4) for item in content]
+    start, end = "{}" if isinstance(content, dict) else "[]"
+    return f"{start}\n" + ",\n".join(inside + part for part in parts) + f"\n{' ' * indent}{end}"
+
+
+def _value(kind: Any, content: Any, where: str) -> Any:
+    """A dataclass; of a generic one the first parameter stands for all of its fields."""
+    cls = get_origin(kind) or kind
+    _ensure(isinstance(content, dict), "an object", content, where)
+    hints = _hints(cls)
+    for key in content:
+        if key not in hints:
+            near = get_close_matches(str(key), hints, n=1)
+            msg = f"{where} has no entry {key!r}" + (f"; is {near[0]!r} meant?" if near else f"; it has {', '.join(hints)}")
+            raise ValueError(msg)
+    missing = next((f.name for f in fields(cls) if f.name not in content and f.default is f.default_factory is MISSING), None)
+    if missing:
+        msg = f"{where} must have the entry {missing!r}"
+        raise ValueError(msg)
+    own = get_args(kind)
+    given = {key: build(own[0] if own else hints[key], item, f"{where}#{key}") for key, item in content.items()}
+    try:
+        return cls(**given)
+    except ValueError as error:
+        msg = f"{where}: {error}"
+        raise ValueError(msg) from error
+
+
+def _items(origin: Any, kinds: Sequence[Any], content: Any, where: str) -> Any:
+    if origin is Mapping:
+        _ensure(isinstance(content, dict), "an object", content, where)
+        return {key: build(kinds[1], item, f"{where}#{key}") for key, item in content.items()}
+    _ensure(isinstance(content, list | tuple), "a list", content, where)
+    return tuple(build(kinds[0], item, f"{where}#{n}") for n, item in enumerate(content))
+
+
+def _component(content: Any, where: str) -> Component:
+    _ensure(isinstance(content, dict) and isinstance(content.get("name"), str), 'an object with a "name"', content, where)
+    return Component(content["name"], {key: item for key, item in content.items() if key != "name"})
+
+
+def _plain(kind: type, content: Any, where: str) -> Any:
+    if kind is float and type(content) is int:
+        return float(content)
+    words = {int: "a whole number", float: "a number", str: "a word", bool: "true or false"}
+    _ensure(type(content) is kind, words[kind], content, where)
+    return content
+
+
+def _ensure(holds: bool, rule: str, content: Any, where: str) -> None:
+    if not holds:
+        msg = f"{where} must be {rule}, got {json.dumps(content, ensure_ascii=False)[:100]}"
+        raise ValueError(msg)
+
+
+def _is_default(field: Field[Any], value: Any) -> bool:
+    if field.default is not MISSING:
+        return bool(value == field.default)
+    return field.default_factory is not MISSING and bool(value == field.default_factory())
+
+
+@cache
+def _hints(cls: type) -> dict[str, Any]:
+    return {f.name: get_type_hints(cls)[f.name] for f in fields(cls)}

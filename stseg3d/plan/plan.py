@@ -1,0 +1,259 @@
+"""`Plan`: what a task is, in one value. It is read from ``plan.json``, and the MONAI configs are rendered from it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from math import prod
+from typing import Any
+
+from stseg3d.ops.policy import BoxPolicy, FinePolicy
+from stseg3d.plan.components import (
+    ENSEMBLE,
+    LOSSES,
+    NETWORKS,
+    NORMALIZATIONS,
+    OPTIMIZERS,
+    check_component,
+    code_in,
+    members,
+)
+from stseg3d.plan.ids import plan_id
+from stseg3d.plan.json_values import Component, build, dump, read_json
+from stseg3d.plan.training import Training
+from stseg3d.plan.values import Execution, ImageView, NetworkInput, Output
+
+STAGES = ("rough", "fine")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StagePlan(NetworkInput):
+    """One of the two networks, and what it is given.
+
+    Args:
+        network: By name, without ``in_channels`` and ``out_channels``, which follow from the plan.
+    """
+
+    network: Component
+
+    @property
+    def is_flat(self) -> bool:
+        """Whether the network is two-dimensional, for volumes of depth 1."""
+        return {net.arguments.get("spatial_dims", len(self.size)) for net in members(self.network)} == {2} and len(self.size) == 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a task is. Whatever changes a plan returns a new one: :meth:`replace`, :meth:`set`.
+
+    Attributes:
+        classes: Names of the classes, background first. With two, every label above 0 is the second.
+        image: How the networks see a scan.
+        normalization: Transforms of intensities, on the small volume and on crops, in their order.
+        rough: Input and network of the rough stage.
+        fine: Input and network of the fine stage.
+        policy: How components become boxes.
+        fine_policy: What is done with the crops.
+        output: What is wanted.
+        execution: How the networks are run.
+        training: How they are trained.
+        overrides: Escape hatch: entries of a rendered config, by file name and id.
+
+    Raises:
+        ValueError: If the plan contradicts itself, or names what is not known.
+    """
+
+    classes: tuple[str, ...]
+    rough: StagePlan
+    fine: StagePlan
+    training: Training
+    image: ImageView = ImageView()
+    normalization: tuple[Component, ...] = ()
+    policy: BoxPolicy = BoxPolicy()
+    fine_policy: FinePolicy = FinePolicy()
+    output: Output = Output()
+    execution: Execution = Execution()
+    overrides: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        problem = next(_contradictions(self), None)
+        if problem:
+            raise ValueError(problem)
+        for stage in STAGES:
+            for network in members(getattr(self, stage).network):
+                check_component(network, NETWORKS, f"{stage}#network")
+        for component in self.normalization:
+            check_component(component, NORMALIZATIONS, "normalization")
+        check_component(self.training.loss, LOSSES, "training#loss")
+        check_component(self.training.optimizer, OPTIMIZERS, "training#optimizer")
+
+    @classmethod
+    def parse(cls, content: bytes, what: str = "plan.json") -> Plan:
+        """The plan that a file holds.
+
+        Args:
+            content: The file's bytes.
+            what: Names the file in messages.
+
+        Raises:
+            ValueError: If it is no JSON, an entry is unknown or missing, or the plan contradicts itself.
+        """
+        return cls.from_json(read_json(content, what), what)
+
+    @classmethod
+    def from_json(cls, content: Any, what: str = "plan") -> Plan:
+        """The plan that parsed JSON stands for; errors as :meth:`parse`."""
+        plan: Plan = build(cls, content, what)
+        return plan
+
+    def as_json(self, like: Any = None, *, whole: bool = False) -> dict[str, Any]:
+        """What :meth:`from_json` makes this plan of.
+
+        Args:
+            like: JSON of a former version: what stands there is written even if it is the default.
+            whole: Write every entry.
+        """
+        content: dict[str, Any] = dump(self, like, whole=whole)
+        return content
+
+    def replace(self, **changes: Any) -> Plan:
+        """The plan with other parts.
+
+        Raises:
+            ValueError: If it then contradicts itself.
+        """
+        return replace(self, **changes)
+
+    def set(self, entries: Mapping[str, Any]) -> Plan:
+        """The plan with other entries.
+
+        Args:
+            entries: By their way in ``plan.json``, such as ``training#ema_decay`` or ``fine#network#dropout``; the ids that entries have
+                in the rendered configs, such as ``rough_channel`` or ``fine_stage#size``, are understood as well.
+
+        Raises:
+            ValueError: If there is no such entry, its value is of another kind, or the plan then contradicts itself.
+        """
+        content = self.as_json(whole=True)
+        for key, value in entries.items():
+            _put(content, key, plan_id(key, content).split("#"), value)
+        return Plan.from_json(content)
+
+    def get(self, key: str) -> Any:
+        """An entry, as JSON has it; keys as for :meth:`set`.
+
+        Raises:
+            ValueError: If there is no such entry.
+        """
+        content: Any = self.as_json(whole=True)
+        holder, last = _find(content, key, plan_id(key, content).split("#"))
+        return holder[last]
+
+    def code(self) -> Iterator[str]:
+        """Places where the plan is more than data, so that to run it needs trust; none of them in a plan by the lists of names."""
+        content = self.as_json(whole=True) | {"overrides": {}}
+        yield from code_in(content, "plan.json")
+        for where, component in self._components():
+            if "." in component.name:
+                yield f"{where} names {component.name!r}"
+
+    @property
+    def sees(self) -> dict[str, Any]:
+        """Entries that decide what trained weights take for an image, and what they say about it."""
+        shown = self.as_json(whole=True)
+        stages = {name: {"network": shown[name]["network"], "rough_channel": shown[name]["rough_channel"]} for name in STAGES}
+        return {key: shown[key] for key in ("classes", "image", "normalization")} | stages
+
+    def _components(self) -> Iterator[tuple[str, Component]]:
+        for stage in STAGES:
+            yield from ((f"{stage}#network", network) for network in members(getattr(self, stage).network))
+        yield from (("normalization", component) for component in self.normalization)
+        yield "training#loss", self.training.loss
+        yield "training#optimizer", self.training.optimizer
+
+
+def _contradictions(plan: Plan) -> Iterator[str]:
+    """Sentences on what cannot be true together."""
+    rough, fine, training = plan.rough, plan.fine, plan.training
+    if len(plan.classes) < 2 or len({*plan.classes}) < len(plan.classes):
+        yield f"classes must be background and at least one more, each once, got {list(plan.classes)}"
+    if len(rough.size) != len(fine.size):
+        yield f"rough#size and fine#size must have as many axes, got {list(rough.size)} and {list(fine.size)}"
+    if fine.spacing_mm is not None or rough.rough_channel:
+        yield "spacing_mm is for the rough stage and rough_channel for the fine one, got them the other way round"
+    if rough.spacing_mm is not None and training.cases_a_batch.rough != 1:
+        yield f"training#cases_a_batch#rough must be 1, as sizes differ with rough#spacing_mm, got {training.cases_a_batch.rough}"
+    if plan.output.number_from is not None and plan.image.axcodes is None:
+        yield f"output#number_from={plan.output.number_from!r} needs image#axcodes, got null"
+    policy = plan.policy
+    for low, high in (("min_spacing_mm", "max_spacing_mm"), ("min_downscale", "max_downscale")):
+        least, most = getattr(policy, low), getattr(policy, high)
+        if least is not None and most is not None and least > most:
+            yield f"policy#{low} must not be above policy#{high}, got {least} and {most}"
+    for stage in STAGES:
+        yield from _misfits(stage, getattr(plan, stage), getattr(training.augmentation, stage).mirror_axes)
+    yield from _unserved(training, rough_channel=fine.rough_channel)
+
+
+def _misfits(name: str, stage: StagePlan, mirrored: Any) -> Iterator[str]:
+    """What of a stage does not fit its input."""
+    if any(not 0 <= axis < len(stage.size) for axis in mirrored):
+        yield f"training#augmentation#{name}#mirror_axes must be axes of {name}#size {list(stage.size)}, got {list(mirrored)}"
+    if stage.network.name == ENSEMBLE and not isinstance(stage.network.arguments.get("networks"), list):
+        yield f"{name}#network must list the networks of an ensemble under 'networks', got {sorted(stage.network.arguments)}"
+        return
+    for network in members(stage.network):
+        given = next((key for key in ("in_channels", "out_channels") if key in network.arguments), None)
+        if given:
+            yield f"{name}#network must leave {given} to the plan, which knows channels and classes, got {network.arguments[given]}"
+        dims = network.arguments.get("spatial_dims", len(stage.size))
+        if dims != len(stage.size) and not (dims == 2 and len(stage.size) == 3 and stage.size[-1] == 1):
+            yield f"{name}#network#spatial_dims must be the axes of {name}#size {list(stage.size)}, or 2 for depth 1, got {dims}"
+        yield from _indivisible(name, stage, network)
+
+
+def _indivisible(name: str, stage: StagePlan, network: Component) -> Iterator[str]:
+    """A U-Net whose input does not halve as often as its strides say."""
+    strides = network.arguments.get("strides")
+    if network.name not in ("UNet", "AttentionUnet", "DynUNet") or not isinstance(strides, list):
+        return
+    axes = len(stage.size)
+    steps = [[s] * axes if isinstance(s, int) else s for s in strides]
+    if not all(isinstance(step, list) and all(isinstance(s, int) for s in step) for step in steps):
+        yield f"{name}#network#strides must be whole numbers, or lists of them, got {strides}"
+        return
+    factors = [prod(axis) for axis in zip(*steps, strict=False)]
+    sizes = stage.size if stage.spacing_mm is None else [stage.multiple] * axes
+    what = f"{name}#size" if stage.spacing_mm is None else f"{name}#multiple"
+    if any(size % factor for size, factor in zip(sizes, factors, strict=False)):
+        shown = list(sizes) if stage.spacing_mm is None else stage.multiple
+        yield f"{what} must be divisible by {factors} along the axes, as {name}#network#strides ask, got {shown}"
+
+
+def _unserved(training: Training, *, rough_channel: bool) -> Iterator[str]:
+    if training.folds and not (training.predicted_boxes or rough_channel):
+        yield f"folds={training.folds} must serve predicted_boxes or rough_channel, both are off"
+    if training.predicted_boxes and not training.folds:
+        yield (
+            f"predicted_boxes={training.predicted_boxes} must have folds, at least 2, to predict each case without having seen it; got 0"
+        )
+
+
+def _find(content: Any, key: str, way: list[str]) -> tuple[Any, Any]:
+    """What holds an entry, and its key or index there; a component may be given arguments that it has not yet."""
+    holder = content
+    for n, part in enumerate(way, start=1):
+        index: Any = int(part) if isinstance(holder, list) and part.isdigit() else part
+        there = index in (range(len(holder)) if isinstance(holder, list) else holder if isinstance(holder, dict) else ())
+        if n == len(way) and (there or (isinstance(holder, dict) and "name" in holder)):
+            return holder, index
+        if not there:
+            break
+        holder = holder[index]
+    msg = f"plan must have the entry {key!r}"
+    raise ValueError(msg)
+
+
+def _put(content: Any, key: str, way: list[str], value: Any) -> None:
+    holder, index = _find(content, key, way)
+    holder[index] = value

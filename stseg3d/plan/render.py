@@ -1,0 +1,152 @@
+"""Rendering: the files of a bundle that MONAI reads, made from its plan."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from hashlib import sha256
+from typing import Any
+
+from stseg3d.plan.inference_config import Config, evaluate_config, inference_config
+from stseg3d.plan.json_values import json_text
+from stseg3d.plan.plan import Plan
+from stseg3d.plan.train_config import multi_gpu_config, train_config, train_rough_config
+
+MARK = "rendered_from_plan"  # entry, or comment, with a digest of all other lines: what was edited by hand since is known by it
+LOGGING = """\
+[loggers]
+keys=root
+
+[handlers]
+keys=consoleHandler
+
+[formatters]
+keys=fullFormatter
+
+[logger_root]
+level=WARNING
+handlers=consoleHandler
+
+[handler_consoleHandler]
+class=StreamHandler
+level=WARNING
+formatter=fullFormatter
+args=(sys.stderr,)
+
+[formatter_fullFormatter]
+format=%(asctime)s - %(name)s - %(levelname)s - %(message)s
+"""
+_MARKED = re.compile(rf'^(?:    "{MARK}": "(\w+)",|# {MARK} (\w+))\n', re.MULTILINE)
+
+
+def render(plan: Plan) -> dict[str, str]:
+    """Text of each config, by file name; whole and on its own, as MONAI's own loaders need it.
+
+    Raises:
+        ValueError: If ``overrides`` names a file or an entry that there is not.
+    """
+    made = configs(plan)
+    for name, entries in plan.overrides.items():
+        if name not in made:
+            msg = f"overrides must be of the files {', '.join(made)}, got {name!r}"
+            raise ValueError(msg)
+        for key, value in entries.items():
+            holder, last = find_entry(made[name], key, f"overrides#{name}")
+            holder[last] = value
+    texts = {name: _marked(json_text({MARK: "", **config})) for name, config in made.items()}
+    return texts | {"logging.conf": _marked(f"# {MARK} \n{LOGGING}")}
+
+
+def configs(plan: Plan) -> dict[str, Config]:
+    """Content of each config, by file name, without overrides."""
+    return {
+        "inference.json": inference_config(plan),
+        "train.json": train_config(plan),
+        "evaluate.json": evaluate_config(plan),
+        "train_rough.json": train_rough_config(),
+        "multi_gpu_train.json": multi_gpu_config(),
+    }
+
+
+def is_intact(text: str) -> bool:
+    """Whether a text is as it was rendered, from whatever plan, and not edited since."""
+    found = _MARKED.search(text)
+    return found is not None and (found[1] or found[2]) == _digest(text)
+
+
+def code_in_overrides(plan: Plan) -> Iterator[str]:
+    """Overrides that do more than put a number or switch in the place of another: with them, the plan needs trust."""
+    made = configs(plan) if plan.overrides else {}
+    for name, entries in plan.overrides.items():
+        for key, value in entries.items():
+            holder, last = find_entry(made.get(name, {}), key, f"overrides#{name}")
+            # Their ways through a config hold no entry that MONAI acts on, such as `_mode_`, or the rule of kinds would not help.
+            if any(part.startswith("_") for part in key.split("#")) or _kind(value) is None or _kind(value) != _kind(holder[last]):
+                yield f"overrides#{name}#{key} puts {json.dumps(value)[:60]} in the place of {json.dumps(holder[last])[:60]}"
+
+
+def find_entry(config: Any, key: str, where: str) -> tuple[Any, Any]:
+    """What holds an entry of a config, and its key or index there.
+
+    Args:
+        config: Parsed JSON; keys of overlays such as ``validate#dataset`` stand for themselves.
+        key: The entry's id.
+        where: Names the config in messages.
+
+    Raises:
+        ValueError: If there is no such entry.
+    """
+    if isinstance(config, dict) and key in config:
+        return config, key
+    holder, parts = config, key.split("#")
+    for n, part in enumerate(parts, start=1):
+        index: Any = int(part) if isinstance(holder, list) and part.isdigit() else part
+        if index not in (range(len(holder)) if isinstance(holder, list) else holder if isinstance(holder, dict) else ()):
+            break
+        if n == len(parts):
+            return holder, index
+        holder = holder[index]
+    msg = f"{where} must name an entry that the config has, got {key!r}"
+    raise ValueError(msg)
+
+
+def with_formats(metadata: Mapping[str, Any], plan: Plan) -> dict[str, Any]:
+    """A bundle's metadata that say of the networks' inputs and outputs what the plan says; all else stays.
+
+    Args:
+        metadata: Content of ``metadata.json``.
+        plan: The plan.
+    """
+    found: dict[str, Any] = json.loads(json.dumps(metadata))
+    for entry, stage in (("network_data_format", plan.fine), ("rough_data_format", plan.rough)):
+        channels = plan.image.channels + int(stage.rough_channel)
+        for kind, count in (("inputs", channels), ("outputs", len(plan.classes))):
+            for tensor in found.get(entry, {}).get(kind, {}).values():
+                tensor |= {"num_channels": count, "spatial_shape": list(stage.size)}
+                if kind == "inputs" and len(tensor.get("channel_def", {})) != count:
+                    names = dict(list(tensor.get("channel_def", {}).items())[: plan.image.channels])
+                    tensor["channel_def"] = names | ({str(plan.image.channels): "rough probability"} if stage.rough_channel else {})
+    return found
+
+
+def _kind(value: Any) -> str | None:
+    """Kind of a number, a switch, or a list of one kind; None of anything else."""
+    if isinstance(value, bool):
+        return "switch"
+    if isinstance(value, int | float):
+        return "number"
+    if isinstance(value, list) and value and len(kinds := {_kind(item) for item in value}) == 1:
+        kind = kinds.pop()
+        return kind and f"{kind}s"
+    return None
+
+
+def _marked(text: str) -> str:
+    """The text with its digest in the place that is left for it."""
+    digest = _digest(text.replace(f'"{MARK}": ""', f'"{MARK}": "0"').replace(f"# {MARK} \n", f"# {MARK} 0\n"))
+    return text.replace(f'"{MARK}": ""', f'"{MARK}": "{digest}"').replace(f"# {MARK} \n", f"# {MARK} {digest}\n")
+
+
+def _digest(text: str) -> str:
+    return sha256(_MARKED.sub("", text, count=1).encode()).hexdigest()[:16]

@@ -1,0 +1,335 @@
+"""``train.json`` and what lies over it: a plan's networks, and how they are trained."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from stseg3d.plan.components import LOSSES, OPTIMIZERS
+from stseg3d.plan.inference_config import DEVICE, Config, component, compose, inputs, mean_dice, networks, policy
+from stseg3d.plan.json_values import dump
+from stseg3d.plan.plan import Plan
+
+FROM = "$from stseg3d.training import "
+
+
+def train_config(plan: Plan) -> Config:
+    """The training of the fine network; ``train_rough.json`` over it makes it that of the rough one."""
+    return {
+        "imports": [
+            "$from importlib.util import find_spec",
+            *(FROM + name for name in ("assemble", "load_predictions", "training_cases", "with_ids")),
+            *(["$from stseg3d.synthesis import anatomy_cases"] if plan.training.synthesis else []),
+            "$from stseg3d.volumes import load_dataset",
+        ],
+        "bundle_root": ".",
+        "dataset_dir": "$@bundle_root + '/data'",
+        "dataset_json": "$@dataset_dir + '/dataset.json'",
+        "stages_dir": "$@bundle_root + '/models/stages'",
+        "log_dir": "$@bundle_root + '/logs'",
+        "device": DEVICE,
+        "stage": "fine",
+        **_options(plan),
+        "fold": None,
+        "composite": True,
+        "pretrained": "",
+        "budget_s": 0,
+        "tensorboard": "$find_spec('tensorboard') is not None",
+        "val_interval": "$@validate_every[@stage]",
+        "run_name": "$@stage if @fold is None else @stage + '_fold' + str(@fold) + 'of' + str(@folds)",
+        "data": "$load_dataset(@dataset_json)",
+        **networks(plan, active="@stage"),
+        **inputs(plan),
+        "policy": policy(plan),
+        **_samples(plan),
+        "loss": component(plan.training.loss, LOSSES),
+        "optimizer": component(
+            plan.training.optimizer, OPTIMIZERS, params="$@network_def.active_parameters()", lr="$@learning_rate[@stage]"
+        ),
+        "lr_scheduler": {
+            "_target_": "torch.optim.lr_scheduler.PolynomialLR",
+            "optimizer": "@optimizer",
+            "total_iters": "@train#trainer#max_epochs",
+            "power": 0.9,
+        },
+        "average": {"_target_": "stseg3d.training.WeightAverage", "network": "@network", "decay": "@ema_decay"},
+        "keep_best": {
+            "_target_": "stseg3d.training.KeepBest",
+            "path": "$@stages_dir + '/' + @run_name + '.pt'",
+            "network": "$@average.network",
+        },
+        "budget": {"_target_": "stseg3d.training.TimeBudget", "seconds": "@budget_s", "lr_scheduler": "@lr_scheduler"},
+        "train": _train(plan),
+        "validate": _validate(plan),
+        "initialize": ["$monai.utils.set_determinism(seed=@seed)"],
+        "run": [
+            "$@train#trainer.run()",
+            "$@validate#evaluator.run(@train#trainer.state.epoch)",
+            "$assemble(@bundle_root) if @composite else None",
+        ],
+    }
+
+
+def train_rough_config() -> Config:
+    """The rough network in place of the fine one."""
+    return {"stage": "rough", "train#preprocessing": "@rough_training", "validate#preprocessing": "@rough_validation"}
+
+
+def multi_gpu_config() -> Config:
+    """Several processes, started by ``torchrun``, that train together."""
+    names = ("distribute", "join_processes", "leave_processes", "own_device", "rank")
+    return {
+        "+imports": [FROM + name for name in names],
+        "device": "$own_device()",
+        "tensorboard": "$rank() == 0 and find_spec('tensorboard') is not None",
+        "network": "$distribute(@network_def, @device)",
+        "train#sampler": {
+            "_target_": "DistributedSampler",
+            "dataset": "@train#dataset",
+            "even_divisible": True,
+            "shuffle": True,
+            "seed": "@seed",
+        },
+        "train#dataloader#sampler": "@train#sampler",
+        "train#dataloader#shuffle": False,
+        "train#dataloader#drop_last": "$len(@train#sampler) >= @cases_a_batch[@stage]",
+        "validate#sampler": {
+            "_target_": "DistributedSampler",
+            "dataset": "@validate#dataset",
+            "even_divisible": "$len(@validate#dataset) < torch.distributed.get_world_size()",
+            "shuffle": False,
+        },
+        "validate#dataloader#sampler": "@validate#sampler",
+        "initialize": ["$join_processes(@device)", "$monai.utils.set_determinism(seed=@seed + rank())"],
+        "run": [
+            "$@train#trainer.run()",
+            "$@validate#evaluator.run(@train#trainer.state.epoch)",
+            "$assemble(@bundle_root) if @composite and rank() == 0 else None",
+        ],
+        "finalize": ["$leave_processes()"],
+    }
+
+
+def _options(plan: Plan) -> Config:
+    """Numbers of the recipe, to which other entries refer."""
+    recipe = dump(plan.training, whole=True)
+    names = ("seed", "epochs", "learning_rate", "cases_a_batch", "validate_every", "target", "jitter", "negatives", "ema_decay")
+    more = ("fine_from_rough", "folds", "predicted_boxes", "corruption", "num_workers", "precision")
+    synthesis = recipe["synthesis"] or {}
+    drawn = {"bodies": "bodies", "spacing_mm": "anatomy_spacing_mm", "partial": "partial"}
+    return {name: recipe[name] for name in (*names, *more)} | {drawn[key]: synthesis[key] for key in drawn if key in synthesis}
+
+
+def _samples(plan: Plan) -> Config:
+    """Transforms that make samples of cases."""
+    kinds = len(plan.classes)
+    classes = {} if kinds == 2 else {"out_channels": kinds}
+    opened, drawn = ("@open_anatomy", ["@rand_scan"]) if plan.training.synthesis else ("@open_case", [])
+    open_case = {"_target_": "stseg3d.training.OpenCased", "image": "@image", **({"foreground": False} if classes else {}), **classes}
+    shared = {
+        "open_case": open_case,
+        **_synthesis(plan),
+        "rough_sample": {"_target_": "stseg3d.training.RoughSampled", "stage": "@rough_stage", **classes},
+        "rough_augmentation": _augmentation(plan, "rough"),
+        "fine_augmentation": _augmentation(plan, "fine"),
+        "rough_training": compose(opened, *drawn, "@rough_sample", "@rough_augmentation"),
+        "rough_validation": compose("@open_case", "@rough_sample"),
+    }
+    if plan.training.crops == "patches":
+        return shared | _patches(plan, classes)
+    crops = {"_target_": "stseg3d.training.RandFineCropsd", "stage": "@fine_stage", "policy": "@policy", **classes, "target": "@target"}
+    random = {
+        "samples": plan.training.samples,
+        "shift": "@jitter#shift",
+        "scale": "@jitter#scale",
+        "negatives": "@negatives",
+        "predicted": "@predicted_boxes",
+        "corruption": "@corruption",
+    }
+    boxes = {
+        "_target_": "stseg3d.training.FineBoxesd",
+        "rough": "@rough_stage",
+        "fine": "@fine_stage",
+        "policy": "@policy",
+        "predictions": "$load_predictions(@stages_dir)",
+    }
+    return shared | {
+        "fine_boxes": boxes,
+        "append_rough": {"_target_": "stseg3d.training.AppendRoughd"},
+        "fine_training": compose(opened, "@fine_boxes", *drawn, crops | random, "@fine_augmentation", "@append_rough"),
+        "fine_validation": compose("@open_case", "@fine_boxes", crops | {"samples": None}, "@append_rough"),
+    }
+
+
+def _patches(plan: Plan, classes: Config) -> Config:
+    """Full-resolution patches, half of them on an object, for a network that is to be slid over the image."""
+    whole = {"_target_": "stseg3d.training.WholeCased", "stage": "@fine_stage", **classes}
+    keys = ["image", "label"]
+    pad = {"_target_": "SpatialPadd", "keys": keys, "spatial_size": "$@fine_stage.size"}
+    patches = {
+        "_target_": "RandCropByPosNegLabeld",
+        "keys": keys,
+        "label_key": "label",
+        "spatial_size": "$@fine_stage.size",
+        "num_samples": plan.training.samples,
+    }
+    return {
+        "fine_training": compose("@open_case", whole, pad, patches, "@fine_augmentation"),
+        "fine_validation": compose("@open_case", whole),
+    }
+
+
+def _synthesis(plan: Plan) -> Config:
+    synthesis = plan.training.synthesis
+    if synthesis is None:
+        return {}
+    return {
+        "open_anatomy": {
+            "_target_": "stseg3d.synthesis.OpenAnatomyd",
+            "open_case": "@open_case",
+            "target": synthesis.target,
+            "spacing_mm": "$@anatomy_spacing_mm[@stage]",
+        },
+        "rand_scan": {
+            "_target_": "stseg3d.synthesis.RandSyntheticCTd",
+            "partial": "$@partial[@stage]",
+            "least": list(synthesis.least),
+        },
+    }
+
+
+def _augmentation(plan: Plan, stage: str) -> Config:
+    options = asdict(getattr(plan.training.augmentation, stage))
+    options["mirror_axes"] = list(options["mirror_axes"])
+    return {"_target_": "stseg3d.training.augmentation", "size": f"$@{stage}_stage.size", **options}
+
+
+def _train(plan: Plan) -> Config:
+    kinds = len(plan.classes)
+    return {
+        "cases": "$training_cases(@data, @folds, @fold)"
+        + (" + anatomy_cases(@dataset_json, @bodies[@stage])" if plan.training.synthesis else ""),
+        "preprocessing": "@fine_training",
+        "dataset": {
+            "_target_": "CacheDataset",
+            "data": "@train#cases",
+            "transform": "@train#preprocessing",
+            "copy_cache": False,
+            "progress": False,
+        },
+        "dataloader": {
+            "_target_": "DataLoader",
+            "dataset": "@train#dataset",
+            "batch_size": "$@cases_a_batch[@stage]",
+            "shuffle": True,
+            "drop_last": "$len(@train#dataset#data) >= @cases_a_batch[@stage]",
+            "num_workers": "@num_workers",
+        },
+        "inferer": {"_target_": "stseg3d.training.PrecisionInferer", "precision": "@precision"},
+        "loss": {"_target_": "stseg3d.training.HeadsLoss", "loss": "@loss"},
+        "postprocessing": compose(
+            {"_target_": "stseg3d.training.FullResolutiond"},
+            {"_target_": "AsDiscreted", "keys": ["pred", "label"], "argmax": [True, False], "to_onehot": kinds},
+        ),
+        "key_metric": {"train_mean_dice": mean_dice(include_background=False)},
+        "handlers": _train_handlers(),
+        "trainer": {
+            "_target_": "SupervisedTrainer",
+            "max_epochs": "$@epochs[@stage]",
+            "device": "@device",
+            "train_data_loader": "@train#dataloader",
+            "network": "@network",
+            "loss_function": "@train#loss",
+            "optimizer": "@optimizer",
+            "inferer": "@train#inferer",
+            "postprocessing": "@train#postprocessing",
+            "key_train_metric": "@train#key_metric",
+            "train_handlers": "@train#handlers",
+            "amp": False,
+        },
+    }
+
+
+def _train_handlers() -> list[Any]:
+    return [
+        {
+            "_target_": "monai.handlers.CheckpointLoader",
+            "_disabled_": "$not @pretrained",
+            "load_path": "@pretrained",
+            "load_dict": {"model": "@network"},
+            "map_location": "@device",
+        },
+        {
+            "_target_": "stseg3d.training.StartFromRough",
+            "_disabled_": "$not (@fine_from_rough and @stage == 'fine')",
+            "network": "@network_def",
+            "bundle": "@bundle_root",
+        },
+        {"_target_": "stseg3d.training.shared_handler", "handler": "@average"},
+        {"_target_": "stseg3d.training.ClipGradients", "parameters": "$@network_def.active_parameters()", "max_norm": 5.0},
+        {"_target_": "stseg3d.training.shared_handler", "handler": "@budget"},
+        {"_target_": "LrScheduleHandler", "lr_scheduler": "@lr_scheduler", "print_lr": False},
+        {"_target_": "ValidationHandler", "validator": "@validate#evaluator", "epoch_level": True, "interval": "@val_interval"},
+        {
+            "_target_": "stseg3d.training.ResumeHandler",
+            "path": "$@stages_dir + '/last_' + @run_name + '.pt'",
+            "objects": {
+                "model": "@network",
+                "average": "@average",
+                "optimizer": "@optimizer",
+                "lr_scheduler": "@lr_scheduler",
+                "best": "@keep_best",
+                "budget": "@budget",
+            },
+            "interval": "@val_interval",
+        },
+        {
+            "_target_": "stseg3d.training.History",
+            "path": "$@log_dir + '/' + @run_name + '.jsonl'",
+            "evaluator": "@validate#evaluator",
+            "budget": "@budget",
+        },
+        {"_target_": "stseg3d.training.EpochProgress", "name": "@run_name", "best": "@keep_best"},
+        _tensorboard(tag_name="train_loss", output_transform="$monai.handlers.from_engine(['loss'], first=True)"),
+    ]
+
+
+def _validate(plan: Plan) -> Config:
+    slid = {"_target_": "stseg3d.training.SlidingWindow", "stage": "@fine_stage", "precision": "@precision"}
+    return {
+        "preprocessing": "@fine_validation",
+        "dataset": {
+            "_target_": "CacheDataset",
+            "data": "$with_ids(@data.validation)",
+            "transform": "@validate#preprocessing",
+            "copy_cache": False,
+            "progress": False,
+        },
+        "dataloader": {
+            "_target_": "DataLoader",
+            "dataset": "@validate#dataset",
+            "batch_size": 1,
+            "shuffle": False,
+            "num_workers": "@num_workers",
+        },
+        "inferer": slid if plan.training.crops == "patches" else "@train#inferer",
+        "postprocessing": "@train#postprocessing",
+        "key_metric": {"val_mean_dice": mean_dice(include_background=False)},
+        "handlers": ["@keep_best", _tensorboard(iteration_log=False)],
+        "evaluator": {
+            "_target_": "SupervisedEvaluator",
+            "device": "@device",
+            "val_data_loader": "@validate#dataloader",
+            "network": "$@average.network",
+            "inferer": "@validate#inferer",
+            "postprocessing": "@validate#postprocessing",
+            "key_val_metric": "@validate#key_metric",
+            "val_handlers": "@validate#handlers",
+            "amp": False,
+        },
+    }
+
+
+def _tensorboard(**more: Any) -> Config:
+    path = "$@log_dir + '/' + @run_name"
+    return {"_target_": "TensorBoardStatsHandler", "_disabled_": "$not @tensorboard", "log_dir": path, **more}

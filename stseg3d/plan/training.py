@@ -1,0 +1,138 @@
+"""How the networks of a plan are trained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from math import inf
+from typing import Any
+
+from stseg3d.plan.json_values import Both, Component
+
+TARGETS = ("foreground", "component")
+CROPS = ("boxes", "patches")
+
+
+@dataclass(frozen=True)
+class Jitter:
+    """How boxes of crops differ from those of the policy.
+
+    Args:
+        shift: Largest translation, as a fraction of the box's extent on each axis.
+        scale: Largest change of each face, as a fraction of the extent.
+    """
+
+    shift: float = 0.1
+    scale: float = 0.1
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Random changes of a sample; see :func:`stseg3d.training.augmentation.augmentation`."""
+
+    shift: float = 0.1
+    scale: float = 0.12
+    shear: float = 0.08
+    rotation_degrees: float = 10.0
+    mirror_axes: Sequence[int] = ()
+    strength: float = 1.0
+    bias: bool = True
+    fixed_axis: int | None = None
+
+
+@dataclass(frozen=True)
+class Synthesis:
+    """CT synthesised from the label maps that ``dataset.json`` lists under ``anatomies``.
+
+    Args:
+        target: Name of the class to segment.
+        bodies: Synthetic cases in each epoch.
+        spacing_mm: Grid on which a case is synthesised; None keeps that of the label map.
+        partial: Probability that a part of the body is cut out.
+        least: Smallest part that is left, as a fraction of each axis.
+    """
+
+    target: str
+    bodies: Both[int]
+    spacing_mm: Both[float | None] = Both(None, None)
+    partial: Both[float] = Both(0.0, 0.0)
+    least: Sequence[float] = (0.4, 0.4, 0.1)
+
+
+@dataclass(frozen=True)
+class Training:
+    """Recipe: samples, augmentation, loss and schedule.
+
+    Args:
+        epochs: Epochs of each stage.
+        learning_rate: First learning rate of each stage.
+        cases_a_batch: Cases whose samples make one batch; 1 for a rough network with ``spacing_mm``.
+        validate_every: Epochs between two validations.
+        seed: Of weights, order and augmentation.
+        target: What a crop's label is: ``"foreground"`` is all that is labelled in it, ``"component"`` only what its box was made for.
+        crops: Where the fine network's samples come from: ``"boxes"`` of the policy, or ``"patches"`` at full resolution, half of them
+            on an object, for a network that is to be slid over the image.
+        samples: Crops of a case in each epoch.
+        jitter: Of the boxes.
+        negatives: Probability that a crop is drawn anywhere, instead of at a box.
+        ema_decay: Decay of the weights' moving average, which is then validated and kept; 0 for none.
+        fine_from_rough: Whether the fine network begins with the weights of the rough one.
+        folds: Rough networks that are each trained without a part of the cases, to predict it for the fine stage; 0 for none.
+        predicted_boxes: Probability that a crop is drawn at a predicted box; needs folds.
+        corruption: How often each kind of corruption spoils the rough channel.
+        precision: Of training: ``"auto"``, ``"float32"``, ``"bfloat16"`` or ``"float16"``.
+        num_workers: Processes that make samples.
+        augmentation: Of each stage.
+        loss: By name.
+        optimizer: By name.
+        synthesis: Of CT from label maps; none by default.
+
+    Raises:
+        ValueError: If a value is out of range, or two contradict each other.
+    """
+
+    epochs: Both[int]
+    learning_rate: Both[float]
+    cases_a_batch: Both[int]
+    validate_every: Both[int]
+    seed: int = 0
+    target: str = "foreground"
+    crops: str = "boxes"
+    samples: int = 2
+    jitter: Jitter = Jitter()
+    negatives: float = 0.0
+    ema_decay: float = 0.0
+    fine_from_rough: bool = False
+    folds: int = 0
+    predicted_boxes: float = 0.0
+    corruption: float = 0.25
+    precision: str = "auto"
+    num_workers: int = 0
+    augmentation: Both[Augmentation] = Both(Augmentation(), Augmentation(shift=0.0))
+    loss: Component = field(default_factory=lambda: Component("DiceCELoss", {}))
+    optimizer: Component = field(default_factory=lambda: Component("AdamW", {"weight_decay": 0.01}))
+    synthesis: Synthesis | None = None
+
+    def __post_init__(self) -> None:
+        for name, given, known in (("target", self.target, TARGETS), ("crops", self.crops, CROPS)):
+            if given not in known:
+                msg = f"{name} must be one of {known}, got {given!r}"
+                raise ValueError(msg)
+        for stage in ("rough", "fine"):
+            for name, least in (("epochs", 1), ("cases_a_batch", 1), ("validate_every", 1), ("learning_rate", 0)):
+                _ensure_range(f"{name}#{stage}", getattr(getattr(self, name), stage), least, inf)
+        for name in ("negatives", "predicted_boxes", "corruption"):
+            _ensure_range(name, getattr(self, name), 0, 1)
+        _ensure_range("samples", self.samples, 1, inf)
+        if not 0 <= self.ema_decay < 1:
+            msg = f"ema_decay must be at least 0 and below 1, got {self.ema_decay}"
+            raise ValueError(msg)
+        if self.folds < 0 or self.folds == 1:
+            msg = f"folds must be 0, or from 2 to the number of training cases, got {self.folds}"
+            raise ValueError(msg)
+
+
+def _ensure_range(name: str, value: Any, low: float, high: float) -> None:
+    if not low <= value <= high:
+        msg = f"{name} must be in [{low}, {high}], got {value}"
+        raise ValueError(msg)

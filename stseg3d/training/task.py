@@ -1,0 +1,125 @@
+"""What one call trains, checked before hours are spent on it: each entry made once, each network run once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from monai.bundle import ConfigParser
+from torch import nn
+
+from stseg3d.bundle import OpenBundle, config_parser, read_weights
+from stseg3d.networks import check_same_size
+from stseg3d.plan import STAGES, Plan, render
+from stseg3d.plan.components import ENSEMBLE
+from stseg3d.training.folds import check_folds, check_ids
+from stseg3d.training.stages import STAGES_DIR
+from stseg3d.volumes import Dataset
+
+# Entries of train.json that refuse options out of range when they are made.
+MADE_BEFORE = {"rough_training", "fine_training", "average"}
+
+
+@dataclass(frozen=True)
+class TrainingTask:
+    """What one call trains.
+
+    Attributes:
+        bundle: Folder of the bundle.
+        plan: The bundle's plan, with the caller's entries.
+        dataset: Cases to learn from and to validate on.
+        options: Entries of the configs that are set for this call alone, paths among them.
+        chosen: Entries that the caller set in the plan.
+        epochs: Epochs of each stage; by default what the plan says.
+        budget_s: Wall seconds by stage; empty without a limit.
+        trust: Whether the bundle may be more than data.
+    """
+
+    bundle: Path
+    plan: Plan
+    dataset: Dataset
+    options: dict[str, Any]
+    chosen: dict[str, Any]
+    epochs: int | None = None
+    budget_s: dict[str, float] = field(default_factory=dict)
+    trust: bool = False
+
+    @property
+    def folds(self) -> int:
+        """How many rough networks are trained for the fine stage, 0 for none."""
+        return self.plan.training.folds
+
+    @property
+    def stages(self) -> Path:
+        """Folder of what is left between stages."""
+        return self.bundle / STAGES_DIR
+
+    def parser(self, overrides: Mapping[str, Any] | None = None) -> ConfigParser:
+        """Parser of ``train.json``, as the plan renders to it, with the call's options."""
+        opened = OpenBundle(self.bundle, self.plan, render(self.plan))
+        parser = config_parser(opened, ["train.json"], overrides={**self.options, **(overrides or {})})
+        return parser
+
+
+def check_task(task: TrainingTask) -> None:
+    """Refuse what could not be trained to its end.
+
+    Raises:
+        ValueError: If a network returns another size than it is given, an entry refuses its options, or folds cannot be made of the cases.
+    """
+    for name in STAGES:
+        if getattr(task.plan, name).network.name == ENSEMBLE:
+            msg = f"{task.bundle}: {name} network must be a single one to be trained, got an ensemble: train its members"
+            raise ValueError(msg)
+    parser = task.parser()
+    check_networks(task.plan, parser, f"{task.bundle}: ", STAGES)
+    try:
+        for entry in MADE_BEFORE & set(parser.get()):
+            parser.get_parsed_content(entry)
+    except RuntimeError as error:
+        raise find_cause(error) from error
+    if task.folds:
+        check_folds(task.dataset, task.folds)
+    elif task.plan.fine.rough_channel:
+        check_ids([*task.dataset.training, *task.dataset.validation])
+
+
+def check_networks(plan: Plan, parser: ConfigParser, where: str, stages: tuple[str, ...]) -> None:
+    """Run each network once on an input of its size.
+
+    Raises:
+        ValueError: If one fails, or returns another size.
+    """
+    network = parser.get_parsed_content("network_def")
+    for name in stages:
+        stage = getattr(plan, name)
+        channels = plan.image.channels + int(stage.rough_channel)
+        check_same_size(getattr(network, name), stage.size, channels, f"{where}{name} network")
+
+
+def load_stage(task: TrainingTask, name: str, path: Path) -> nn.Module:
+    """The network of a stage with its weights from a file of a composite's.
+
+    Raises:
+        ValueError: If they are of another network.
+    """
+    network: nn.Module = getattr(task.parser().get_parsed_content("network_def"), name)
+    own = {key.removeprefix(f"{name}."): tensor for key, tensor in read_weights(path).items() if key.startswith(f"{name}.")}
+    try:
+        network.load_state_dict(own)
+    except RuntimeError as error:
+        msg = f"{path}: weights must fit {name}_network_def; train the {name} stage anew, or delete the file"
+        raise ValueError(msg) from error
+    return network
+
+
+def find_cause(error: BaseException) -> BaseException:
+    """What MONAI's parser and transforms wrapped: a sentence about the user's data, if there is one."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, (ValueError, OSError)):
+            return cause
+        cause = cause.__cause__
+    return error
