@@ -12,7 +12,13 @@ from types import CodeType, ModuleType
 from typing import cast
 
 # By the longest former name that fits; what lies inside moved with it.
-MOVED: dict[str, str] = {}
+MOVED: dict[str, str] = {
+    "stseg3d.inference.batches": "stseg3d.compute.batches",
+    "stseg3d.inference.gather": "stseg3d.compute.gather",
+    "stseg3d.inference.onednn": "stseg3d.compute.onednn",
+    "stseg3d.inference.runtimes": "stseg3d.compute.runtimes",
+    "stseg3d.inference.stages": "stseg3d.compute",
+}
 
 
 class FormerNames(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):

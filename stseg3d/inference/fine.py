@@ -16,49 +16,19 @@ from scipy import ndimage
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from stseg3d.compute import Stage, append_rough, device_of, evaluating, precision_on, probabilities
+from stseg3d.compute.batches import Batches, crops_at_once, fitting
+from stseg3d.compute.gather import Gather
 from stseg3d.geometry import Box
-from stseg3d.inference.batches import Batches, crops_at_once, fitting
 from stseg3d.inference.borders import faces_of, touched_faces
-from stseg3d.inference.gather import Gather
-from stseg3d.inference.stages import Stage, device_of, evaluating, precision_on, probabilities
 from stseg3d.ops.boxes import Proposal, ProposedBox
 from stseg3d.ops.components import structure
-from stseg3d.ops.fuse import FUSIONS, Canvas, FineCrop, clusters
+from stseg3d.ops.fuse import Canvas, FineCrop, clusters
 from stseg3d.ops.instances import seeds_on
+from stseg3d.ops.policy import FinePolicy
 from stseg3d.ops.resample import as_float16
 from stseg3d.volumes import Volume
 from stseg3d.volumes.file import LARGE_BYTES, available_bytes
-
-
-@dataclass(frozen=True)
-class FinePolicy:
-    """What the fine stage does beside running the network.
-
-    Args:
-        batch_size: Crops that go through the network together, on the CPU fewer if they are large; where memory runs out, half as many
-            for the rest of the case.
-        fusion: Where crops overlap: ``"mean"``, ``"max"`` or ``"or"``.
-        border_growth: Where the fine mask touches an inner face of its box, the box grows there by this fraction of its extent and
-            is run once more; 0 turns that off.
-        only_proposed: Keep only those parts of a crop's mask that touch the component the box was made for: a neighbour that looks
-            in over the edge is another box's matter.
-
-    Raises:
-        ValueError: If ``batch_size`` or ``border_growth`` is out of range, or ``fusion`` is unknown.
-    """
-
-    batch_size: int = 4
-    fusion: str = "mean"
-    border_growth: float = 0.25
-    only_proposed: bool = False
-
-    def __post_init__(self) -> None:
-        if self.batch_size < 1 or not 0 <= self.border_growth <= 1:
-            msg = f"batch_size must be at least 1 and border_growth in [0, 1], got {self.batch_size} and {self.border_growth}"
-            raise ValueError(msg)
-        if self.fusion not in FUSIONS:
-            msg = f"fusion must be one of {FUSIONS}, got {self.fusion!r}"
-            raise ValueError(msg)
 
 
 @dataclass
@@ -68,10 +38,10 @@ class FineStage:
     Args:
         network: Fine network, ``(B, C, *S) -> (B, K, *S)`` logits; one channel more with ``stage.rough_channel``.
         stage: Its input.
-        policy: See :class:`FinePolicy`.
+        policy: What it does beside running the network.
         precision: ``"auto"``, ``"float32"``, ``"bfloat16"`` or ``"float16"``.
         progress: Whether a terminal shows how many boxes are done.
-        on_device: Whether crops are resampled on the network's device, see :class:`stseg3d.inference.gather.Gather`.
+        on_device: Whether crops are resampled on the network's device, see :class:`stseg3d.compute.gather.Gather`.
     """
 
     network: nn.Module
@@ -179,7 +149,7 @@ class FineStage:
         image = self.gather.prepare(voxels)
         if not self.stage.rough_channel:
             return image
-        return torch.cat([image, torch.from_numpy(proposal.probability_in(box, shape, self.stage.size)).to(image.device)])
+        return append_rough(image, torch.from_numpy(proposal.probability_in(box, shape, self.stage.size)))
 
     def _keep(self, found: NDArray[Any], box: ProposedBox, proposal: Proposal, volume: Volume) -> NDArray[np.float16]:
         """Probabilities of a crop, other objects set to background, as float16: half the memory while a cluster waits."""

@@ -1,4 +1,4 @@
-"""The box policy in numbers: what a component must be to get a box, and what the box is like."""
+"""The policies in numbers: what a component must be to get a box and what the box is like; and what is done with what is seen there."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 
 from stseg3d.geometry import Grid
 from stseg3d.ops.components import structure
+from stseg3d.ops.fuse import FUSIONS
 
 
 @dataclass(frozen=True)
@@ -86,3 +87,34 @@ class BoxPolicy:
             by_spacing = fine * self.max_spacing_mm / spacing if self.max_spacing_mm else n
             limits.append(max(int(min(n, by_factor, by_spacing)), 1))
         return tuple(limits)
+
+
+@dataclass(frozen=True)
+class FinePolicy:
+    """What the fine stage does beside running the network.
+
+    Args:
+        batch_size: Crops that go through the network together, on the CPU fewer if they are large; where memory runs out, half as many
+            for the rest of the case.
+        fusion: Where crops overlap: ``"mean"``, ``"max"`` or ``"or"``.
+        border_growth: Where the fine mask touches an inner face of its box, the box grows there by this fraction of its extent and
+            is run once more; 0 turns that off.
+        only_proposed: Keep only those parts of a crop's mask that touch the component the box was made for: a neighbour that looks
+            in over the edge is another box's matter.
+
+    Raises:
+        ValueError: If ``batch_size`` or ``border_growth`` is out of range, or ``fusion`` is unknown.
+    """
+
+    batch_size: int = 4
+    fusion: str = "mean"
+    border_growth: float = 0.25
+    only_proposed: bool = False
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1 or not 0 <= self.border_growth <= 1:
+            msg = f"batch_size must be at least 1 and border_growth in [0, 1], got {self.batch_size} and {self.border_growth}"
+            raise ValueError(msg)
+        if self.fusion not in FUSIONS:
+            msg = f"fusion must be one of {FUSIONS}, got {self.fusion!r}"
+            raise ValueError(msg)

@@ -12,7 +12,7 @@ from typing import Any
 from monai.bundle import ConfigParser
 
 from stseg3d.bundle import INFERENCE, METADATA, read_config, read_metadata
-from stseg3d.inference.stages import Stage
+from stseg3d.compute import Stage
 from stseg3d.networks.composite import STAGES
 from stseg3d.volumes.write import renamed
 
