@@ -1,10 +1,10 @@
 """Use: from a volume to boxes to labels on the volume's own grid."""
 
+from stseg3d.compute import Stage
 from stseg3d.inference.fine import FineStage
 from stseg3d.inference.inferer import Segmentation, SegmentThenSegmentInferer
 from stseg3d.inference.propose import BoxProposer, MaskProposer, NetworkProposer, Proposer
-from stseg3d.inference.stages import Stage
-from stseg3d.ops.policy import FinePolicy
+from stseg3d.ops import FinePolicy
 
 __all__ = [
     "BoxProposer",

@@ -16,11 +16,11 @@ from scipy import ndimage
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from stseg3d.compute import Stage, append_rough, device_of, evaluating, precision_on, probabilities
+from stseg3d.compute.batches import Batches, crops_at_once, fitting
+from stseg3d.compute.gather import Gather
 from stseg3d.geometry import Box
-from stseg3d.inference.batches import Batches, crops_at_once, fitting
 from stseg3d.inference.borders import faces_of, touched_faces
-from stseg3d.inference.gather import Gather
-from stseg3d.inference.stages import Stage, device_of, evaluating, precision_on, probabilities
 from stseg3d.ops.boxes import Proposal, ProposedBox
 from stseg3d.ops.components import structure
 from stseg3d.ops.fuse import Canvas, FineCrop, clusters
@@ -38,10 +38,10 @@ class FineStage:
     Args:
         network: Fine network, ``(B, C, *S) -> (B, K, *S)`` logits; one channel more with ``stage.rough_channel``.
         stage: Its input.
-        policy: See :class:`FinePolicy`.
+        policy: What it does beside running the network.
         precision: ``"auto"``, ``"float32"``, ``"bfloat16"`` or ``"float16"``.
         progress: Whether a terminal shows how many boxes are done.
-        on_device: Whether crops are resampled on the network's device, see :class:`stseg3d.inference.gather.Gather`.
+        on_device: Whether crops are resampled on the network's device, see :class:`stseg3d.compute.gather.Gather`.
     """
 
     network: nn.Module
@@ -149,7 +149,7 @@ class FineStage:
         image = self.gather.prepare(voxels)
         if not self.stage.rough_channel:
             return image
-        return torch.cat([image, torch.from_numpy(proposal.probability_in(box, shape, self.stage.size)).to(image.device)])
+        return append_rough(image, torch.from_numpy(proposal.probability_in(box, shape, self.stage.size)))
 
     def _keep(self, found: NDArray[Any], box: ProposedBox, proposal: Proposal, volume: Volume) -> NDArray[np.float16]:
         """Probabilities of a crop, other objects set to background, as float16: half the memory while a cluster waits."""

@@ -14,12 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
+from stseg3d.compute import Stage, device_of, evaluating, precision_on, probabilities
+from stseg3d.compute.batches import fitting
+from stseg3d.compute.inputs import prepare_input, read_voxels
 from stseg3d.geometry import Box, tiles
-from stseg3d.inference.batches import fitting
-from stseg3d.inference.stages import Stage, device_of, evaluating, precision_on, probabilities
 from stseg3d.ops.boxes import Proposal, ProposedBox, propose_boxes
 from stseg3d.ops.policy import BoxPolicy
-from stseg3d.ops.resample import resample_volume
 from stseg3d.volumes import Volume
 
 logger = logging.getLogger(__name__)
@@ -72,15 +72,13 @@ class NetworkProposer:
             ValueError: If voxels are NaN or infinite.
         """
         shape = self.stage.shape_of(volume.grid)
-        image, bad = resample_volume(volume, shape)
-        if bad:
-            msg = f"{volume.name}: voxels must be finite, got {bad} NaN or infinite"
-            raise ValueError(msg)
+        voxels = read_voxels(volume, shape)
+        image = voxels.numpy()
         if all(np.ptp(channel) <= FLAT * np.abs(channel).max() for channel in image):
             # Instance normalisation of a constant is whatever the biases are: a network finds objects in nothing.
             logger.warning("%s: every voxel is %g, nothing can be found", volume.name, image.flat[0])
             return np.zeros((1, *shape), dtype=np.float32)
-        batch = self.stage.prepare(image)[None]
+        batch = prepare_input(voxels, self.stage, shape)[None]
         device = device_of(self.network)
         with fitting("rough", shape, precision_on(device, self.precision), device), evaluating(self.network, self.precision):
             found: NDArray[np.float32] = probabilities(self.network, batch.to(device), self.stage.mirror_axes)[0, 1:].cpu().numpy()

@@ -16,14 +16,14 @@ from typing import Any, cast
 import numpy as np
 
 from stseg3d.bundle import find_bundle, load_network, read_metadata, weights_sha256
+from stseg3d.compute import precision_on
+from stseg3d.compute.runtimes import OPENVINO, ensure_runtime
 from stseg3d.geometry import Box
 from stseg3d.inference.boxfile import describe_box, read_boxes
 from stseg3d.inference.cases import FoundCase, OpenedCase, Outcome
 from stseg3d.inference.inferer import OUTPUTS, Segmentation, SegmentThenSegmentInferer, Stopwatch
 from stseg3d.inference.memory import peak_memory_bytes
 from stseg3d.inference.propose import BoxProposer, MaskProposer, Proposer
-from stseg3d.inference.runtimes import OPENVINO, ensure_runtime
-from stseg3d.inference.stages import precision_on
 from stseg3d.networks import RoughFineNet
 from stseg3d.ops.boxes import ProposedBox
 from stseg3d.volumes import (

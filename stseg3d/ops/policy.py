@@ -1,4 +1,4 @@
-"""The policies in numbers: what a component must be to get a box, what the box is like, and what is done with its crop."""
+"""The policies in numbers: what a component must be to get a box and what the box is like; and what is done with what is seen there."""
 
 from __future__ import annotations
 

@@ -16,12 +16,11 @@ from monai.transforms.transform import Randomizable, Transform
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from stseg3d.compute import Stage, network_input
 from stseg3d.geometry import Box
-from stseg3d.inference.stages import Stage
 from stseg3d.ops.boxes import Proposal, ProposedBox, fit_box, propose_boxes
 from stseg3d.ops.instances import seeds_on
 from stseg3d.ops.policy import BoxPolicy
-from stseg3d.ops.resample import count_not_finite, resample
 from stseg3d.training.rough_channel import corrupted
 from stseg3d.training.samples import Data, OpenCase, class_fractions, label_tensor
 
@@ -173,17 +172,12 @@ class RandFineCropsd(Randomizable, Transform):
         return ProposedBox(Box.of(size.shape).shift(start).clip(grid.shape))
 
     def _crop(self, case: OpenCase, proposal: Proposal, box: ProposedBox, rough: Proposal | None) -> dict[Hashable, Any]:
-        voxels = np.ascontiguousarray(case.image.read(box.box))
-        bad = count_not_finite(voxels)
-        if bad:
-            msg = f"{case.name}: voxels must be finite, got {bad} NaN or infinite in {box.box}"
-            raise ValueError(msg)
-        image = resample(voxels, self.stage.size)
+        image = network_input(case.image, self.stage, box.box)
         label = case.label[box.box.slices]
         if self.target == "component" and box.components:
             label = np.where(own_objects(label, proposal, box, case.label.shape), label, 0)
         target = label_tensor(label, self.stage.size, self.out_channels)
-        sample: dict[Hashable, Any] = {"image": MetaTensor(self.stage.prepare(image)), "label": MetaTensor(target)}
+        sample: dict[Hashable, Any] = {"image": MetaTensor(image), "label": MetaTensor(target)}
         if rough is not None:
             channel = rough.probability_in(box.box, case.label.shape, self.stage.size)
             sample["rough"] = MetaTensor(torch.from_numpy(channel))

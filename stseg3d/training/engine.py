@@ -16,7 +16,7 @@ from monai.inferers.inferer import Inferer
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from stseg3d.inference.stages import PRECISIONS, precision_on
+from stseg3d.compute.running import DTYPES, precision_on
 from stseg3d.training.processes import from_all, from_first, rank, undistributed
 from stseg3d.volumes.write import renamed
 
@@ -34,7 +34,7 @@ class PrecisionInferer(Inferer):
     MONAI's own ``amp`` is CUDA only; bfloat16 needs no gradient scaler, so training on a CPU can have it too.
 
     Args:
-        precision: ``"auto"`` (see :func:`stseg3d.inference.stages.fast_precision`), ``"float32"`` or ``"bfloat16"``.
+        precision: ``"auto"`` (see :func:`stseg3d.compute.fast_precision`), ``"float32"`` or ``"bfloat16"``.
 
     Raises:
         ValueError: If ``precision`` is unknown.
@@ -49,7 +49,7 @@ class PrecisionInferer(Inferer):
 
     def __call__(self, inputs: Tensor, network: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
         """Logits of ``network`` for ``inputs``."""
-        dtype = PRECISIONS[precision_on(inputs.device, self.precision)]
+        dtype = DTYPES[precision_on(inputs.device, self.precision)]
         plain = inputs.as_subclass(Tensor)
         with torch.autocast(inputs.device.type, dtype=dtype, enabled=dtype is not None):
             logits: Tensor = network(plain, *args, **kwargs)

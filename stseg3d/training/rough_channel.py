@@ -12,11 +12,11 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import torch
 from monai.transforms.transform import Transform
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from stseg3d.compute import append_rough
 from stseg3d.ops.boxes import Proposal
 
 Float = NDArray[np.float32]
@@ -72,5 +72,5 @@ class AppendRoughd(Transform):
         """See the class."""
         out = dict(data)
         if "rough" in out:
-            out["image"] = torch.cat([out["image"], out.pop("rough")])
+            out["image"] = append_rough(out["image"], out.pop("rough"))
         return out

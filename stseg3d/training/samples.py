@@ -16,8 +16,8 @@ from monai.transforms.transform import Transform
 from numpy.typing import NDArray
 from torch import Tensor
 
-from stseg3d.inference.stages import Stage
-from stseg3d.ops.resample import resample, resample_volume
+from stseg3d.compute import Stage, network_input
+from stseg3d.ops.resample import resample
 from stseg3d.volumes import Volume, network_view, open_label, open_volume
 
 Data = Mapping[Hashable, Any]
@@ -112,13 +112,8 @@ class RoughSampled(Transform):
             ValueError: If voxels are NaN or infinite.
         """
         case: OpenCase = data["case"]
-        shape = self.stage.shape_of(case.image.grid)
-        image, bad = resample_volume(case.image, shape)
-        if bad:
-            msg = f"{case.name}: voxels must be finite, got {bad} NaN or infinite"
-            raise ValueError(msg)
-        label = label_tensor(case.label, shape, self.out_channels)
-        return {"image": MetaTensor(self.stage.prepare(image)), "label": MetaTensor(label)}
+        image = network_input(case.image, self.stage)
+        return {"image": MetaTensor(image), "label": MetaTensor(label_tensor(case.label, image.shape[1:], self.out_channels))}
 
 
 def class_fractions(label: NDArray[np.uint8], size: Sequence[int], classes: int) -> NDArray[np.float32]:

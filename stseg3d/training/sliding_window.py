@@ -14,7 +14,7 @@ from monai.inferers.inferer import Inferer, SlidingWindowInferer
 from monai.transforms.transform import Transform
 from torch import Tensor, nn
 
-from stseg3d.inference.stages import Stage
+from stseg3d.compute import Stage
 from stseg3d.ops.resample import count_not_finite
 from stseg3d.training.engine import PrecisionInferer
 from stseg3d.training.samples import OpenCase

@@ -3,7 +3,7 @@
 Run: ``python tests/benchmarks/bench_networks.py [BUNDLE...] [--threads 1] [--repeats 5]``; by default all embedded bundles. All rows take
 their turn in each round; the least processor seconds of a crop over the rounds. First: what the first run, which compiles or chooses
 kernels, takes beyond that; ``torch.compile`` needs a C++ compiler, OpenVINO ``stseg3d[openvino]``. Differ: the largest difference of a
-probability from the first row's. "PyTorch's choice" is without :class:`stseg3d.inference.onednn.LoneCrops`.
+probability from the first row's. "PyTorch's choice" is without :class:`stseg3d.compute.onednn.LoneCrops`.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from stseg3d.bundle import find_bundle, load_network
-from stseg3d.inference.runtimes import OPENVINO, on_runtime
-from stseg3d.inference.stages import evaluating, lay_channels_last, probabilities
+from stseg3d.compute import evaluating, lay_channels_last, probabilities
+from stseg3d.compute.runtimes import OPENVINO, on_runtime
 
 BUNDLES = ("aorta_ct_segmentation", "vertebrae_mr_segmentation", "nuclei_segmentation")
 BATCHES = (8, 4, 2, 1)

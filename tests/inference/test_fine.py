@@ -296,8 +296,8 @@ def test_its_transform_runs_on_the_crop_alone():
 
     network = RoughFineNet(Witness(Threshold(50)), Witness(Threshold(100)))
     inferer = pipeline((12, 12, 12), FINE)
-    inferer.rough = Stage((12, 12, 12), transform)
-    inferer.fine = Stage(FINE, transform)
+    inferer.rough = Stage((12, 12, 12), transform=transform)
+    inferer.fine = Stage(FINE, transform=transform)
     found = inferer.segment(volume_of(image), network)
     assert seen == [(1, 12, 12, 12), (1, *FINE)]
     np.testing.assert_allclose(network.rough.inputs[0][0], 2 * resample(image[None], (12, 12, 12)), atol=1e-4)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from stseg3d.inference.stages import probabilities
+from stseg3d.compute import probabilities
 from stseg3d.networks import MeanEnsemble
 
 

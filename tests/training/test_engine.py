@@ -15,7 +15,7 @@ from monai.transforms import RandGaussianNoise
 from monai.utils import set_determinism
 from torch import nn
 
-from stseg3d.inference.stages import PRECISIONS, fast_precision
+from stseg3d.compute.running import DTYPES, fast_precision
 from stseg3d.training import ClipGradients, EpochProgress, KeepBest, PrecisionInferer, ResumeHandler, TimeBudget
 
 
@@ -192,7 +192,7 @@ def test_logits_are_float32_whatever_the_precision(precision):
     assert isinstance(inferer, Inferer)
     logits = inferer(torch.randn(2, 1, 4, 4, 4), network)
     assert (logits.dtype, logits.shape) == (torch.float32, (2, 2, 4, 4, 4))
-    wanted = PRECISIONS[fast_precision(torch.device("cpu")) if precision == "auto" else precision]
+    wanted = DTYPES[fast_precision(torch.device("cpu")) if precision == "auto" else precision]
     assert seen == [wanted or torch.float32]
     logits.sum().backward()
     assert network.weight.grad.dtype == torch.float32

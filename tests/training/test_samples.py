@@ -130,7 +130,7 @@ def test_a_rough_sample_is_what_the_rough_network_will_see(two):
 
 
 def test_the_stages_transform_runs_on_images_only(two):
-    stage = Stage(ROUGH.size, NormalizeIntensity())
+    stage = Stage(ROUGH.size, transform=NormalizeIntensity())
     sample = RoughSampled(stage)(two)
     assert abs(float(sample["image"].mean())) < 1e-5
     assert sample["label"].unique().tolist() == [0, 1]

@@ -24,10 +24,9 @@ from torch import nn
 from stseg3d.batch import BatchSettings
 from stseg3d.bundle import find_bundle
 from stseg3d.cli import main
-from stseg3d.inference import runtimes
-from stseg3d.inference.runtimes import OpenVinoNetwork, ensure_runtime, on_runtime
+from stseg3d.compute import evaluating, probabilities, runtimes
+from stseg3d.compute.runtimes import OpenVinoNetwork, ensure_runtime, on_runtime
 from stseg3d.inference.segment import Segmenter
-from stseg3d.inference.stages import evaluating, probabilities
 from stseg3d.networks import MeanEnsemble, SqueezeDepth
 from stseg3d.training.phantoms import ct_phantom
 from stseg3d.volumes import ArrayVolume
@@ -116,7 +115,7 @@ def test_batches_of_any_size_agree_with_pytorch(name, compiled):
 
 @needs_openvino
 def test_shapes_and_precisions_are_compiled_once_each_and_not_without_end(compiled, monkeypatch):
-    monkeypatch.setattr(runtimes, "KEPT", 2)
+    monkeypatch.setattr(runtimes, "CACHED_SHAPES", 2)
     network = unet()
     shapes = [(8, 8, 8), (16, 8, 8), (8, 8, 8), (16, 16, 16), (8, 8, 8)]
     for shape in shapes:
@@ -342,7 +341,7 @@ def refuse(*_, **__):
     sys.exit("a connection")
 socket.socket.connect = socket.getaddrinfo = refuse
 import torch
-from stseg3d.inference.runtimes import on_runtime
+from stseg3d.compute.runtimes import on_runtime
 with torch.inference_mode():
     print(on_runtime("openvino", torch.nn.Conv3d(1, 2, 1).eval(), "fine")(torch.ones(1, 1, 4, 4, 4)).shape)
 """

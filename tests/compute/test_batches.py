@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
+from stseg3d.compute.batches import Batches, crops_at_once, ran_out_of_memory
 from stseg3d.inference import FinePolicy, Stage
-from stseg3d.inference.batches import Batches, crops_at_once, ran_out_of_memory
 from stseg3d.inference.segment import Segmenter
 from stseg3d.networks import RoughFineNet
 from stseg3d.ops import BoxPolicy

@@ -12,9 +12,9 @@ from monai.data import MetaTensor
 from monai.transforms import NormalizeIntensity
 from torch import nn
 
+from stseg3d.compute import evaluating, probabilities
 from stseg3d.geometry import Grid
 from stseg3d.inference import Stage
-from stseg3d.inference.stages import evaluating, probabilities
 
 
 class Leaning(nn.Module):
@@ -44,10 +44,10 @@ def test_a_stage_gives_float32_and_takes_its_size_from_json():
 
 def test_monais_transforms_run_on_the_input_and_leave_no_metatensor():
     image = np.random.default_rng(0).normal(7, 3, size=(2, 4, 5, 6)).astype(np.float32)
-    out = Stage((4, 5, 6), NormalizeIntensity(channel_wise=True)).prepare(image)
+    out = Stage((4, 5, 6), transform=NormalizeIntensity(channel_wise=True)).prepare(image)
     assert type(out) is torch.Tensor
     torch.testing.assert_close(out.mean(dim=(1, 2, 3)), torch.zeros(2), atol=1e-5, rtol=0)
-    assert type(Stage((4, 5, 6), MetaTensor).prepare(image)) is torch.Tensor
+    assert type(Stage((4, 5, 6), transform=MetaTensor).prepare(image)) is torch.Tensor
 
 
 @pytest.mark.parametrize(

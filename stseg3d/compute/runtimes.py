@@ -15,17 +15,16 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from stseg3d.inference.batches import ran_out_of_memory
-from stseg3d.inference.stages import device_of
+from stseg3d.compute.batches import ran_out_of_memory
+from stseg3d.compute.running import device_of
+from stseg3d.plan.values import RUNTIMES
 
-TORCH = "torch"
-OPENVINO = "openvino"
-RUNTIMES = (TORCH, OPENVINO)
+TORCH, OPENVINO = RUNTIMES
 HINTS = {torch.float32: "f32", torch.bfloat16: "bf16"}
 # How much logits may differ from PyTorch's in float32, as a share of their norm: many times what those of the embedded bundles do, and
 # far below what a network gives that was converted wrongly.
-DIFFER = {"f32": 1e-2, "bf16": 0.1}
-KEPT = 8  # of each network; a stage has one shape
+TOLERANCES = {"f32": 1e-2, "bf16": 0.1}
+CACHED_SHAPES = 8  # of each network; a stage has one most often
 _LOCK = Lock()  # of what is below, and of running it: what is compiled answers one at a time
 # By network: what tells its weights, and what was compiled of them.
 _COMPILED: WeakKeyDictionary[nn.Module, tuple[bytes, dict[Any, Any]]] = WeakKeyDictionary()
@@ -36,11 +35,8 @@ def ensure_runtime(runtime: str, device: torch.device, precision: str = "float32
 
     Raises:
         ModuleNotFoundError: If OpenVINO is not installed.
-        ValueError: If the runtime is unknown, or does not run on the device, or not in the precision.
+        ValueError: If it does not run on the device, or not in the precision.
     """
-    if runtime not in RUNTIMES:
-        msg = f"runtime must be one of {RUNTIMES}, got {runtime!r}"
-        raise ValueError(msg)
     if runtime == TORCH:
         return
     if device.type != "cpu":
@@ -58,14 +54,14 @@ def on_runtime(runtime: str, network: nn.Module, stage: str, precision: str = "f
     """The network as a runtime computes it, for one volume; for PyTorch that is the network itself.
 
     Args:
-        runtime: One of :data:`RUNTIMES`.
+        runtime: ``"torch"`` or ``"openvino"``.
         network: ``(B, C, *S) -> (B, K, *S)`` logits, or a list of such whose first counts.
         stage: What errors call it: ``"rough"`` or ``"fine"``.
-        precision: In which it will be run, see :func:`stseg3d.inference.stages.evaluating`.
+        precision: In which it will be run, see :func:`stseg3d.compute.evaluating`.
 
     Raises:
-        ModuleNotFoundError: See :func:`ensure_runtime`, as for the next.
-        ValueError: See there.
+        ModuleNotFoundError: If OpenVINO is not installed.
+        ValueError: If the runtime does not run on the network's device, or not in the precision.
     """
     ensure_runtime(runtime, device_of(network), precision)
     return network if runtime == TORCH else OpenVinoNetwork(network, stage)
@@ -79,15 +75,15 @@ class OpenVinoNetwork(nn.Module):
     asks for the same again; not where weights have changed, which is looked at when this is made: so make one for each volume.
 
     Args:
-        network: See :func:`on_runtime`.
-        stage: See there.
+        network: ``(B, C, *S) -> (B, K, *S)`` logits, or a list of such whose first counts.
+        stage: What errors call it: ``"rough"`` or ``"fine"``.
     """
 
     def __init__(self, network: nn.Module, stage: str) -> None:
         super().__init__()
         self.network, self.stage = network, stage
         self.training = network.training  # so that `evaluating` leaves the network in the mode it found
-        weights = _fingerprint(network)
+        weights = _digest(network)
         with _LOCK:
             known, compiled = _COMPILED.get(network, (b"", {}))
             self._compiled = compiled if known == weights else {}
@@ -104,7 +100,7 @@ class OpenVinoNetwork(nn.Module):
         with _LOCK:
             if key not in self._compiled:
                 found = self._compile_and_compare(batch[:1], HINTS[dtype])
-                while len(self._compiled) >= KEPT:
+                while len(self._compiled) >= CACHED_SHAPES:
                     del self._compiled[next(iter(self._compiled))]
                 self._compiled[key] = found
             return torch.from_numpy(self._compiled[key](batch.contiguous().numpy())[0])
@@ -119,7 +115,7 @@ class OpenVinoNetwork(nn.Module):
             why = str(error).strip().splitlines()[-1:] or [type(error).__name__]  # of several lines the last one says it
             msg = self._refusal("cannot convert", why[0].lstrip("- "))
             raise ValueError(msg) from error
-        if not differ <= DIFFER[hint]:  # so that NaN is one, too
+        if not differ <= TOLERANCES[hint]:  # so that NaN is one, too
             msg = self._refusal("computes wrongly", f"its logits differ from PyTorch's by {differ:.1g} of their norm")
             raise ValueError(msg)
         return compiled
@@ -185,8 +181,8 @@ def _difference(compiled: Any, network: nn.Module, crop: Tensor) -> float:
     return float((found - due).norm() / due.norm().clamp_min(1e-12)) if found.shape == due.shape else float("inf")
 
 
-def _fingerprint(network: nn.Module) -> bytes:
-    """Of all numbers of a network and the layers they are in: no way of changing a weight goes unseen."""
+def _digest(network: nn.Module) -> bytes:
+    """Digest of all numbers of a network and the layers they are in: no way of changing a weight goes unseen."""
     told = hashlib.sha256(str(network).encode())
     for name, tensor in chain(network.named_parameters(), network.named_buffers()):
         told.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())

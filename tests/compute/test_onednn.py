@@ -7,8 +7,8 @@ import torch
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
-from stseg3d.inference.onednn import LoneCrops
-from stseg3d.inference.stages import evaluating
+from stseg3d.compute import evaluating
+from stseg3d.compute.onednn import LoneCrops
 
 ONEDNN = "aten::mkldnn_convolution"
 pytestmark = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this PyTorch has no oneDNN")

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from stseg3d.batch import BatchSettings
+from stseg3d.compute import evaluating, fast_precision, precision_on, probabilities
 from stseg3d.inference.segment import Segmenter
-from stseg3d.inference.stages import PRECISIONS, evaluating, fast_precision, precision_on, probabilities
 from stseg3d.training.phantoms import ct_phantom
 from stseg3d.volumes import ArrayVolume
 from tests.inference.fakes import Threshold, Witness, dice, networks, pipeline, volume_of
@@ -25,9 +25,9 @@ def test_auto_is_bfloat16_only_where_the_processor_has_it(native, monkeypatch):
     assert fast_precision(CPU) == precision_on(CPU, "auto") == ("bfloat16" if native else "float32")
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
 def test_what_is_asked_for_by_name_is_what_runs(precision, monkeypatch):
-    monkeypatch.setattr("stseg3d.inference.stages.fast_precision", lambda _: pytest.fail("nobody asked"))
+    monkeypatch.setattr("stseg3d.compute.running.fast_precision", lambda _: pytest.fail("nobody asked"))
     assert precision_on(CPU, precision) == precision
 
 
@@ -69,7 +69,7 @@ def test_labels_of_bfloat16_are_those_of_float32_on_a_phantom():
 
 
 def test_the_json_tells_the_precision_that_ran(tmp_path, write_nifti, monkeypatch):
-    monkeypatch.setattr("stseg3d.inference.stages.fast_precision", lambda _: "bfloat16")
+    monkeypatch.setattr("stseg3d.compute.running.fast_precision", lambda _: "bfloat16")
     scan = write_nifti("scan.nii", np.zeros((40, 40, 40), np.int16))
     for asked, ran in {None: "float32", "auto": "bfloat16"}.items():
         made = Segmenter("aorta_ct_segmentation", device="cpu", precision=asked).segment(scan, tmp_path / "out")

@@ -14,7 +14,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 # What allocators say, and libraries that ask them: that of the CPU, of MPS and XPU, cuDNN and cuBLAS.
-SAID = ("can't allocate memory", "out of memory", "ALLOC_FAILED")
+OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "ALLOC_FAILED")
 # Voxels of a batch beyond which a processor takes longer for each: its caches are full (tests/benchmarks/bench_networks.py).
 CPU_VOXELS = 1 << 19
 
@@ -28,7 +28,7 @@ def ran_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that there is not enough memory, of the device or of the machine."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
-    return isinstance(error, RuntimeError) and any(words in str(error) for words in SAID)
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in OUT_OF_MEMORY)
 
 
 @contextmanager

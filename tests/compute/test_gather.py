@@ -15,12 +15,12 @@ import pytest
 import torch
 from monai.transforms import NormalizeIntensity, ScaleIntensityRange
 
+from stseg3d.compute import evaluating, inputs, lay_channels_last
+from stseg3d.compute.gather import Gather
+from stseg3d.compute.inputs import as_float32, resample_tensor
 from stseg3d.geometry import Box, Grid
 from stseg3d.inference import BoxProposer, FinePolicy, FineStage, NetworkProposer, Stage
-from stseg3d.inference import gather as gathering
-from stseg3d.inference.gather import Gather, as_float32, resample_tensor
 from stseg3d.inference.segment import Segmenter
-from stseg3d.inference.stages import evaluating, lay_channels_last
 from stseg3d.ops import BoxPolicy, Canvas
 from stseg3d.ops.resample import resample
 from stseg3d.training.phantoms import ct_phantom
@@ -70,7 +70,7 @@ def test_inputs_of_every_type_agree(dtype, rng):
 def test_inputs_from_files_agree_along_any_axes(axcodes, name, write_nifti, rng):
     path = write_nifti(name, rng.integers(-1000, 1000, (14, 12, 10)).astype(np.int16))
     view = CanonicalVolume(open_volume(path), axcodes)
-    stage = Stage(SIZE, ScaleIntensityRange(-500, 500, -1, 1, clip=True))
+    stage = Stage(SIZE, transform=ScaleIntensityRange(-500, 500, -1, 1, clip=True))
     own, devices = both_ways(view, Box((1, 2, 1), view.grid.shape), stage)
     torch.testing.assert_close(devices, own, rtol=1e-5, atol=1e-5)
 
@@ -104,7 +104,7 @@ def test_a_gpu_is_given_voxels_as_they_are_stored_from_pinned_memory(rng, monkey
 def test_nothing_leaves_the_device_on_the_way():
     """Tensors without voxels, on PyTorch's device of that kind: bringing one to the host raises."""
     voxels = torch.empty((1, 12, 9, 8), dtype=torch.uint16, device="meta")
-    found = Stage(SIZE, ScaleIntensityRange(-500, 500, -1, 1, clip=True)).prepare(resample_tensor(voxels, SIZE))
+    found = Stage(SIZE, transform=ScaleIntensityRange(-500, 500, -1, 1, clip=True)).prepare(resample_tensor(voxels, SIZE))
     assert (found.device.type, found.shape, found.dtype) == ("meta", (1, *SIZE), torch.float32)
     with pytest.raises((NotImplementedError, RuntimeError)):
         voxels.cpu()
@@ -112,7 +112,7 @@ def test_nothing_leaves_the_device_on_the_way():
 
 def test_a_lower_precision_leaves_intensities_alone(rng):
     volume = ArrayVolume(rng.integers(-1000, 1000, (1, 12, 11, 10)).astype(np.int16), Grid((12, 11, 10)))
-    stage = Stage(SIZE, NormalizeIntensity(channel_wise=True))
+    stage = Stage(SIZE, transform=NormalizeIntensity(channel_wise=True))
     plain = both_ways(volume, volume.grid.box, stage)
     with evaluating(Threshold(), "bfloat16"):
         for found, expected in zip(both_ways(volume, volume.grid.box, stage), plain, strict=True):
@@ -157,7 +157,7 @@ def test_a_huge_box_is_never_read_whole(on_device, rng, monkeypatch):
     whole = Gather(Stage(SIZE), CPU, on_device)
     expected = whole.prepare(whole.read(volume, box))
     assert Here.most == box.voxels
-    for module in (gathering, importlib.import_module("stseg3d.ops.resample")):  # the package's `resample` is the function
+    for module in (inputs, importlib.import_module("stseg3d.ops.resample")):  # the package's `resample` is the function
         monkeypatch.setattr(module, "SLAB_VOXELS", 1000)
     Here.most = 0
     found = whole.prepare(whole.read(volume, box))
@@ -280,7 +280,7 @@ def test_labels_of_a_bundle_agree(phantom):
 
 
 def test_labels_of_a_bundle_agree_whatever_the_batch(phantom, monkeypatch):
-    monkeypatch.setattr("stseg3d.inference.batches.CPU_VOXELS", 1 << 30)
+    monkeypatch.setattr("stseg3d.compute.batches.CPU_VOXELS", 1 << 30)
     assert len(phantom[3].boxes) > 1
     labels = []
     for size in (1, 8):
@@ -306,7 +306,7 @@ def test_weights_are_laid_channels_last_once_and_stay_the_same_numbers():
 )
 def test_weights_are_laid_channels_last_on_other_devices_in_a_lower_precision(device, precision, laid, monkeypatch):
     network = torch.nn.Conv3d(3, 4, 3)
-    monkeypatch.setattr("stseg3d.inference.stages.device_of", lambda _: torch.device(device))
+    monkeypatch.setattr("stseg3d.compute.running.device_of", lambda _: torch.device(device))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # PyTorch's autocast says that there is no GPU
         with evaluating(network, precision):

@@ -1,0 +1,20 @@
+"""Networks at work: what they are given, what runs them, and how many crops at a time."""
+
+from stseg3d.compute.inputs import append_rough, network_input
+from stseg3d.compute.running import device_of, evaluating, fast_precision, lay_channels_last, precision_on, probabilities
+from stseg3d.compute.runtimes import ensure_runtime, on_runtime
+from stseg3d.compute.stage import Stage
+
+__all__ = [
+    "Stage",
+    "append_rough",
+    "device_of",
+    "ensure_runtime",
+    "evaluating",
+    "fast_precision",
+    "lay_channels_last",
+    "network_input",
+    "on_runtime",
+    "precision_on",
+    "probabilities",
+]
