@@ -12,7 +12,14 @@ from types import CodeType, ModuleType
 from typing import cast
 
 # By the longest former name that fits; what lies inside moved with it.
-MOVED: dict[str, str] = {}
+MOVED: dict[str, str] = {
+    "stseg3d.compare.output": "stseg3d.compare.write",
+    "stseg3d.compare.results": "stseg3d.compare.comparison",
+    "stseg3d.compare.sheet": "stseg3d.compare.figure_style",
+    "stseg3d.compare.sheets": "stseg3d.compare.csv_rows",
+    "stseg3d.compare.summary": "stseg3d.compare.means",
+    "stseg3d.compare.table": "stseg3d.compare.text_tables",
+}
 
 
 class FormerNames(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):

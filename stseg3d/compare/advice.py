@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass
 from enum import Enum
 
-from stseg3d.compare.results import WAY_TITLES, Comparison
-from stseg3d.compare.summary import Difference, Place, difference_of, mean_of
+from stseg3d.compare.comparison import WAY_TITLES, Comparison
+from stseg3d.compare.means import Difference, Place, difference_of, mean_of
 
 MIN_CASES = 5  # of fewer the bootstrap gives intervals that are far too short
 NEGLIGIBLE = 0.005  # of Dice, which no reader sees: retraining with another seed moves the mean by as much

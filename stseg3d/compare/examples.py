@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stseg3d.compare.results import WAY_TITLES, Comparison
-from stseg3d.compare.sheet import FORMATS, WAY_COLOURS, WIDE, new_figure, save_figure, styled
+from stseg3d.compare.comparison import WAY_TITLES, Comparison
+from stseg3d.compare.figure_style import FORMATS, WAY_COLOURS, WIDE, new_figure, save_figure, styled
 from stseg3d.compare.slices import Rectangle
 from stseg3d.report.views import choose_window
 
