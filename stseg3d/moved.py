@@ -19,6 +19,7 @@ MOVED: dict[str, str] = {
     "stseg3d.compare.sheets": "stseg3d.compare.csv_rows",
     "stseg3d.compare.summary": "stseg3d.compare.means",
     "stseg3d.compare.table": "stseg3d.compare.text_tables",
+    "stseg3d.networks.strides": "stseg3d.networks.size_check",
 }
 
 

@@ -14,7 +14,7 @@ from typing import Any
 PACKAGES = (
     *("monai.networks.nets", "monai.networks.blocks", "monai.networks.layers", "monai.losses", "monai.metrics", "monai.inferers"),
     *("monai.transforms", "monai.handlers", "monai.engines", "monai.optimizers", "torch.nn", "torch.optim"),
-    *("stseg3d.geometry", "stseg3d.volumes", "stseg3d.ops", "stseg3d.networks", "stseg3d.losses", "stseg3d.metrics"),
+    *("stseg3d.geometry", "stseg3d.volumes", "stseg3d.ops", "stseg3d.networks", "stseg3d.metrics"),
     *("stseg3d.inference", "stseg3d.training"),
 )
 
