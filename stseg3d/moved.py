@@ -19,6 +19,13 @@ MOVED: dict[str, str] = {
     "stseg3d.inference.onednn": "stseg3d.compute.onednn",
     "stseg3d.inference.runtimes": "stseg3d.compute.runtimes",
     "stseg3d.inference.stages": "stseg3d.compute",
+    "stseg3d.compare.output": "stseg3d.compare.write",
+    "stseg3d.compare.results": "stseg3d.compare.comparison",
+    "stseg3d.compare.sheet": "stseg3d.compare.figure_style",
+    "stseg3d.compare.sheets": "stseg3d.compare.csv_rows",
+    "stseg3d.compare.summary": "stseg3d.compare.means",
+    "stseg3d.compare.table": "stseg3d.compare.text_tables",
+    "stseg3d.networks.strides": "stseg3d.networks.size_check",
 }
 
 

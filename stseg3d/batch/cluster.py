@@ -29,8 +29,6 @@ from stseg3d.batch.processes import ATTEMPTS
 from stseg3d.batch.work import BatchSettings, CaseWorker
 from stseg3d.volumes import Case
 
-logger = logging.getLogger(__name__)
-
 LOCAL, AUTO = "local", "auto"
 OBJECT_STORE_BYTES = 80 * 2**20  # hardly more than the least that Ray takes: no image goes through it
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import fcntl
-import io
 import json
 import logging
 import os
@@ -16,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from stseg3d.batch.fingerprints import FileStamp
+from stseg3d.machine.tables import csv_text
 from stseg3d.volumes.write import renamed
 
 logger = logging.getLogger(__name__)
@@ -207,15 +206,9 @@ def _cut_torn_line(file: int) -> int:
 
 def write_summary(log: OutcomeLog) -> Path:
     """Write ``summary.csv`` beside the journal, a row for each case with its last outcome; whole or not at all."""
-    rows = [_row(outcome) for outcome in log.latest()]
-    names = dict.fromkeys(key for row in rows for key in row)
-    text = io.StringIO()
-    writer = csv.DictWriter(text, sorted(names, key=lambda name: name.startswith("stage_")), lineterminator="\n", restval="")
-    writer.writeheader()
-    writer.writerows(rows)
     path = log.path.with_name(SUMMARY_NAME)
     with renamed(path) as temporary:
-        temporary.write_text(text.getvalue(), encoding="utf-8")
+        temporary.write_text(csv_text([_row(outcome) for outcome in log.latest()]), encoding="utf-8")
     return path
 
 

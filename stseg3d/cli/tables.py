@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from stseg3d.machine.tables import SUFFIXES
+
 
 def ensure_table(output: Path | None) -> None:
     """Refuse a table that could not be written, before the work is done."""
-    if output and output.suffix not in (".csv", ".json"):
-        msg = f"-o must end on .csv or .json, got {output}"
+    if output and output.suffix not in SUFFIXES:
+        msg = f"-o must end on {' or '.join(SUFFIXES)}, got {output}"
         raise ValueError(msg)
     if output and not output.parent.is_dir():
         msg = f"-o must lie in a folder that exists, got {output}"

@@ -2,9 +2,9 @@
 
 from stseg3d.compare.advice import Advice, advise
 from stseg3d.compare.comparing import compare
-from stseg3d.compare.output import write_outputs
-from stseg3d.compare.results import WAYS, Comparison, Score
-from stseg3d.compare.table import summary_text
+from stseg3d.compare.comparison import WAYS, Comparison, Score
+from stseg3d.compare.text_tables import summary_text
+from stseg3d.compare.write import write_outputs
 from stseg3d.training.sliding_window import SlidingWindow, WholeCased
 
 __all__ = ["WAYS", "Advice", "Comparison", "Score", "SlidingWindow", "WholeCased", "advise", "compare", "summary_text", "write_outputs"]

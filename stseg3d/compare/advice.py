@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass
 from enum import Enum
 
-from stseg3d.compare.results import WAY_TITLES, Comparison
-from stseg3d.compare.summary import Difference, Place, difference_of, mean_of
+from stseg3d.compare.comparison import WAY_TITLES, Comparison
+from stseg3d.compare.means import Difference, Place, difference_of, mean_of
 
 MIN_CASES = 5  # of fewer the bootstrap gives intervals that are far too short
 NEGLIGIBLE = 0.005  # of Dice, which no reader sees: retraining with another seed moves the mean by as much
@@ -46,19 +46,18 @@ class Ground:
     """Scores and costs, as the rules ask for them."""
 
     comparison: Comparison
-    metric: str
 
     def score(self, place: Place) -> float:
-        """Mean score; NaN without cases."""
-        return mean_of(self.comparison, self.metric, place).interval.mean
+        """Mean Dice; NaN without cases."""
+        return mean_of(self.comparison, "dice", place).interval.mean
 
     def cost(self, place: Place) -> float:
         """Mean multiply-adds in units of 1e9; NaN if unknown."""
         return mean_of(self.comparison, "gmacs", place).interval.mean
 
     def gain(self, one: Place, other: Place) -> Difference | None:
-        """Paired difference of the scores."""
-        return difference_of(self.comparison, self.metric, one, other)
+        """Paired difference of Dice."""
+        return difference_of(self.comparison, "dice", one, other)
 
     def places(self, way: str) -> list[Place]:
         """The way at each size where it has a score."""
@@ -85,7 +84,7 @@ class Ground:
         return mean <= NEGLIGIBLE or (mean <= SMALL and low <= 0)
 
 
-def advise(comparison: Comparison, metric: str = "dice", title: str = "Dice") -> Advice:
+def advise(comparison: Comparison) -> Advice:
     """Whether cropping pays.
 
     It pays at a size if two stages are better there than the rough network alone, beyond the noise and beyond what is negligible, and no
@@ -95,51 +94,49 @@ def advise(comparison: Comparison, metric: str = "dice", title: str = "Dice") ->
 
     Args:
         comparison: Scores of at least ``rough_only`` and ``two_stage``.
-        metric: The score that decides, in 0..1, larger is better.
-        title: Its name in the sentence.
     """
-    ground = Ground(comparison, metric)
+    ground = Ground(comparison)
     place = ground.smallest_good("two_stage")
     alone = None if place is None else ("rough_only", place[1])
     gain = None if place is None or alone is None else ground.gain(place, alone)
     if place is None or alone is None or gain is None:
-        return _undecided(f"Whether cropping pays cannot be told: no case has a {title} both of two stages and of the rough network alone.")
+        return _undecided("Whether cropping pays cannot be told: no case has a Dice both of two stages and of the rough network alone.")
     if gain.cases < MIN_CASES:
-        change = f"two stages change {title} by {gain.interval.mean:+.3f} at {place[1]}"
+        change = f"two stages change Dice by {gain.interval.mean:+.3f} at {place[1]}"
         return _undecided(f"Whether cropping pays cannot be told from {_count(gain.cases)}, at least {MIN_CASES} are needed: {change}.")
-    return _verdict(ground, gain, title)
+    return _verdict(ground, gain)
 
 
-def _verdict(ground: Ground, gain: Difference, title: str) -> Advice:
+def _verdict(ground: Ground, gain: Difference) -> Advice:
     """The answer from enough cases."""
     place = gain.one
     if gain.interval.mean <= NEGLIGIBLE:
-        return _no_gain(ground, gain, title)
+        return _no_gain(ground, gain)
     if gain.interval.low <= 0:
-        change = f"at {place[1]} two stages change {title} by {_interval(gain)}"
+        change = f"at {place[1]} two stages change Dice by {_interval(gain)}"
         return _undecided(f"Whether cropping pays cannot be told from {_count(gain.cases)}: {change}; score more cases.")
     if ground.comparison.downscaling.get(place[1], math.inf) < LOW_DOWNSCALING:
-        return _no_need(ground, gain, title)
+        return _no_need(ground, gain)
     if cheaper := _as_good_for_less(ground, place):
-        return _matched(ground, place, cheaper, title)
-    return _pays(ground, gain, title)
+        return _matched(ground, place, cheaper)
+    return _pays(ground, gain)
 
 
-def _no_gain(ground: Ground, gain: Difference, title: str) -> Advice:
+def _no_gain(ground: Ground, gain: Difference) -> Advice:
     way, size = _single_network(ground)
     what = "beyond the noise" if gain.interval.high < 0 else "within the noise" if gain.interval.low <= 0 else "which is negligible"
     parts = [
-        f"Cropping does not pay here: at {gain.one[1]} two stages change {title} by {_interval(gain)}, {what}",
+        f"Cropping does not pay here: at {gain.one[1]} two stages change Dice by {_interval(gain)}, {what}",
         *_reasons(ground, gain),
     ]
     return Advice(Verdict.DOES_NOT_PAY, way, size, "; ".join([*parts, f"{_order(way, size)}{_below(ground, size)}."]))
 
 
-def _no_need(ground: Ground, gain: Difference, title: str) -> Advice:
+def _no_need(ground: Ground, gain: Difference) -> Advice:
     """Where the rough network sees nearly every voxel, a gain of the second network is no gain of resolution."""
     size = max(size for way, size in ground.places("rough_only"))
     sentence = (
-        f"Cropping should not pay here: {' and '.join(_reasons(ground, gain))} at {gain.one[1]}, so that two stages change {title} by"
+        f"Cropping should not pay here: {' and '.join(_reasons(ground, gain))} at {gain.one[1]}, so that two stages change Dice by"
         f" {_interval(gain)} says that the rough network has not learned all it can, not that it sees too little; train it longer: one"
         f" network on the whole image at {size}."
     )
@@ -153,19 +150,19 @@ def _below(ground: Ground, size: int) -> str:
     return f" (where no more than {helped[-1].one[1]} fits, two stages help: {_interval(helped[-1])})" if helped else ""
 
 
-def _matched(ground: Ground, place: Place, cheaper: Difference, title: str) -> Advice:
+def _matched(ground: Ground, place: Place, cheaper: Difference) -> Advice:
     way, size = cheaper.one
     ours, theirs = ground.score(place), ground.score(cheaper.one)
-    what = f"{_of(way)} at {size} reaches {title} {theirs:.3f} with {_ratio(ground, cheaper.one, place)} the multiply-adds"
-    sentence = f"Cropping does not pay here: {what} of two stages at {place[1]} ({title} {ours:.3f}); {_order(way, size)}."
+    what = f"{_of(way)} at {size} reaches Dice {theirs:.3f} with {_ratio(ground, cheaper.one, place)} the multiply-adds"
+    sentence = f"Cropping does not pay here: {what} of two stages at {place[1]} (Dice {ours:.3f}); {_order(way, size)}."
     return Advice(Verdict.DOES_NOT_PAY, way, size, sentence)
 
 
-def _pays(ground: Ground, gain: Difference, title: str) -> Advice:
+def _pays(ground: Ground, gain: Difference) -> Advice:
     place, size = gain.one, gain.one[1]
     doubled = ground.gain(place, ("rough_only", 2 * size))
     shown = doubled if doubled is not None and doubled.interval.low > 0 else gain
-    score, interval = f"{title} {ground.score(place):.3f}", _interval(shown)
+    score, interval = f"Dice {ground.score(place):.3f}", _interval(shown)
     first = f"Cropping pays: two stages at {size} ({score}) beat the rough network alone at {shown.other[1]} ({interval})"
     better = _better(ground, place)
     rest = f"; {better}" if better else _against_window(ground, place)

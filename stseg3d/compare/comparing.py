@@ -14,8 +14,8 @@ import numpy as np
 
 from stseg3d.bundle import INFERENCE, find_bundle, open_bundle
 from stseg3d.compare.checks import are_pictures, check_cases, check_runs, labelled_cases
+from stseg3d.compare.comparison import WAYS, Comparison
 from stseg3d.compare.measure import Measured, Task, measure, measure_alone
-from stseg3d.compare.results import WAYS, Comparison
 from stseg3d.compare.runs import SLIDING, Run, prepare_runs, train_missing
 from stseg3d.geometry import Box
 from stseg3d.training.stages import trained_stage

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stseg3d.compare.results import WAY_TITLES, Comparison
-from stseg3d.compare.sheet import FORMATS, WAY_COLOURS, WIDE, new_figure, save_figure, styled
+from stseg3d.compare.comparison import WAY_TITLES, Comparison
+from stseg3d.compare.figure_style import FORMATS, WAY_COLOURS, WIDE, new_figure, save_figure, styled
 from stseg3d.compare.slices import Rectangle
 from stseg3d.report.views import choose_window
 
@@ -55,14 +55,14 @@ class Example:
                 raise ValueError(msg)
 
 
-def choose_cases(comparison: Comparison, size: int, *, way: str = "two_stage", metric: str = "dice") -> dict[str, str]:
-    """Ids of the worst, the median and the best case of a way at a size; fewer if there are fewer cases.
+def choose_cases(comparison: Comparison, size: int) -> dict[str, str]:
+    """Ids of the cases with the worst, the median and the best Dice of two stages at a size; fewer if there are fewer cases.
 
     Returns:
         Case by ``"worst"``, ``"median"`` and ``"best"``, each case once.
     """
-    scores = [s for s in comparison.at(way, size).values() if np.isfinite(s.value(metric))]
-    ranked = [s.case for s in sorted(scores, key=lambda s: (s.value(metric), s.case))]
+    scores = [s for s in comparison.at("two_stage", size).values() if np.isfinite(s.value("dice"))]
+    ranked = [s.case for s in sorted(scores, key=lambda s: (s.value("dice"), s.case))]
     if not ranked:
         return {}
     picks = {"worst": ranked[0], "median": ranked[(len(ranked) - 1) // 2], "best": ranked[-1]}

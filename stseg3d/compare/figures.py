@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from stseg3d.compare.results import Comparison, Vector
-from stseg3d.compare.sheet import (
+from stseg3d.compare.comparison import Comparison, Vector
+from stseg3d.compare.figure_style import (
     FORMATS,
     INK,
     SIZE_LABEL,
@@ -24,7 +24,7 @@ from stseg3d.compare.sheet import (
     set_size_axis,
     styled,
 )
-from stseg3d.compare.summary import mean_of
+from stseg3d.compare.means import mean_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

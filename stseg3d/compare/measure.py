@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from tqdm import tqdm
 
-from stseg3d.compare.results import Score
+from stseg3d.compare.comparison import Score
 from stseg3d.compare.runs import SLIDING, Run
 from stseg3d.compare.ways import Contestant, Found
 from stseg3d.evaluate import read_classes
@@ -39,7 +39,7 @@ class Task:
 
     Attributes:
         run: Whose networks.
-        way: One of :data:`stseg3d.compare.results.WAYS`.
+        way: One of :data:`stseg3d.compare.comparison.WAYS`.
         cases: With labels.
         predictions: Folder for the label maps.
         device: Where the networks run.

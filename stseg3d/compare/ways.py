@@ -93,7 +93,7 @@ class Contestant:
         """Segment a volume that has been read.
 
         Args:
-            way: One of :data:`stseg3d.compare.results.WAYS`.
+            way: One of :data:`stseg3d.compare.comparison.WAYS`.
             volume: The image.
             label: Ground truth on its grid; only ``true_boxes`` looks at it.
         """

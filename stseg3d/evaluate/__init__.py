@@ -2,7 +2,7 @@
 
 from stseg3d.evaluate.pairing import Pair, pair_cases
 from stseg3d.evaluate.scoring import FOREGROUND, Row, evaluate_case, read_classes
-from stseg3d.evaluate.statistics import ClassSummary, Interval, Summary, bootstrap_interval, paired_difference, summarise
+from stseg3d.evaluate.statistics import ClassSummary, Interval, Summary, bootstrap_interval, summarise
 from stseg3d.evaluate.tables import dump, table
 
 __all__ = [
@@ -16,7 +16,6 @@ __all__ = [
     "dump",
     "evaluate_case",
     "pair_cases",
-    "paired_difference",
     "read_classes",
     "summarise",
     "table",

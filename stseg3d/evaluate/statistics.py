@@ -70,26 +70,6 @@ def bootstrap_interval(values: Sequence[float] | NDArray[np.float64], *, seed: i
     return Interval(mean, float(low), float(high), n, undefined)
 
 
-def paired_difference(
-    a: Sequence[float] | NDArray[np.float64], b: Sequence[float] | NDArray[np.float64], *, seed: int = 0, level: float = LEVEL
-) -> Interval:
-    """Mean of ``a - b`` over the cases that both scored, with its bootstrap interval: cases are drawn, each with both of its values.
-
-    Args:
-        a: One value a case.
-        b: As ``a``, of the same cases in the same order. A case with NaN in either is left out and counted.
-        seed: As :func:`bootstrap_interval` takes it.
-        level: As :func:`bootstrap_interval` takes it.
-
-    Raises:
-        ValueError: If there are not as many of both, or a value is infinite.
-    """
-    if len(a) != len(b):
-        msg = f"a and b must have one value for each of the same cases, got {len(a)} and {len(b)}"
-        raise ValueError(msg)
-    return bootstrap_interval(np.asarray(a, dtype=np.float64) - np.asarray(b, dtype=np.float64), seed=seed, level=level)
-
-
 @dataclass(frozen=True, slots=True)
 class Summary:
     """One metric over cases; NaN where there are too few.
@@ -132,25 +112,25 @@ class ClassSummary:
     metrics: dict[str, Summary]
 
 
-def summarise(rows: Iterable[Row], *, seed: int = 0) -> list[ClassSummary]:
+def summarise(rows: Iterable[Row]) -> list[ClassSummary]:
     """Each class over the cases that have a row of it, the foreground first."""
     by_name: dict[str, list[Row]] = {}
     for row in rows:
         by_name.setdefault(row.name, []).append(row)
     order = sorted(by_name, key=lambda name: -1 if name == FOREGROUND else int(name))
-    return [_summarise_class(name, by_name[name], seed) for name in order]
+    return [_summarise_class(name, by_name[name]) for name in order]
 
 
-def _summarise_class(name: str, rows: Sequence[Row], seed: int) -> ClassSummary:
+def _summarise_class(name: str, rows: Sequence[Row]) -> ClassSummary:
     nothing_found = sum(not row.prediction_voxels and row.label_voxels > 0 for row in rows)
     nothing_there = sum(not row.label_voxels and row.prediction_voxels > 0 for row in rows)
     scored = [metric for metric in METRICS if any(metric in row.values for row in rows)]
     values = {metric: np.array([row.values.get(metric, np.nan) for row in rows], dtype=np.float64) for metric in scored}
-    return ClassSummary(name, len(rows), nothing_found, nothing_there, {m: _summary(v, seed) for m, v in values.items()})
+    return ClassSummary(name, len(rows), nothing_found, nothing_there, {m: _summary(v) for m, v in values.items()})
 
 
-def _summary(values: NDArray[np.float64], seed: int) -> Summary:
-    interval = bootstrap_interval(values, seed=seed)
+def _summary(values: NDArray[np.float64]) -> Summary:
+    interval = bootstrap_interval(values)
     kept = values[~np.isnan(values)]
     median = float(np.median(kept)) if len(kept) else float("nan")
     sd = float(kept.std(ddof=1)) if len(kept) > 1 else float("nan")

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from math import isnan
@@ -12,6 +9,7 @@ from typing import Any
 
 from stseg3d.evaluate.scoring import Row
 from stseg3d.evaluate.statistics import LEVEL, METHOD, RESAMPLES, ClassSummary, Summary
+from stseg3d.machine.tables import Table, records_text
 from stseg3d.metrics import METRICS
 
 # What a terminal has room for; files have every metric.
@@ -24,20 +22,13 @@ STATISTICS = list(Summary.__dataclass_fields__)
 def table(rows: Sequence[Row], summaries: Sequence[ClassSummary]) -> str:
     """The metrics that matter most as text in aligned columns, one line a row and statistic, and notes under it."""
     columns = [name for name in COLUMNS + OBJECT_COLUMNS if any(name in row.values for row in rows)]
-    cells = [["case", "class", *columns]]
-    cells += [[row.case, row.name, *(_cell(row.values.get(name), name) for name in columns)] for row in rows]
+    cells = [[row.case, row.name, *(_cell(row.values.get(name), name) for name in columns)] for row in rows]
     for statistic in SHOWN:
         for summary in summaries:
             if statistic == "mean" or summary.cases > 1:
                 found = [getattr(summary.metrics[name], statistic) if name in summary.metrics else None for name in columns]
                 cells.append([statistic, summary.name, *map(_cell, found, columns)])
-    widths = [max(len(line[i]) for line in cells) for i in range(len(cells[0]))]
-    # Names to the left, numbers to the right.
-    lines = [
-        "  ".join(cell.ljust(width) if i < 2 else cell.rjust(width) for i, (cell, width) in enumerate(zip(line, widths, strict=True)))
-        for line in cells
-    ]
-    return "\n".join([*lines, *_notes(summaries)])
+    return "\n".join([Table(["case", "class", *columns], cells).text(), *_notes(summaries)])
 
 
 def _cell(value: float | None, name: str) -> str:
@@ -77,8 +68,8 @@ def dump(
     """Every row and statistic as ``.csv`` or ``.json``.
 
     Args:
-        rows: Of all cases.
-        summaries: Over them.
+        rows: Those of all cases.
+        summaries: Each class over the cases.
         suffix: Which of the two. JSON has ``settings``, ``cases``, ``failed`` and ``summary``, undefined values as null. CSV has the cases,
             then a line for each statistic, named as the case, and then the cases that failed, with their ``error``.
         failed: Cases that could not be scored, and why.
@@ -87,43 +78,21 @@ def dump(
     Raises:
         ValueError: If the suffix is another.
     """
-    if suffix == ".json":
-        return _json(rows, summaries, failed or {}, settings or {})
-    if suffix == ".csv":
-        return _csv(rows, summaries, failed or {})
-    msg = f"tables are written as .csv or .json, got {suffix!r}"
-    raise ValueError(msg)
-
-
-def _json(rows: Sequence[Row], summaries: Sequence[ClassSummary], failed: Mapping[str, str], settings: Mapping[str, Any]) -> str:
     bootstrap = {"resamples": RESAMPLES, "level": LEVEL, "method": METHOD}
     content = {
-        "settings": {**settings, "bootstrap": bootstrap},
+        "settings": {**(settings or {}), "bootstrap": bootstrap},
         "cases": [row.as_dict() for row in rows],
-        "failed": dict(failed),
+        "failed": failed or {},
         "summary": [{"class": s.name, **{k: v for k, v in asdict(s).items() if k != "name"}} for s in summaries],
     }
-    return json.dumps(_without_nan(content), indent=2, allow_nan=False) + "\n"
+    return records_text(suffix, _records(rows, summaries, failed or {}), content)
 
 
-def _without_nan(content: Any) -> Any:
-    """NaN as null: JSON has none."""
-    if isinstance(content, dict):
-        return {key: _without_nan(value) for key, value in content.items()}
-    if isinstance(content, list):
-        return [_without_nan(value) for value in content]
-    return None if isinstance(content, float) and isnan(content) else content
-
-
-def _csv(rows: Sequence[Row], summaries: Sequence[ClassSummary], failed: Mapping[str, str]) -> str:
+def _records(rows: Sequence[Row], summaries: Sequence[ClassSummary], failed: Mapping[str, str]) -> list[dict[str, Any]]:
     records = [row.as_dict() for row in rows]
     for statistic in STATISTICS:
         for summary in summaries:
             values = {name: getattr(found, statistic) for name, found in summary.metrics.items()}
             records.append({"case": statistic, "class": summary.name, **values})
     records += [{"case": case, "error": error} for case, error in failed.items()]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(dict.fromkeys(key for record in records for key in record)), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(records)
-    return text.getvalue()
+    return records

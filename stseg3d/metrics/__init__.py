@@ -8,7 +8,6 @@ on how much the image shows, so :mod:`stseg3d.evaluate` counts such cases. *Unde
 only the label is empty, and the IoU of matched objects where none matches. A NaN stays out of a mean and is counted beside it.
 """
 
-from stseg3d.metrics.boundary import boundary_iou
 from stseg3d.metrics.objects import Objects, Overlaps, find_overlaps, score_objects
 from stseg3d.metrics.scores import METRICS, Metric, score_masks
 from stseg3d.metrics.surfaces import (
@@ -44,7 +43,6 @@ __all__ = [
     "average_distance",
     "average_distance_from_label",
     "average_distance_from_prediction",
-    "boundary_iou",
     "confusion",
     "confusion_per_class",
     "dice",

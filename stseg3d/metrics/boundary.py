@@ -7,41 +7,25 @@ from math import ceil
 
 import numpy as np
 
-from stseg3d.metrics.surfaces import Mask, distances_to, drop_flat_axes, find_surface, tight_slices
-from stseg3d.metrics.voxels import Confusion, confusion, iou
+from stseg3d.metrics.surfaces import Mask, distances_to, find_surface, tight_slices
+from stseg3d.metrics.voxels import Confusion, confusion
 
 WIDTH = 0.02  # of the image's diagonal, Cheng et al. 2021, sec. 5
 SLAB_VOXELS = 2**24  # of one distance transform: some 200 MiB
 
 
-def boundary_iou(prediction: Mask, label: Mask, spacing_mm: Sequence[float], width_mm: float) -> float:
-    """IoU of the boundaries of two masks, in ``[0, 1]``; 1 if both are empty, 0 if one is.
-
-    The boundary of a mask is its voxels within ``width_mm`` of a voxel outside, between centres and beyond the image is outside, and
-    those with a face towards one in any case: it is never thinner than a voxel. (The authors' code erodes by squares in two
-    dimensions, which makes it wider along diagonals than what their text says.)
-
-    Args:
-        prediction: Mask of shape ``S``; axes of one voxel are dropped first.
-        label: As ``prediction``.
-        spacing_mm: Of each axis of ``S``, all of them.
-        width_mm: Width of the boundary; the paper's is :data:`WIDTH` of the image's diagonal.
-
-    Raises:
-        ValueError: If the shapes differ, the spacing is not one positive number an axis, or the width is negative.
-    """
-    prediction, label, spacing = drop_flat_axes(prediction, label, spacing_mm)
-    return iou(boundary_confusions(prediction, label, spacing, [width_mm])[0])
-
-
 def boundary_confusions(prediction: Mask, label: Mask, spacing_mm: Sequence[float], widths_mm: Sequence[float]) -> list[Confusion]:
     """Counts of the boundaries of each width, from one distance transform a mask.
+
+    The boundary of a mask is its voxels within the width of a voxel outside, between centres and beyond the image is outside, and those
+    with a face towards one in any case: it is never thinner than a voxel. (The authors' code erodes by squares in two dimensions, which
+    makes it wider along diagonals than what their text says.)
 
     Args:
         prediction: Mask of shape ``S``, its flat axes dropped already.
         label: As ``prediction``.
         spacing_mm: Of each axis of ``S``.
-        widths_mm: Widths of the boundary.
+        widths_mm: Widths of the boundary; the paper's is :data:`WIDTH` of the image's diagonal.
 
     Raises:
         ValueError: If a width is negative.

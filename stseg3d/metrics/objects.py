@@ -90,17 +90,16 @@ def find_overlaps(prediction: NDArray[Any], label: NDArray[Any]) -> Overlaps:
     return Overlaps(len(ours) - zero, len(theirs) - true_zero, pairs, shared / (size[i] + true_size[j] - shared))
 
 
-def score_objects(
-    prediction: NDArray[Any], label: NDArray[Any], *, objects: Objects = "labels", connectivity: int = 26, found_iou: float = FOUND_IOU
-) -> dict[str, float]:
+def score_objects(prediction: NDArray[Any], label: NDArray[Any], *, objects: Objects = "labels") -> dict[str, float]:
     """Every object metric of one case, by its name in :data:`stseg3d.metrics.METRICS`.
+
+    An object is found, and a predicted one not false, where a match has an IoU of more than :data:`FOUND_IOU`.
 
     Args:
         prediction: Map of ids of shape ``S``, 0 outside; with ``"components"`` what is above 0.
         label: As ``prediction``.
-        objects: What an object is: a value, ``"labels"``, or a connected component, ``"components"``.
-        connectivity: Of components: 6, 18 or 26.
-        found_iou: An object is found, and a predicted one not false, where a match has more than this IoU.
+        objects: What an object is: a value, ``"labels"``, or a connected component, ``"components"``, of voxels that share a
+            face, an edge or a corner.
 
     Raises:
         ValueError: If the shapes differ, or ``objects`` is something else.
@@ -112,9 +111,9 @@ def score_objects(
     box = tight_slices((prediction > 0) | (label > 0))
     maps = [prediction[box], label[box]]
     if objects == "components":
-        maps = [ndimage.label(ids > 0, structure(ids.ndim, connectivity))[0] for ids in maps]
+        maps = [ndimage.label(ids > 0, structure(ids.ndim, 26))[0] for ids in maps]
     overlaps = find_overlaps(*maps)
-    found = len(overlaps.match(found_iou))
+    found = len(overlaps.match(FOUND_IOU))
     half = overlaps.match(0.5)
     whole = (overlaps.predictions + overlaps.labels) / 2
     return {

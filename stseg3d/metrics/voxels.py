@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,18 +56,15 @@ def confusion(prediction: NDArray[np.generic], label: NDArray[np.generic]) -> Co
     return total
 
 
-def confusion_per_class(
-    prediction: NDArray[np.integer], label: NDArray[np.integer], classes: Iterable[int] | None = None
-) -> dict[int, Confusion]:
-    """Counts of each class.
+def confusion_per_class(prediction: NDArray[np.integer], label: NDArray[np.integer]) -> dict[int, Confusion]:
+    """Counts of each class above 0 that occurs in either.
 
     Args:
         prediction: Label map of any shape, no value below 0.
         label: As ``prediction``, of the same shape.
-        classes: Which values; by default all above 0 that occur in either.
 
     Returns:
-        By class, in ascending order or in the order of ``classes``; all zeros for a class that occurs in neither.
+        By class, in ascending order.
 
     Raises:
         ValueError: If the shapes differ, or a value is negative.
@@ -81,9 +78,7 @@ def confusion_per_class(
             raise ValueError(msg)
         for row, values in enumerate((predicted[predicted == true], predicted, true)):
             counts[row] += np.bincount(np.ravel(values), minlength=top)
-    if classes is None:
-        classes = [int(value) for value in np.flatnonzero(counts.any(axis=0)) if value > 0]
-    found = {c: counts[:, c].tolist() if c < top else [0, 0, 0] for c in classes}
+    found = {int(c): counts[:, c].tolist() for c in np.flatnonzero(counts.any(axis=0)) if c > 0}
     return {c: Confusion(both, predicted - both, true - both) for c, (both, predicted, true) in found.items()}
 
 

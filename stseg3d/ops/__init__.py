@@ -1,7 +1,7 @@
 """Voxels: pure functions on arrays, from resampling to fusion."""
 
 from stseg3d.ops.boxes import Proposal, ProposedBox, propose_boxes
-from stseg3d.ops.coverage import box_coverage, object_coverage
+from stseg3d.ops.coverage import box_coverage
 from stseg3d.ops.fuse import Canvas, FineCrop
 from stseg3d.ops.policy import BoxPolicy, FinePolicy
 from stseg3d.ops.resample import resample, resample_volume
@@ -14,7 +14,6 @@ __all__ = [
     "Proposal",
     "ProposedBox",
     "box_coverage",
-    "object_coverage",
     "propose_boxes",
     "resample",
     "resample_volume",

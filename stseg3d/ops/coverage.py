@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -28,43 +27,11 @@ def box_coverage(label: NDArray[Any], boxes: Sequence[Box]) -> float:
         0.5
     """
     labelled = covered = 0
-    for part, inside in _slabs(label, boxes):
-        labelled += int(np.count_nonzero(part > 0))
-        covered += int(np.count_nonzero(part[inside] > 0))
-    return covered / labelled if labelled else 1.0
-
-
-def object_coverage(ids: NDArray[Any], boxes: Sequence[Box]) -> dict[int, float]:
-    """Share of each object's voxels that lie in at least one box.
-
-    Args:
-        ids: Integer map of objects, of shape ``S``; every value above 0 is one object (or class).
-        boxes: As for :func:`box_coverage`.
-
-    Returns:
-        Share in ``[0, 1]`` by id, in order of id; empty where there is no object.
-
-    Example:
-        >>> object_coverage(np.array([0, 1, 1, 2, 2]), [Box((2,), (5,))])
-        {1: 0.5, 2: 1.0}
-    """
-    labelled: Counter[int] = Counter()
-    covered: Counter[int] = Counter()
-    for part, inside in _slabs(ids, boxes):
-        labelled.update(_voxels(part))
-        covered.update(_voxels(part[inside]))
-    return {own: covered[own] / voxels for own, voxels in sorted(labelled.items())}
-
-
-def _slabs(label: NDArray[Any], boxes: Sequence[Box]) -> Iterator[tuple[NDArray[Any], NDArray[np.bool_]]]:
-    """The label slab by slab, each with a mask of the boxes' union: no mask of the whole volume is made."""
-    for slab in slabs(label.shape):
+    for slab in slabs(label.shape):  # no mask of the whole volume is made
         inside = np.zeros(slab.shape, dtype=bool)
         for box in boxes:
             inside[box.relative_to(slab).clip(slab.shape).slices] = True
-        yield label[slab.slices], inside
-
-
-def _voxels(ids: NDArray[Any]) -> dict[int, int]:
-    own, counts = np.unique(ids[ids > 0], return_counts=True)
-    return dict(zip(own.tolist(), counts.tolist(), strict=True))
+        labels = label[slab.slices] > 0
+        labelled += int(np.count_nonzero(labels))
+        covered += int(np.count_nonzero(labels & inside))
+    return covered / labelled if labelled else 1.0

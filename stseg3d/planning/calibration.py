@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from stseg3d.machine.tables import Table, records_text
 from stseg3d.ops import BoxPolicy
 from stseg3d.planning.calibrate import Choice, cases_needed, choose, monotonised, risk_bounds
 from stseg3d.planning.measure import Calibrator, Measured
@@ -123,9 +121,7 @@ class Calibration:
         """Rows as text in aligned columns; ``*`` stands before the chosen one, ``now`` before the present one."""
         names = ["", "threshold", self.margin, "mean", "worst", "guaranteed", "boxes", "fine voxels", "voxels read"]
         marked = [("*" if row is self.chosen else "", row) for row in self.rows] + [("now", self.present)]
-        cells = [names, *([mark, *_cells(row)] for mark, row in marked)]
-        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-        return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in cells)
+        return Table(names, [[mark, *_cells(row)] for mark, row in marked], words=0).text()
 
     def sentences(self) -> list[str]:
         """What was measured, what is guaranteed, and on what that rests."""
@@ -140,18 +136,9 @@ class Calibration:
         index = self.choice.index if self.choice else None
         records = [self._record(row) | {"chosen": i == index, "present": False} for i, row in enumerate(self.rows)]
         records.append(self._record(self.present) | {"chosen": False, "present": True})
-        if suffix == ".json":
-            kept = {name: getattr(self, name) for name in ("part", "coverage", "cases", "worst_case", "needed")}
-            choice = self.choice and {"guaranteed": self.choice.guaranteed, "guaranteed_coverage": self.choice.coverage, **self.numbers}
-            return json.dumps({**kept, "choice": choice, "says": self.sentences(), "policies": records}, indent=2) + "\n"
-        if suffix != ".csv":
-            msg = f"tables are written as .csv or .json, got {suffix!r}"
-            raise ValueError(msg)
-        text = io.StringIO()
-        writer = csv.DictWriter(text, list(records[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(records)
-        return text.getvalue()
+        kept = {name: getattr(self, name) for name in ("part", "coverage", "cases", "worst_case", "needed")}
+        choice = self.choice and {"guaranteed": self.choice.guaranteed, "guaranteed_coverage": self.choice.coverage, **self.numbers}
+        return records_text(suffix, records, {**kept, "choice": choice, "says": self.sentences(), "policies": records})
 
     def _record(self, row: Row) -> dict[str, Any]:
         return {self.margin if name == "margin" else name: value for name, value in vars(row).items()}

@@ -25,7 +25,7 @@ from stseg3d.volumes import Volume
 # but for gzip; the licences of it and of what is in it stand beside it. It is part of this package because none on PyPI has a script that a
 # page can use: ipyniivue's is 5 MB of NiiVue and Jupyter widget in one, exports the widget alone, and brings some 25 packages, IPython
 # among them. Nothing is fetched when a report is made or opened.
-NIIVUE, NIIVUE_SHA256 = "niivue-0.69.0.umd.js.gz", "47b896b77ec4a5be3ef1949c33ad393b6f45629921f326c279000bcf51bdb4af"
+NIIVUE = "niivue-0.69.0.umd.js.gz"
 # Base64 is a third longer than what it stands for.
 BASE64 = 4 / 3
 # What a voxel of image and labels takes, compressed: 0.62 of a made-up CT (tests/benchmarks/bench_report.py), nearly 1 of mere noise.

@@ -25,7 +25,7 @@ from monai.bundle import ConfigParser
 from stseg3d.bundle import WEIGHTS, find_bundle, read_weights, save_weights
 from stseg3d.compare.measure import score_found
 from stseg3d.compare.ways import Contestant
-from stseg3d.evaluate import bootstrap_interval, paired_difference, read_classes
+from stseg3d.evaluate import bootstrap_interval, read_classes
 from stseg3d.ops import box_coverage
 from stseg3d.training.ensemble import ensemble_bundles
 from stseg3d.training.folds import fold_name
@@ -214,7 +214,7 @@ def row(found: Mapping[str, Any], plain: Mapping[str, Any]) -> str:
     cases = sorted(found["cases"])
     columns = {c: np.array([found["cases"][k].get(c, np.nan) for k in cases]) for c in COLUMNS}
     dice = bootstrap_interval(columns["dice"])
-    change = paired_difference(columns["dice"], np.array([plain["cases"][k]["dice"] for k in cases]))
+    change = bootstrap_interval(columns["dice"] - np.array([plain["cases"][k]["dice"] for k in cases]))
     difference = "" if found["name"] == plain["name"] else f"{change.mean:+.4f} ({change.low:+.4f} to {change.high:+.4f})"
     means = [float(np.nanmean(v)) for v in columns.values()]
     return f"| {found['name']} | {dice.mean:.4f} | {difference} | {means[1]:.3f} | {means[2]:.2f} | {means[3]:.4f} | {means[4]:.1f} |"

@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 import torch
+from stseg3d.bundle.allowed import PACKAGES, REFUSED, is_allowed, is_within
+from stseg3d.bundle.expressions import find_calls, read_import
 
 from stseg3d.bundle import (
     UntrustedError,
@@ -25,8 +27,6 @@ from stseg3d.bundle import (
     read_weights,
     save_weights,
 )
-from stseg3d.bundle.allowed import PACKAGES, REFUSED, is_allowed, is_within
-from stseg3d.bundle.expressions import find_calls, read_import
 from stseg3d.cli import main
 from tests.test_architecture import MODULES, dotted, imports, parse
 

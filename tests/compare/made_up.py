@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from stseg3d.compare.results import Comparison, Score
+from stseg3d.compare.comparison import Comparison, Score
 
 Place = tuple[str, int]
 # Multiply-adds in units of 1e9, as they grow in three dimensions; the sliding window covers the image whatever its size.

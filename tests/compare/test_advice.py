@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from stseg3d.compare.advice import MIN_CASES, NEGLIGIBLE, SMALL, Verdict, advise
-from stseg3d.compare.results import Comparison
+from stseg3d.compare.comparison import Comparison
 from tests.compare.made_up import made_up
 
 HELPED = {("rough_only", 32): 0.70, ("two_stage", 32): 0.85, ("rough_only", 64): 0.80, ("two_stage", 64): 0.90}

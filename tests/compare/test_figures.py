@@ -8,11 +8,11 @@ import pytest
 import SimpleITK
 from matplotlib.colors import to_hex
 
-from stseg3d.compare import examples, figures, sheet
+from stseg3d.compare import examples, figure_style, figures
+from stseg3d.compare.comparison import WAYS, Comparison
 from stseg3d.compare.examples import Example, choose_cases, draw_examples, outline
+from stseg3d.compare.figure_style import WAY_COLOURS, styled
 from stseg3d.compare.figures import draw_figures, frontier, spread
-from stseg3d.compare.results import WAYS, Comparison
-from stseg3d.compare.sheet import WAY_COLOURS, styled
 from stseg3d.compare.slices import Slice, best_slice
 from stseg3d.geometry import Box
 from tests.compare.made_up import all_ways, made_up, score
@@ -21,7 +21,7 @@ from tests.compare.made_up import all_ways, made_up, score
 @pytest.fixture(autouse=True)
 def coarse(monkeypatch):
     """What is drawn does not depend on how finely."""
-    monkeypatch.setattr(sheet, "DPI", 72)
+    monkeypatch.setattr(figure_style, "DPI", 72)
 
 
 def pixels(path):
@@ -126,7 +126,7 @@ def test_the_frontier_is_what_no_other_beats_for_less():
 
 
 def test_without_matplotlib_the_message_says_how_to_get_it(tmp_path, monkeypatch):
-    monkeypatch.setattr(sheet, "find_spec", lambda name: None)
+    monkeypatch.setattr(figure_style, "find_spec", lambda name: None)
     with pytest.raises(ImportError, match=re.escape("pip install 'stseg3d[report]'")):
         draw_figures(all_ways((32,), cases=2), tmp_path)
     assert list(tmp_path.iterdir()) == []

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from stseg3d.evaluate import Interval, Row, bootstrap_interval, paired_difference, summarise
+from stseg3d.evaluate import Interval, Row, bootstrap_interval, summarise
 from stseg3d.evaluate import statistics as module
 
 DICE = [0.91, 0.88, 0.93, 0.7, 0.85, 0.9, 0.94, 0.89, 0.9, 0.86]
@@ -74,30 +74,6 @@ def test_undefined_values_are_left_out_and_counted() -> None:
 def test_infinite_values_are_refused() -> None:
     with pytest.raises(ValueError, match="must be finite or NaN, got inf"):
         bootstrap_interval([1, np.inf])
-
-
-def test_pairs_tell_what_the_means_alone_do_not() -> None:
-    better = [value + 0.01 for value in DICE]
-    better[0] += 0.005
-    difference = paired_difference(better, DICE)
-    assert difference.mean == pytest.approx(0.0105)
-    assert difference.low > 0
-    assert bootstrap_interval(DICE).high > bootstrap_interval(better).low  # as two samples they overlap
-
-
-def test_a_difference_is_that_of_the_cases_both_scored() -> None:
-    found = paired_difference([1.0, nan, 3.0, 4.0], [0.5, 0.5, nan, 3.0])
-    assert (found.mean, found.n, found.n_undefined) == (0.75, 2, 2)
-
-
-def test_turned_round_a_difference_changes_its_sign() -> None:
-    there, back = paired_difference(DICE, DICE[::-1]), paired_difference(DICE[::-1], DICE)
-    assert (there.mean, there.low, there.high) == pytest.approx((-back.mean, -back.high, -back.low), abs=0.004)
-
-
-def test_pairs_must_be_of_the_same_cases() -> None:
-    with pytest.raises(ValueError, match="got 2 and 3"):
-        paired_difference([1, 2], [1, 2, 3])
 
 
 def row(case: str, name: str = "foreground", *, prediction: int = 5, label: int = 5, **values: float) -> Row:

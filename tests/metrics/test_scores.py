@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from stseg3d import metrics
-from stseg3d.metrics import METRICS, boundary_iou, score_masks, score_objects
+from stseg3d.metrics import METRICS, score_masks, score_objects
 from tests.metrics.pairs import EMPTY, PAIRS
 
 SPACING = (0.7, 0.9, 3.0)
@@ -45,8 +45,7 @@ def test_each_score_is_that_of_its_own_function() -> None:
     assert scores["hd95_mm"] == metrics.hausdorff(distances)
     assert scores["asd_prediction_mm"] == metrics.average_distance_from_prediction(distances)
     assert scores["nsd"] == metrics.surface_dice(distances, 0.8)
-    assert scores["boundary_iou"] == boundary_iou(ours, theirs, SPACING, 0.02 * distances.worst_mm)
-    assert scores["boundary_iou_fixed"] == boundary_iou(ours, theirs, SPACING, 1.5)
+    assert scores["boundary_iou"] == score_masks(ours, theirs, SPACING, boundary_mm=0.02 * distances.worst_mm)["boundary_iou_fixed"]
     assert scores["volume_difference_mm3"] == pytest.approx((ours.sum() - theirs.sum()) * 0.7 * 0.9 * 3.0)
 
 

@@ -43,7 +43,8 @@ def test_counts_are_those_of_a_count_voxel_by_voxel(shape: tuple[int, ...]) -> N
     rng = np.random.default_rng(0)
     prediction, label = rng.integers(0, 3, (2, *shape)).astype(np.uint8)
     assert confusion(prediction, label) == slow_counts(prediction, label)
-    assert confusion_per_class(prediction, label, [1, 2]) == {c: slow_counts(prediction == c, label == c) for c in (1, 2)}
+    slow = {c: slow_counts(prediction == c, label == c) for c in (1, 2) if c in prediction or c in label}
+    assert confusion_per_class(prediction, label) == slow
 
 
 def test_dice_and_iou_are_scipys(pair: tuple[np.ndarray, np.ndarray]) -> None:
@@ -89,7 +90,6 @@ def test_nothing_shared_is_zero(metric: Callable[[Confusion], float], counts: Co
 def test_a_class_that_is_nowhere_counts_zero() -> None:
     empty = np.zeros((2, 2), np.uint8)
     assert confusion_per_class(empty, empty) == {}
-    assert confusion_per_class(empty, empty, [7]) == {7: Confusion(0, 0, 0)}
 
 
 def test_foreground_is_what_is_above_zero_whatever_its_class() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from stseg3d.geometry import Box
-from stseg3d.ops import box_coverage, object_coverage
+from stseg3d.ops import box_coverage
 from tests.ops.twins import SHAPES, all_boxes
 
 
@@ -27,17 +27,15 @@ def test_two_boxes_cover_what_lies_in_either(shape: tuple[int, ...], rng: np.ran
     for pick in rng.choice(len(pairs), 30):
         boxes = list(pairs[pick])
         assert box_coverage(label, boxes) == pytest.approx(slow_share(label, boxes))
-        by_object = object_coverage(label, boxes)
-        assert by_object == pytest.approx({k: slow_share(label == k, boxes) for k in np.unique(label[label > 0])})
 
 
 def test_slabs_add_up_to_the_whole(monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator) -> None:
     label = rng.integers(0, 4, (6, 5, 40))
     boxes = [Box((1, 0, 3), (4, 5, 31)), Box((0, 2, 7), (6, 3, 38))]
-    whole = box_coverage(label, boxes), object_coverage(label, boxes)
+    whole = box_coverage(label, boxes)
     module = importlib.import_module("stseg3d.ops.resample")  # stseg3d.ops has a function of this name
     monkeypatch.setattr(module, "SLAB_VOXELS", 6 * 5 * 3)
-    assert (box_coverage(label, boxes), object_coverage(label, boxes)) == whole
+    assert box_coverage(label, boxes) == whole
 
 
 def test_boxes_may_reach_over_the_edge_or_lie_outside() -> None:
@@ -49,13 +47,10 @@ def test_boxes_may_reach_over_the_edge_or_lie_outside() -> None:
 def test_no_box_covers_nothing_and_an_empty_label_is_covered_by_anything() -> None:
     label = np.array([[0, 1], [2, 2]])
     assert box_coverage(label, []) == 0.0
-    assert object_coverage(label, []) == {1: 0.0, 2: 0.0}
     assert box_coverage(np.zeros_like(label), []) == 1.0
-    assert object_coverage(np.zeros_like(label), [Box((0, 0), (2, 2))]) == {}
 
 
 def test_a_depth_of_one_changes_nothing(rng: np.random.Generator) -> None:
     label = rng.integers(0, 3, (6, 7))
     flat, deep = Box((1, 2), (5, 6)), Box((1, 2, 0), (5, 6, 1))
     assert box_coverage(label, [flat]) == box_coverage(label[..., None], [deep])
-    assert object_coverage(label, [flat]) == object_coverage(label[..., None], [deep])

@@ -7,8 +7,8 @@ from monai.inferers import SlidingWindowInferer
 from monai.networks.nets import UNet
 from torch import Tensor, nn
 
-from stseg3d.training import SlidingWindow, WholeCased
 from stseg3d.inference import Stage
+from stseg3d.training import SlidingWindow, WholeCased
 from stseg3d.training.samples import OpenCase
 from stseg3d.volumes import as_volume
 

@@ -8,7 +8,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from stseg3d.compare.results import WAY_TITLES, Comparison
+from stseg3d.compare.comparison import WAY_TITLES, Comparison
 from stseg3d.evaluate import Interval, bootstrap_interval
 
 Place = tuple[str, int]  # a way and a nominal size
@@ -57,7 +57,7 @@ def title_of(place: Place) -> str:
 
 
 def mean_of(comparison: Comparison, name: str, place: Place) -> Mean:
-    """Mean of a value of :meth:`~stseg3d.compare.results.Score.value` over cases."""
+    """Mean of a value of :meth:`~stseg3d.compare.comparison.Score.value` over cases."""
     values = comparison.values(name, *place)
     return Mean(_interval(values.tobytes()), len(values), len(comparison.at(*place)) - len(values))
 
@@ -81,5 +81,5 @@ def differences(comparison: Comparison, name: str) -> Iterator[Difference]:
 
 @lru_cache(maxsize=4096)
 def _interval(values: bytes) -> Interval:
-    """Of the float64 values in these bytes: tables, figures and advice ask for the same ones again and again."""
+    """Interval of the float64 values in these bytes, kept: tables, figures and advice ask for the same ones again and again."""
     return bootstrap_interval(np.frombuffer(values, dtype=np.float64))

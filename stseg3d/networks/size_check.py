@@ -1,4 +1,4 @@
-"""Kernels and strides per axis from an input size, and the check that a network returns the size it was given."""
+"""Whether a network returns the size that it is given."""
 
 from __future__ import annotations
 
@@ -6,38 +6,6 @@ from collections.abc import Sequence
 
 import torch
 from torch import nn
-
-# An axis is no longer halved below this many voxels.
-LEAST_EDGE = 4
-
-
-def axis_plan(size: Sequence[int], levels: int, least_edge: int = LEAST_EDGE) -> dict[str, list[list[int]]]:
-    """Kernel sizes and strides of an encoder, level by level.
-
-    An axis of length 1 gets kernel 1 and stride 1. Any other gets kernel 3, and stride 2 while it is even and stays at least
-    ``least_edge`` long; so every level divides and skip connections meet.
-
-    Args:
-        size: Input size, one entry an axis.
-        levels: Number of downsampling steps.
-        least_edge: See above.
-
-    Returns:
-        ``{"kernel_size": [...], "strides": [...]}``: for ``monai.networks.nets.DynUNet``, ``levels + 1`` entries, the first stride 1.
-
-    Example:
-        >>> axis_plan((16, 16, 1), 2)["strides"]
-        [[1, 1, 1], [2, 2, 1], [2, 2, 1]]
-    """
-    left = list(size)
-    kernels = [[1 if n == 1 else 3 for n in size]]
-    strides = [[1] * len(left)]
-    for _ in range(levels):
-        step = [2 if n % 2 == 0 and n // 2 >= least_edge else 1 for n in left]
-        left = [n // s for n, s in zip(left, step, strict=True)]
-        strides.append(step)
-        kernels.append(list(kernels[0]))
-    return {"kernel_size": kernels, "strides": strides}
 
 
 @torch.inference_mode()

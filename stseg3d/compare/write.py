@@ -8,14 +8,17 @@ from pathlib import Path
 
 from stseg3d.compare.advice import advise
 from stseg3d.compare.comparing import kept_boxes
+from stseg3d.compare.comparison import WAY_TITLES, Comparison
+from stseg3d.compare.csv_rows import difference_rows, score_rows, summary_rows
 from stseg3d.compare.examples import Example, choose_cases, draw_examples
+from stseg3d.compare.figure_style import can_draw
 from stseg3d.compare.figures import draw_figures
-from stseg3d.compare.results import WAY_TITLES, Comparison
 from stseg3d.compare.runs import SLIDING, TWO_STAGE
-from stseg3d.compare.sheet import can_draw
-from stseg3d.compare.sheets import write_tables
 from stseg3d.compare.slices import best_slice
+from stseg3d.compare.text_tables import summary_markdown
+from stseg3d.machine.tables import csv_text, without_nan
 from stseg3d.volumes import CanonicalVolume, Case, load_dataset, open_volume, output_name
+from stseg3d.volumes.write import renamed
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +44,24 @@ def write_outputs(comparison: Comparison, data: Path, folder: Path) -> list[Path
     if size is not None:
         files += _draw_overlays(comparison, data, folder, size)
     return files
+
+
+def write_tables(comparison: Comparison, folder: Path) -> list[Path]:
+    """Write ``scores.csv``, ``summary.csv``, ``differences.csv`` and ``summary.md``.
+
+    Args:
+        comparison: With at least one score.
+        folder: Must exist.
+
+    Returns:
+        The files.
+    """
+    rows = {"scores.csv": score_rows(comparison), "summary.csv": summary_rows(comparison), "differences.csv": difference_rows(comparison)}
+    texts = {name: csv_text(without_nan(found)) for name, found in rows.items()} | {"summary.md": summary_markdown(comparison)}
+    for name, text in texts.items():
+        with renamed(folder / name) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    return [folder / name for name in texts]
 
 
 def example_size(comparison: Comparison) -> int | None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from stseg3d.compare.results import Comparison, Score
+from stseg3d.compare.comparison import Comparison, Score
 from tests.compare.made_up import all_ways, made_up, score
 
 

@@ -1,17 +1,12 @@
-"""The numbers of a comparison for other programs: CSV, in the long form; and all its tables into a folder."""
+"""The numbers of a comparison for other programs: rows of CSV files, in the long form."""
 
 from __future__ import annotations
 
-import csv
-import io
 import math
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 
-from stseg3d.compare.results import Comparison
-from stseg3d.compare.summary import differences, mean_of
-from stseg3d.compare.table import summary_markdown
-from stseg3d.volumes.write import renamed
+from stseg3d.compare.comparison import Comparison
+from stseg3d.compare.means import differences, mean_of
 
 COSTS = ("coverage", "boxes", "gmacs", "seconds", "peak_mib")
 Row = Mapping[str, str | int | float]
@@ -56,37 +51,3 @@ def difference_rows(comparison: Comparison) -> list[Row]:
             ends: Row = {"mean": d.interval.mean, "low": d.interval.low, "high": d.interval.high}
             rows.append({"value": name, **places, **ends, "cases": d.cases})
     return rows
-
-
-def write_tables(comparison: Comparison, folder: Path) -> list[Path]:
-    """Write ``scores.csv``, ``summary.csv``, ``differences.csv`` and ``summary.md``.
-
-    Args:
-        comparison: With at least one score.
-        folder: Must exist.
-
-    Returns:
-        The files.
-    """
-    texts = {
-        "scores.csv": _csv(score_rows(comparison)),
-        "summary.csv": _csv(summary_rows(comparison)),
-        "differences.csv": _csv(difference_rows(comparison)),
-        "summary.md": summary_markdown(comparison),
-    }
-    return [_write(folder / name, text) for name, text in texts.items()]
-
-
-def _csv(rows: Sequence[Row]) -> str:
-    """Rows under a head; an empty cell for NaN."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]) if rows else [], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({name: "" if isinstance(v, float) and math.isnan(v) else v for name, v in row.items()} for row in rows)
-    return text.getvalue()
-
-
-def _write(path: Path, text: str) -> Path:
-    with renamed(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-    return path

@@ -7,17 +7,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from stseg3d.compare.advice import advise
-from stseg3d.compare.results import WAY_TITLES, Comparison
-from stseg3d.compare.summary import Difference, Mean, differences, mean_of
+from stseg3d.compare.comparison import WAY_TITLES, Comparison
+from stseg3d.compare.means import Difference, Mean, differences, mean_of
 from stseg3d.evaluate import Interval
+from stseg3d.machine.tables import Table
 from stseg3d.metrics import METRICS
-
-NAMES = 2  # columns of a table that hold words, to the left; the others hold numbers
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A value of :meth:`~stseg3d.compare.results.Score.value` in a table.
+    """A value of :meth:`~stseg3d.compare.comparison.Score.value` in a table.
 
     Args:
         name: The value's name.
@@ -28,28 +27,6 @@ class Column:
     name: str
     title: str
     digits: int | None = 3
-
-
-@dataclass(frozen=True)
-class Table:
-    """Cells of text under a head; the first :data:`NAMES` columns are words."""
-
-    title: str
-    head: list[str]
-    rows: list[list[str]]
-
-    def markdown(self) -> str:
-        """A table of GitHub's Markdown under a heading."""
-        marks = [":--" if n < NAMES else "--:" for n in range(len(self.head))]
-        lines = [f"| {' | '.join(cells)} |" for cells in [self.head, marks, *self.rows]]
-        return "\n".join([f"## {self.title}", "", *lines, ""])
-
-    def text(self) -> str:
-        """Aligned columns under one line of names."""
-        lines = [self.head, *self.rows]
-        widths = [max(len(line[n]) for line in lines) for n in range(len(self.head))]
-        aligned = [[c.ljust(w) if n < NAMES else c.rjust(w) for n, (c, w) in enumerate(zip(line, widths, strict=True))] for line in lines]
-        return "\n".join("  ".join(line).rstrip() for line in aligned)
 
 
 SCORES = (
@@ -78,7 +55,7 @@ def score_table(comparison: Comparison) -> Table:
     rows = [[*_names(size, way), str(len(scores))] for size, way, scores in comparison.groups()]
     for row, (size, way, _) in zip(rows, comparison.groups(), strict=True):
         row += [show_mean(mean_of(comparison, c.name, (way, size)), c.digits) for c in columns]
-    return Table("Scores", ["size", "way", "cases", *(c.title for c in columns)], rows)
+    return Table(["size", "way", "cases", *(c.title for c in columns)], rows, title="Scores")
 
 
 def cost_table(comparison: Comparison) -> Table:
@@ -89,7 +66,7 @@ def cost_table(comparison: Comparison) -> Table:
         means = [show(mean_of(comparison, c.name, (way, size)).interval.mean, c.digits) for c in columns]
         weights = comparison.parameters.get(way)
         rows.append([*_names(size, way), "x".join(map(str, scores[0].size)), *means, "" if weights is None else f"{weights:,}"])
-    return Table("Costs a case", ["size", "way", "Input [voxels]", *(c.title for c in columns), "Parameters"], rows)
+    return Table(["size", "way", "Input [voxels]", *(c.title for c in columns), "Parameters"], rows, title="Costs a case")
 
 
 def difference_table(comparison: Comparison) -> Table:
@@ -104,7 +81,7 @@ def difference_table(comparison: Comparison) -> Table:
         one, other = title.split(" - ")
         values = [show_signed(cells[c.name].interval, c.digits or 0) if c.name in cells else "" for c in columns]
         rows.append([one, other, str(max(d.cases for d in cells.values())), *values])
-    return Table("Paired differences", ["of", "minus", "cases", *(c.title for c in columns)], rows)
+    return Table(["of", "minus", "cases", *(c.title for c in columns)], rows, title="Paired differences")
 
 
 def metric_tables(comparison: Comparison) -> list[Table]:
@@ -115,7 +92,7 @@ def metric_tables(comparison: Comparison) -> list[Table]:
     for size in comparison.sizes:
         ways = [way for way in comparison.ways if comparison.at(way, size)]
         rows = [[_heading(n), _better(n), *(show_mean(mean_of(comparison, n, (way, size)), digits[n]) for way in ways)] for n in names]
-        tables.append(Table(f"All metrics at {size}", ["metric", "better", *(WAY_TITLES[way] for way in ways)], rows))
+        tables.append(Table(["metric", "better", *(WAY_TITLES[way] for way in ways)], rows, title=f"All metrics at {size}"))
     return tables
 
 
@@ -128,7 +105,7 @@ def terminal_table(comparison: Comparison) -> Table:
         cells = [show_mean(means[c.name], c.digits) if c.name == "dice" else show(means[c.name].interval.mean, c.digits) for c in scores]
         rows.append([*_names(size, way), *cells, *(show(means[c.name].interval.mean, c.digits) for c in costs)])
     titles = ["Dice (95 % CI)" if c.name == "dice" else c.title for c in (*scores, *costs)]
-    return Table("Means", ["size", "way", *titles], rows)
+    return Table(["size", "way", *titles], rows, title="Means")
 
 
 def summary_text(comparison: Comparison) -> str:

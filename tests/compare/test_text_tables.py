@@ -1,14 +1,11 @@
 from __future__ import annotations
 
-import csv
 import math
 
 import pytest
 
-from stseg3d.compare.results import Comparison
-from stseg3d.compare.sheets import difference_rows, score_rows, summary_rows, write_tables
-from stseg3d.compare.table import (
-    Table,
+from stseg3d.compare.comparison import Comparison
+from stseg3d.compare.text_tables import (
     cost_table,
     difference_table,
     score_table,
@@ -18,14 +15,10 @@ from stseg3d.compare.table import (
     summary_text,
     terminal_table,
 )
-from stseg3d.evaluate import Interval, bootstrap_interval, paired_difference
+from stseg3d.evaluate import Interval, bootstrap_interval
+from stseg3d.machine.tables import Table
 from stseg3d.metrics import METRICS
 from tests.compare.made_up import all_ways, made_up, score
-
-
-def read(path):
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
 
 
 def column(table: Table, title: str) -> list[str]:
@@ -53,7 +46,7 @@ def test_differences_are_paired_and_of_the_four_kinds():
         ("two stages at 32", "sliding window at 32"),
         ("two stages at 64", "sliding window at 64"),
     ]
-    twin = paired_difference(found.values("dice", "two_stage", 32), found.values("dice", "rough_only", 64))
+    twin = bootstrap_interval(found.values("dice", "two_stage", 32) - found.values("dice", "rough_only", 64))
     assert column(table, "Dice")[2] == show_signed(twin, 3)
 
 
@@ -110,11 +103,6 @@ def test_no_minus_before_zero():
     assert show_signed(Interval(-0.0001, -0.0004, 0.0006, 9), 3) == "+0.000 (+0.000 to +0.001)"
 
 
-def test_text_is_aligned_words_left_and_numbers_right():
-    text = Table("t", ["size", "way", "Dice"], [["32", "a", "0.5"], ["128", "rough only", "10.25"]]).text()
-    assert text.splitlines() == ["size  way          Dice", "32    a             0.5", "128   rough only  10.25"]
-
-
 def test_markdown_tables_have_as_many_cells_in_every_line():
     text = summary_markdown(all_ways())
     tables = [block.splitlines() for block in text.split("\n\n") if block.startswith("|")]
@@ -150,31 +138,3 @@ def test_every_metric_stands_in_the_tables_by_its_title():
         one.values.update(dict.fromkeys(METRICS, 0.5))
     text = summary_markdown(found)
     assert all(f"| {metric.heading} |" in text for metric in METRICS.values())
-
-
-def test_csv_files_hold_what_the_comparison_holds(tmp_path):
-    found = made_up({("rough_only", 32): 0.7, ("two_stage", 32): 0.8}, cases=3)
-    found.scores[0].values["dice"] = math.nan
-    paths = write_tables(found, tmp_path)
-    assert [p.name for p in paths] == ["scores.csv", "summary.csv", "differences.csv", "summary.md"]
-    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(p.name for p in paths)
-    scores = read(paths[0])
-    assert [row["dice"] for row in scores] == ["", *(str(s.values["dice"]) for s in found.scores[1:])]
-    assert {row["rough_s"] for row in scores} == {"0.1"}
-    means = {(row["way"], row["value"]): row for row in read(paths[1])}
-    assert means["rough_only", "dice"]["left_out"] == "1"
-    assert float(means["two_stage", "dice"]["mean"]) == pytest.approx(0.8)
-    [change] = [row for row in read(paths[2]) if row["value"] == "dice"]
-    assert (change["way"], change["minus_way"], change["cases"]) == ("two_stage", "rough_only", "2")
-
-
-def test_rows_are_one_for_each_score_value_and_pair():
-    found = all_ways((32, 64), cases=3)
-    assert len(score_rows(found)) == len(found.scores)
-    assert len(summary_rows(found)) == 8 * (5 + 5)  # ways at sizes, metrics and costs
-    assert len(difference_rows(found)) == 7 * 5
-
-
-def test_without_differences_the_files_are_there_and_empty(tmp_path):
-    found = made_up({("two_stage", 32): 0.8}, cases=2)
-    assert read(write_tables(found, tmp_path)[2]) == []

@@ -3,29 +3,16 @@
 from __future__ import annotations
 
 import re
-from itertools import product
 
 import pytest
 import torch
-from monai.networks.nets import AttentionUnet, DynUNet, SegResNet, UNet
+from monai.networks.nets import AttentionUnet, SegResNet, UNet
 from torch import nn
 
-from stseg3d.networks import SqueezeDepth, axis_plan, check_same_size
+from stseg3d.networks import SqueezeDepth, check_same_size
 
 # The three every architecture has to take: a cube, a slice, and a slab whose axes differ.
 SIZES = [(32, 32, 32), (32, 32, 1), (32, 24, 8)]
-
-
-def dyn_unet(size, levels=3):
-    plan = axis_plan(size, levels)
-    upsample = plan["strides"][1:]
-    return DynUNet(3, 1, 2, **plan, upsample_kernel_size=upsample, filters=[4, 8, 8, 8], norm_name="INSTANCE")
-
-
-def unet(size, levels=3):
-    plan = axis_plan(size, levels)
-    kernel = plan["kernel_size"][0]
-    return UNet(3, 1, 2, channels=(4, 8, 8, 8), strides=plan["strides"][1:], kernel_size=kernel, up_kernel_size=kernel)
 
 
 def squeezed(size):
@@ -34,35 +21,8 @@ def squeezed(size):
 
 
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("make", [dyn_unet, unet, squeezed])
-def test_planned_networks_return_the_size_they_are_given(make, size):
-    assert check_same_size(make(size), size) == 2
-
-
-def test_a_plan_by_hand():
-    plan = axis_plan((32, 24, 1), 4)
-    assert plan["strides"] == [[1, 1, 1], [2, 2, 1], [2, 2, 1], [2, 1, 1], [1, 1, 1]]  # 32 16 8 4 4; 24 12 6 6 6
-    assert plan["kernel_size"] == [[3, 3, 1]] * 5
-
-
-def test_every_level_divides_and_no_axis_falls_below_the_least_edge():
-    for size, least in product(product((1, 2, 5, 8, 12, 33), repeat=2), (2, 4, 8)):
-        plan = axis_plan(size, 5, least)
-        assert len(plan["strides"]) == len(plan["kernel_size"]) == 6
-        assert plan["strides"][0] == [1, 1]
-        for axis, n in enumerate(size):
-            left = n
-            for step in (s[axis] for s in plan["strides"]):
-                assert left % step == 0
-                left //= step
-                assert step == 1 or left >= least
-            assert all(k[axis] == (1 if n == 1 else 3) for k in plan["kernel_size"])
-
-
-def test_a_list_of_the_plan_is_not_shared():
-    plan = axis_plan((8, 8), 2)
-    plan["kernel_size"][0][0] = 9
-    assert plan["kernel_size"][1] == [3, 3]
+def test_the_classes_are_counted_of_what_returns_its_size(size):
+    assert check_same_size(squeezed(size), size) == 2
 
 
 # --- what is caught ----------------------------------------------------------

@@ -12,6 +12,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from stseg3d.machine.tables import json_text, without_nan
 from stseg3d.volumes.write import renamed
 
 VERSION = 1
@@ -80,7 +81,7 @@ class Score:
 
     def as_dict(self) -> dict[str, Any]:
         """As it stands in JSON: null for NaN."""
-        plain: dict[str, Any] = _plain(asdict(self))
+        plain: dict[str, Any] = without_nan(asdict(self))
         return plain
 
     @classmethod
@@ -179,7 +180,7 @@ class Comparison:
 
     def as_dict(self) -> dict[str, Any]:
         """As it stands in JSON: null for NaN."""
-        plain: dict[str, Any] = _plain({"version": VERSION} | asdict(self))
+        plain: dict[str, Any] = without_nan({"version": VERSION} | asdict(self))
         return plain
 
     @classmethod
@@ -201,9 +202,8 @@ class Comparison:
 
     def save(self, path: Path) -> Path:
         """Write it to a JSON file, under a temporary name first."""
-        text = json.dumps(self.as_dict(), indent=1, allow_nan=False)
         with renamed(path) as temporary:
-            temporary.write_text(text + "\n", encoding="utf-8")
+            temporary.write_text(json_text(self.as_dict(), indent=1), encoding="utf-8")
         return path
 
     @classmethod
@@ -218,16 +218,6 @@ class Comparison:
         except (ValueError, TypeError, AttributeError) as error:
             msg = f"{path}: file must be a comparison as `stseg3d compare` writes it, got: {error}"
             raise ValueError(msg) from error
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def _number(value: Any) -> float:

@@ -12,7 +12,7 @@ import pytest
 from stseg3d import cli
 from stseg3d.compare import Comparison, advise, write_outputs
 from stseg3d.compare.measure import measure
-from stseg3d.compare.output import example_size
+from stseg3d.compare.write import example_size
 from tests.compare.conftest import Compared
 from tests.compare.made_up import made_up
 
@@ -28,8 +28,8 @@ def copied(compared: Compared, tmp_path: Path) -> Compared:
 def test_without_matplotlib_the_tables_are_complete(
     copied: Compared, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("stseg3d.compare.output.can_draw", lambda: False)
-    logger = logging.getLogger("stseg3d.compare.output")
+    monkeypatch.setattr("stseg3d.compare.write.can_draw", lambda: False)
+    logger = logging.getLogger("stseg3d.compare.write")
     monkeypatch.setattr(logger, "disabled", False)  # MONAI's logging.conf may have run
     with caplog.at_level(logging.WARNING):
         files = write_outputs(copied.comparison, copied.data, copied.folder)
@@ -53,7 +53,7 @@ def test_the_command_from_data_to_advice(
     command = ["compare", str(bundle), "--data", str(data), "-o", str(out), "--sizes", "16,32", "--sliding-sizes", "32"]
     options = ["--epochs", "2", "--ways", "rough_only,two_stage,sliding_window", "--device", "cpu", "--set", "ema_decay=0.5"]
     monkeypatch.setattr("stseg3d.compare.comparing.measure_alone", measure)  # a process for each way takes seconds to start
-    monkeypatch.setattr("stseg3d.compare.sheet.DPI", 72)
+    monkeypatch.setattr("stseg3d.compare.figure_style.DPI", 72)
     assert cli.main([*command, *options]) == 0
     printed = capsys.readouterr().out.splitlines()
     comparison = Comparison.load(out / "results.json")

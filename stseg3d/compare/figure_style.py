@@ -1,4 +1,4 @@
-"""An empty sheet for a figure: letters, colours, files. Needs matplotlib, of the extra ``report``."""
+"""Style of the figures: letters, colours, axes, legend, files. Needs matplotlib, of the extra ``report``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stseg3d.compare.results import WAY_TITLES
+from stseg3d.compare.comparison import WAY_TITLES
 from stseg3d.volumes.write import renamed
 
 if TYPE_CHECKING:

@@ -1,0 +1,1 @@
+"""The machine and its files: what every other room stands on."""
