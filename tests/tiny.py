@@ -11,24 +11,25 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
-from stseg3d.bundle import find_bundle
+from stseg3d.bundle import METADATA, PLAN, find_bundle, write_plan
 from stseg3d.geometry import Box
+from stseg3d.plan import Plan, set_entries
 
 SIZE = (16, 16, 16)
 UNET = {"channels": [4, 8], "strides": [2], "num_res_units": 0}
 
 
 def tiny_bundle(root: Path, **entries: Any) -> Path:
-    """The vertebrae bundle without weights, its networks and inputs made small, and further entries of both configs set."""
-    shutil.copytree(find_bundle("vertebrae_mr") / "configs", root / "configs")
-    for name in ("train.json", "inference.json"):
-        path = root / "configs" / name
-        config = json.loads(path.read_text())
-        for stage in ("rough", "fine"):
-            config[f"{stage}_stage"]["size"] = SIZE
-            config[f"{stage}_network_def"] |= UNET
-        config["policy"] |= {"min_volume_mm3": 0.0}
-        path.write_text(json.dumps(config | entries))
+    """The vertebrae bundle without weights, its networks and inputs made small, and further entries of the plan set."""
+    source = find_bundle("vertebrae_mr")
+    (root / "configs").mkdir(parents=True)
+    shutil.copy(source / METADATA, root / METADATA)
+    plan = Plan.parse((source / PLAN).read_bytes())
+    small: dict[str, Any] = {"policy#min_volume_mm3": 0.0}
+    for stage in ("rough", "fine"):
+        small[f"{stage}#size"] = list(SIZE)
+        small |= {f"{stage}#network#{key}": value for key, value in UNET.items()}
+    write_plan(root, set_entries(plan, small | entries))
     return root
 
 

@@ -97,15 +97,16 @@ def dump(value: Any, like: Any = None, *, whole: bool = False) -> Any:
 
     Args:
         value: A value.
-        like: JSON that it was made of: fields that stand there are written even if they have their default.
+        like: JSON that it was made of: fields that stand there are written in that order, even if they have their default.
         whole: Write all fields.
     """
     if isinstance(value, Component):
         return {"name": value.name, **{key: dump(item) for key, item in value.arguments.items()}}
     if is_dataclass(value) and not isinstance(value, type):
         like = like if isinstance(like, dict) else {}
-        shown = [f for f in fields(value) if whole or f.name in like or not _is_default(f, getattr(value, f.name))]
-        return {f.name: dump(getattr(value, f.name), like.get(f.name), whole=whole) for f in shown}
+        shown = [f.name for f in fields(value) if whole or f.name in like or not _is_default(f, getattr(value, f.name))]
+        shown.sort(key=lambda name: [*like, name].index(name))
+        return {name: dump(getattr(value, name), like.get(name), whole=whole) for name in shown}
     if isinstance(value, list | tuple):
         return [dump(item, whole=whole) for item in value]
     return {key: dump(item, whole=whole) for key, item in value.items()} if isinstance(value, Mapping) else value

@@ -64,15 +64,15 @@ class Plan:
     """
 
     classes: tuple[str, ...]
-    rough: StagePlan
-    fine: StagePlan
-    training: Training
     image: ImageView = ImageView()
     normalization: tuple[Component, ...] = ()
+    rough: StagePlan
+    fine: StagePlan
     policy: BoxPolicy = BoxPolicy()
     fine_policy: FinePolicy = FinePolicy()
     output: Output = Output()
     execution: Execution = Execution()
+    training: Training
     overrides: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
