@@ -14,6 +14,7 @@ from stseg3d.bundle.lookup import (
     weights_sha256,
 )
 from stseg3d.bundle.rendering import open_bundle, render_bundle, write_plan
+from stseg3d.bundle.trained import remember_trained
 from stseg3d.bundle.trust import OpenBundle, UntrustedError, read_bundle
 from stseg3d.bundle.weights import load_weights, read_weights, save_weights
 
@@ -36,6 +37,7 @@ __all__ = [
     "read_config",
     "read_metadata",
     "read_weights",
+    "remember_trained",
     "render_bundle",
     "save_weights",
     "select_device",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from stseg3d.bundle.lookup import INFERENCE, METADATA, WEIGHTS, read_metadata
 from stseg3d.bundle.rendering import open_bundle
+from stseg3d.bundle.trained import ensure_trained_for
 from stseg3d.bundle.trust import OpenBundle
 from stseg3d.bundle.weights import load_weights
 from stseg3d.plan import read_json
@@ -57,9 +58,13 @@ def load_network(
     Raises:
         FileNotFoundError: If the bundle has no weights.
         UntrustedError: If it is more than data, and ``trust`` was not given.
-        ValueError: If the configs cannot be read, the weights do not fit the network, or there is no entry to override.
+        ValueError: If the configs cannot be read, the weights do not fit the network or were trained to see images in another way, or
+            there is no entry to override.
     """
-    parser = read_config(bundle, device=device, overrides=overrides, trust=trust)
+    opened = open_bundle(bundle, trust=trust)
+    if opened.plan is not None:
+        ensure_trained_for(bundle, opened.plan)
+    parser = config_parser(opened, [INFERENCE.name], device=device, overrides=overrides)
     network: torch.nn.Module = parser.get_parsed_content("network_def")
     load_weights(network, bundle / WEIGHTS, hint=f"train it with `stseg3d train {bundle} --data dataset.json`")
     return network.to(parser.get_parsed_content("device")).eval(), parser

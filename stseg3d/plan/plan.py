@@ -159,10 +159,10 @@ class Plan:
 
     @property
     def sees(self) -> dict[str, Any]:
-        """Entries that decide what trained weights take for an image, and what they say about it."""
-        shown = self.as_json(whole=True)
-        stages = {name: {"network": shown[name]["network"], "rough_channel": shown[name]["rough_channel"]} for name in STAGES}
-        return {key: shown[key] for key in ("classes", "image", "normalization")} | stages
+        """Entries that decide what trained weights take for an image, and what they say about it; without those of their default."""
+        shown = self.as_json()
+        stages = {name: {"network": shown[name]["network"], "rough_channel": getattr(self, name).rough_channel} for name in STAGES}
+        return {key: shown.get(key) for key in ("classes", "image", "normalization")} | stages
 
     def _components(self) -> Iterator[tuple[str, Component]]:
         for stage in STAGES:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from stseg3d.bundle import WEIGHTS, load_network, open_bundle, read_weights, save_weights, write_plan
+from stseg3d.bundle import WEIGHTS, load_network, open_bundle, read_weights, remember_trained, save_weights, write_plan
 from stseg3d.plan import STAGES, Component, Plan
 from stseg3d.plan.components import ENSEMBLE, members
 from stseg3d.plan.json_values import dump
@@ -50,8 +50,10 @@ def ensemble_bundles(bundles: Sequence[Path], out: Path, *, stages: Sequence[str
     states = [read_weights(bundle / WEIGHTS) for bundle in bundles]
     try:
         shutil.copytree(bundles[0], out, ignore=shutil.ignore_patterns("models", "logs"))
-        write_plan(out, _joined_plan(plans, stages))
+        joined = _joined_plan(plans, stages)
+        write_plan(out, joined)
         weights = save_weights(_joined(states, stages), out / WEIGHTS)
+        remember_trained(out, joined)
         load_network(out, trust=trust)
     except BaseException:
         shutil.rmtree(out, ignore_errors=True)  # all of it or nothing

@@ -14,7 +14,18 @@ from typing import Any
 
 from monai.bundle import run as run_bundle
 
-from stseg3d.bundle import METADATA, PLAN, WEIGHTS, load_network, open_bundle, read_metadata, read_weights, select_device, write_plan
+from stseg3d.bundle import (
+    METADATA,
+    PLAN,
+    WEIGHTS,
+    load_network,
+    open_bundle,
+    read_metadata,
+    read_weights,
+    remember_trained,
+    select_device,
+    write_plan,
+)
 from stseg3d.inference.propose import NetworkProposer
 from stseg3d.plan import STAGES, render, set_entries, task_entries
 from stseg3d.training.folds import (
@@ -141,6 +152,7 @@ def _finish(task: TrainingTask, stage: str) -> Path:
         logger.warning("%s: as trained, %s", task.bundle / PLAN, told)
     composite = assemble(task.bundle)
     assert composite is not None
+    remember_trained(task.bundle, base.set(known) if known else base)
     load_network(task.bundle, trust=task.trust)  # strict: what was written is what inference will load
     shutil.rmtree(task.stages)
     return composite

@@ -1,0 +1,45 @@
+"""What a bundle's weights were trained to see: a plan that was changed since would give wrong labels in silence."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from stseg3d.bundle.lookup import PLAN, WEIGHTS, weights_sha256
+from stseg3d.bundle.trust import first_difference
+from stseg3d.plan import Plan, json_text, read_json
+from stseg3d.volumes.write import renamed
+
+TRAINED = WEIGHTS.with_name("trained.json")
+
+
+def remember_trained(bundle: Path, plan: Plan) -> Path:
+    """Write down that the bundle's weights were trained with a plan.
+
+    Args:
+        bundle: Folder of the bundle, with weights.
+        plan: The plan.
+    """
+    with renamed(bundle / TRAINED) as temporary:
+        temporary.write_text(json_text({"weights_sha256": weights_sha256(bundle), "sees": plan.sees}), encoding="utf-8", newline="\n")
+    return bundle / TRAINED
+
+
+def ensure_trained_for(bundle: Path, plan: Plan) -> None:
+    """Refuse weights that were trained to see images in another way than the plan says now; of other weights nothing is known.
+
+    Args:
+        bundle: Folder of the bundle.
+        plan: The plan.
+
+    Raises:
+        ValueError: If they were; the message names the entry.
+    """
+    path = bundle / TRAINED
+    record = read_json(path.read_bytes(), str(path)) if path.is_file() else {}
+    if not isinstance(record, dict) or record.get("weights_sha256") != weights_sha256(bundle):
+        return
+    entry = first_difference(record.get("sees"), json.loads(json.dumps(plan.sees)))
+    if entry:
+        msg = f"{bundle / PLAN}: {entry} must be what the weights were trained with, see {path}; set it back, or train anew"
+        raise ValueError(msg)
