@@ -1,4 +1,8 @@
-"""Weight averaging: validation and the checkpoint see the running mean of the weights, which swings less than the weights themselves."""
+"""Weight averaging: validation and the checkpoint see the running mean of the weights, which swings less than the weights themselves.
+
+ignite's ``EMAHandler`` copies the weights when it is made, before others may be loaded, shares the buffers of the network that is trained
+and warms up in a line; the first step of torch's ``AveragedModel`` forgets the beginning whole. Neither would give the same mean.
+"""
 
 from __future__ import annotations
 

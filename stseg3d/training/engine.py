@@ -1,4 +1,9 @@
-"""What MONAI's trainer is given beside its own parts: mixed precision on any device, and a progress bar an epoch."""
+"""What MONAI's trainer is given beside its own parts: precision, progress, gradients in bounds, time, the best weights, a way back.
+
+ignite 0.5.5 has handlers of these names that do less. ``Checkpoint`` removes the best weights before it writes better ones, keeps those
+of a metric that is NaN for good, and does not seed a resumed training by its epoch; ``TimeLimit`` stops without bringing the learning rate
+down; ``TerminateOnNan`` ends a training where one step can be left out; ``ProgressBar`` shows nothing before the first epoch has ended.
+"""
 
 from __future__ import annotations
 
@@ -131,7 +136,7 @@ class TimeBudget:
     def __init__(self, seconds: float, lr_scheduler: Any) -> None:
         self.seconds, self.lr_scheduler = seconds, lr_scheduler
         self.start: float | None = None
-        self.before_s, self.most, self.first = 0.0, 0, 0
+        self.before_s, self.max_epochs, self.first_epoch = 0.0, 0, 0
 
     @property
     def spent_s(self) -> float:
@@ -144,19 +149,19 @@ class TimeBudget:
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._fit)
 
     def _begin(self, engine: Engine) -> None:
-        self.start, self.most = time.monotonic(), engine.state.max_epochs or 1
-        self.first = engine.state.epoch
-        if self.first:
+        self.start, self.max_epochs = time.monotonic(), engine.state.max_epochs or 1
+        self.first_epoch = engine.state.epoch
+        if self.first_epoch:
             self.before_s = 0.0
-            restart_schedule(self.lr_scheduler, self.most - self.first)
+            restart_schedule(self.lr_scheduler, self.max_epochs - self.first_epoch)
 
     def _fit(self, engine: Engine) -> None:
         if not self.seconds:
             return
         spent = from_first(self.spent_s)  # clocks differ, and processes that end at different epochs would wait for each other
-        more = int((self.seconds - spent) / (spent / (engine.state.epoch - self.first)))
-        engine.state.max_epochs = min(self.most, engine.state.epoch + max(more, 0))
-        self.lr_scheduler.total_iters = engine.state.max_epochs - self.first
+        more = int((self.seconds - spent) / (spent / (engine.state.epoch - self.first_epoch)))
+        engine.state.max_epochs = min(self.max_epochs, engine.state.epoch + max(more, 0))
+        self.lr_scheduler.total_iters = engine.state.max_epochs - self.first_epoch
 
     def state_dict(self) -> dict[str, float]:
         """The seconds spent so far."""

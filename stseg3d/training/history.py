@@ -1,4 +1,7 @@
-"""The course of a training, one JSON object a line, so that runs can be compared afterwards."""
+"""The course of a training, one JSON object a line, so that runs can be compared afterwards.
+
+MONAI's ``MetricLogger`` keeps such numbers in memory, and its ``MetricsSaver`` writes those of the last validation only.
+"""
 
 from __future__ import annotations
 

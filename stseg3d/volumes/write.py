@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import os
 import tempfile
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
 from stseg3d.geometry import Grid
 from stseg3d.volumes.open import lifted_affine, volume_suffix
-from stseg3d.volumes.packing import GzipWriter
 from stseg3d.volumes.volume import LPS_RAS, Array, Volume
 
+try:  # not on every processor
+    from isal.igzip import IGzipFile as GzipFile
+except ImportError:
+    from gzip import GzipFile
+
+# tests/benchmarks/bench_writing.py, an aorta on 512 x 512 x 300, processor time: isal 0.012 s, 135 kB; zlib 0.109 s, 397 kB at this level
+# and 0.216 s, 97 kB at level 6; SimpleITK 0.076 s, 97 kB; a packer of our own, which wrote each piece of zeros once, 0.037 s, 148 kB.
+GZIP_LEVEL = 1
 WRITE_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha")
 
 
@@ -164,15 +170,10 @@ def _header(of: tuple[int, ...], dtype: np.dtype[Any], like: Volume | Grid) -> A
 def _write_nifti(array: Array, path: Path, header: Any, *, compress: bool) -> None:
     with path.open("wb") as file:
         if compress:
-            with packed(file, array.dtype) as gzip:
+            with GzipFile(filename="", mode="wb", compresslevel=GZIP_LEVEL, fileobj=file, mtime=0) as gzip:
                 _write_stream(array, gzip.write, header)
         else:
             _write_stream(array, file.write, header)
-
-
-def packed(file: BinaryIO, dtype: np.dtype[Any]) -> GzipWriter:
-    """What compresses an array of this type into a file."""
-    return GzipWriter(file, strategy=zlib.Z_DEFAULT_STRATEGY if dtype.kind == "f" else zlib.Z_RLE)
 
 
 def _write_stream(array: Array, write: Callable[[Any], Any], header: Any) -> None:

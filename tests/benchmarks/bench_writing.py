@@ -1,5 +1,4 @@
-"""What compressing a label map costs: as the package does it, in pieces of several sizes; zlib at each level, isal and zlib-ng where they
-are installed; and SimpleITK, the fastest of the libraries that are required.
+"""What compressing a label map costs: as the package does it; zlib, isal and zlib-ng at each level, where they are installed; SimpleITK.
 
 Run: ``python tests/benchmarks/bench_writing.py [LABELS.nii.gz ...] [--shape 512 512 300] [--runs 5]``. Each label map (by default the aorta
 of a phantom) is brought to that shape, the nearest voxel taken, and written by :func:`stseg3d.volumes.write_labels`, with what compresses
@@ -28,11 +27,10 @@ from numpy.typing import NDArray
 from stseg3d.geometry import Grid
 from stseg3d.ops.resample import resample
 from stseg3d.training.phantoms import ct_phantom
-from stseg3d.volumes import open_volume, packing, write, write_labels
+from stseg3d.volumes import open_volume, write, write_labels
 
 LEVELS = {"zlib": ("gzip", "GzipFile", (1, 3, 4, 6)), "isal": ("isal.igzip", "IGzipFile", range(4))}
 LEVELS["zlib-ng"] = ("zlib_ng.gzip_ng", "GzipNGFile", (1, 3, 6))
-PIECES_KIB = (16, 32, 64, 256)
 
 Way = Callable[[NDArray[np.uint8], Path], Path]
 
@@ -40,9 +38,7 @@ Way = Callable[[NDArray[np.uint8], Path], Path]
 def ways() -> Iterator[tuple[str, Way]]:
     """Name of each way that is installed, and what writes a file so."""
     yield "no compression", lambda labels, folder: own(labels, folder, ".nii")
-    for kib in PIECES_KIB:
-        mine = " (the package's)" if kib << 10 == packing.PIECE_BYTES else ""
-        yield f"pieces of {kib} KiB{mine}", partial(in_pieces, kib << 10)
+    yield "the package's", own
     yield "SimpleITK, level 1", by_sitk
     for name, (module, kind, levels) in LEVELS.items():
         try:
@@ -50,7 +46,7 @@ def ways() -> Iterator[tuple[str, Way]]:
         except ImportError:
             print(f"{name} is not installed and left out")
             continue
-        yield from ((f"{name}, level {level}", partial(as_one, files, level)) for level in levels)
+        yield from ((f"{name}, level {level}", partial(by_gzip, files, level)) for level in levels)
 
 
 def own(labels: NDArray[np.uint8], folder: Path, suffix: str = ".nii.gz") -> Path:
@@ -58,15 +54,9 @@ def own(labels: NDArray[np.uint8], folder: Path, suffix: str = ".nii.gz") -> Pat
     return write_labels(labels, folder / f"labels{suffix}", Grid(labels.shape))
 
 
-def in_pieces(n_bytes: int, labels: NDArray[np.uint8], folder: Path) -> Path:
-    """The same, with pieces of another size."""
-    with mock.patch.object(packing, "PIECE_BYTES", n_bytes):
-        return own(labels, folder)
-
-
-def as_one(files: Any, level: int, labels: NDArray[np.uint8], folder: Path) -> Path:
-    """The same, compressed by another library, in one piece."""
-    with mock.patch.object(write, "packed", lambda file, _: files(filename="", mode="wb", compresslevel=level, fileobj=file, mtime=0)):
+def by_gzip(files: Any, level: int, labels: NDArray[np.uint8], folder: Path) -> Path:
+    """The same, compressed by another library or at another level."""
+    with mock.patch.multiple(write, GzipFile=files, GZIP_LEVEL=level):
         return own(labels, folder)
 
 
