@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import re
+import subprocess
 import sys
 from collections.abc import Iterator
 from functools import cache
@@ -81,6 +83,18 @@ def test_only_the_command_line_prints_or_exits(path: Path) -> None:
     calls = [node.func for top in own_main for node in ast.walk(top) if isinstance(node, ast.Call)]
     assert [call.lineno for call in calls if isinstance(call, ast.Name) and call.id in {"print", "exit", "quit"}] == []
     assert [call.lineno for call in calls if isinstance(call, ast.Attribute) and ast.unparse(call) == "sys.exit"] == []
+
+
+def test_the_page_about_the_house_has_the_rooms_in_their_order() -> None:
+    page = (PACKAGE / "README.md").read_text(encoding="utf-8").partition("## Words")[0]
+    assert re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE) == ROOMS
+
+
+def test_rooms_down_to_bundles_need_neither_torch_nor_monai() -> None:
+    rooms = [name for name in ROOMS[: ROOMS.index("bundle") + 1] if name != "networks"]
+    code = "import importlib, sys; [importlib.import_module('stseg3d.' + r) for r in sys.argv[1:]]; "
+    code += "sys.exit(any(name in sys.modules for name in ('torch', 'monai')))"
+    assert subprocess.run([sys.executable, "-c", code, *rooms], check=False).returncode == 0
 
 
 def test_every_room_is_on_the_list() -> None:
