@@ -41,15 +41,16 @@ def _known(names: str, target: str = "{}", **always: Any) -> dict[str, Known]:
 NETWORKS = _known("""
     UNet: spatial_dims channels strides kernel_size up_kernel_size num_res_units act norm dropout bias adn_ordering
     BasicUNet: spatial_dims features act norm bias dropout upsample
-    BasicUNetPlusPlus: spatial_dims features act norm bias dropout upsample
-    DynUNet: spatial_dims kernel_size strides upsample_kernel_size filters dropout norm_name act_name res_block trans_bias
+    BasicUNetPlusPlus: spatial_dims features deep_supervision act norm bias dropout upsample
+    DynUNet: spatial_dims kernel_size strides upsample_kernel_size filters dropout norm_name act_name res_block trans_bias \
+deep_supervision deep_supr_num
     AttentionUnet: spatial_dims channels strides kernel_size up_kernel_size dropout
     SegResNet: spatial_dims init_filters dropout_prob act norm num_groups blocks_down blocks_up upsample_mode
-    SegResNetDS: spatial_dims init_filters act norm blocks_down blocks_up upsample_mode resolution
+    SegResNetDS: spatial_dims init_filters dsdepth act norm blocks_down blocks_up upsample_mode resolution
     VNet: spatial_dims act dropout_prob_down dropout_prob_up dropout_dim bias
     HighResNet: spatial_dims norm_type acti_type dropout_prob bias layer_params channel_matching
     MedNeXt: spatial_dims init_filters encoder_expansion_ratio decoder_expansion_ratio bottleneck_expansion_ratio kernel_size \
-use_residual_connection blocks_down blocks_bottleneck blocks_up norm_type global_resp_norm
+deep_supervision use_residual_connection blocks_down blocks_bottleneck blocks_up norm_type global_resp_norm
     UNETR: spatial_dims img_size feature_size hidden_size mlp_dim num_heads proj_type norm_name conv_block res_block dropout_rate qkv_bias
     SwinUNETR: spatial_dims patch_size depths num_heads window_size qkv_bias mlp_ratio feature_size norm_name drop_rate attn_drop_rate \
 dropout_path_rate normalize patch_norm downsample use_v2

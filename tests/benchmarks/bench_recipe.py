@@ -14,22 +14,21 @@ import json
 import shutil
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from monai.bundle import ConfigParser
 
-from stseg3d.bundle import WEIGHTS, find_bundle, read_weights, save_weights
+from stseg3d.bundle import METADATA, WEIGHTS, find_bundle, open_bundle, read_weights, save_weights, write_plan
 from stseg3d.compare.measure import score_found
 from stseg3d.compare.ways import Contestant
 from stseg3d.evaluate import bootstrap_interval, read_classes
 from stseg3d.ops import box_coverage
+from stseg3d.plan import Plan, set_entries
 from stseg3d.training.ensemble import ensemble_bundles
 from stseg3d.training.folds import fold_name
-from stseg3d.training.options import without_rough_channel
 from stseg3d.training.run import train_bundle
 from stseg3d.training.stages import STAGES_DIR
 from stseg3d.volumes import load_dataset, open_volume
@@ -49,7 +48,7 @@ COLUMNS = ("dice", "recall", "hd95_mm", "coverage", "crops")
 
 @dataclass(frozen=True)
 class Variant:
-    """Config entries that differ from the plain recipe.
+    """Entries of the plan that differ from the plain recipe.
 
     ``weights_of`` other variants, by name, where only inference differs; of several, the mean.
     """
@@ -59,11 +58,9 @@ class Variant:
     seed: int = 0
 
 
-def variants(config: Mapping[str, Any]) -> dict[str, Variant]:
+def variants(plan: Plan) -> dict[str, Variant]:
     """By name, in the order in which they are trained."""
-    mirrored = bool(config["fine_stage"].get("mirror_axes"))
-    threshold = config["policy"]["threshold"]
-    dynunet = deep_network(config["fine_network_def"], config["fine_stage"]["size"])
+    policy, dynunet = plan.policy, deep_network(plan)
     plain, second = {"plain": Variant()}, {"plain, second seed": Variant(seed=1)}
     folds = without_folds(ENSEMBLE_FOLDS)
     return {
@@ -76,12 +73,12 @@ def variants(config: Mapping[str, Any]) -> dict[str, Variant]:
         "fine from rough": Variant({"fine_from_rough": True}),
         "predicted boxes, half": Variant({"predicted_boxes": 0.5, "folds": FOLDS}),
         "rough channel": Variant({"rough_channel": True, "folds": FOLDS}),
-        "aspect kept": Variant({"policy#keep_aspect": not config["policy"].get("keep_aspect", False)}),
-        "DynUNet": Variant({"fine_network_def": dynunet}),
-        "DynUNet, deep supervision": Variant({"fine_network_def": deepened(dynunet)}),
-        **({"no mirroring at test": Variant({"fine_stage#mirror_axes": []}, plain)} if mirrored else {}),
-        "half the rough threshold": Variant({"policy#threshold": threshold / 2}, plain),
-        "a rough voxel more margin": Variant({"policy#margin_rough_voxels": config["policy"]["margin_rough_voxels"] + 1}, plain),
+        "aspect kept": Variant({"policy#keep_aspect": not policy.keep_aspect}),
+        "DynUNet": Variant({"fine#network": dynunet}),
+        "DynUNet, deep supervision": Variant({"fine#network": dynunet | {"deep_supervision": True, "deep_supr_num": 2}}),
+        **({"no mirroring at test": Variant({"fine#mirror_axes": []}, plain)} if plan.fine.mirror_axes else {}),
+        "half the rough threshold": Variant({"policy#threshold": policy.threshold / 2}, plain),
+        "a rough voxel more margin": Variant({"policy#margin_rough_voxels": policy.margin_rough_voxels + 1}, plain),
         "mean of both seeds": Variant({}, plain | second),
         **folds,
         f"mean of {ENSEMBLE_FOLDS} folds": Variant({}, folds),
@@ -96,34 +93,19 @@ def without_folds(folds: int) -> dict[str, Variant]:
     }
 
 
-def deep_network(network: Mapping[str, Any], size: list[int]) -> dict[str, Any]:
+def deep_network(plan: Plan) -> dict[str, Any]:
     """A DynUNet of about the size of the bundle's network, flat where the input is flat."""
-    flat = size[-1] == 1
-    inner = network.get("network", network)
-    channels = inner.get("channels") or inner["features"][:-1]
+    given = plan.fine.network.arguments
+    channels = given.get("channels") or given["features"][:-1]
     levels = len(channels)
-    return wrapped(
-        flat,
-        {
-            "_target_": "DynUNet",
-            "spatial_dims": 2 if flat else 3,
-            "in_channels": inner["in_channels"],
-            "out_channels": 2,
-            "kernel_size": [3] * levels,
-            "strides": [1] + [2] * (levels - 1),
-            "upsample_kernel_size": [2] * (levels - 1),
-            "filters": [max(c // 2, 8) for c in channels],
-        },
-    )
-
-
-def wrapped(flat: bool, network: dict[str, Any]) -> dict[str, Any]:
-    return {"_target_": "stseg3d.networks.SqueezeDepth", "network": network} if flat else network
-
-
-def deepened(network: dict[str, Any]) -> dict[str, Any]:
-    inner = network.get("network", network) | {"deep_supervision": True, "deep_supr_num": 2}
-    return wrapped("network" in network, inner)
+    return {
+        "name": "DynUNet",
+        "spatial_dims": 2 if plan.fine.is_flat else 3,
+        "kernel_size": [3] * levels,
+        "strides": [1] + [2] * (levels - 1),
+        "upsample_kernel_size": [2] * (levels - 1),
+        "filters": [max(c // 2, 8) for c in channels],
+    }
 
 
 class Ablation:
@@ -140,17 +122,13 @@ class Ablation:
 
     def prepare(self, name: str, variant: Variant) -> Path:
         """Bundle folder of a variant, without weights."""
-        root = self.root(name)
-        shutil.copytree(self.bundle / "configs", root / "configs", dirs_exist_ok=True)
-        for path in (root / "configs" / "train.json", root / "configs" / "inference.json"):
-            parser = ConfigParser(json.loads(path.read_text()))
-            parser["rough_network_def"] = without_rough_channel(parser["fine_network_def"])
-            size = parser["fine_stage#size"]
-            parser["fine_stage#size"] = [min(n, self.size) if n > 1 else 1 for n in size] if self.size else size
-            for key, value in (PLAIN | {"epochs": self.epochs} | dict(variant.changes)).items():
-                if key in parser:
-                    parser[key] = value
-            path.write_text(json.dumps(parser.get(), indent=1))
+        root, plan = self.root(name), open_bundle(self.bundle).require_plan()
+        size = [min(n, self.size) if n > 1 else 1 for n in plan.fine.size] if self.size else list(plan.fine.size)
+        entries = PLAIN | {"epochs": self.epochs, "fine#size": size} | dict(variant.changes)
+        changed = set_entries(plan, entries, files=("train.json",))
+        (root / METADATA).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(self.bundle / METADATA, root / METADATA)
+        write_plan(root, changed.replace(rough=replace(changed.rough, network=changed.fine.network)))
         return root
 
     def rough(self) -> Path:
@@ -159,7 +137,7 @@ class Ablation:
         path = root / STAGES_DIR / "rough.pt"
         if not path.is_file() or path.with_name("last_rough.pt").is_file():
             self.prepare("rough", Variant())
-            train_bundle(root, self.data, stage="rough", device="cpu", seed=0)
+            train_bundle(root, self.data, stage="rough", device="cpu", seed=0, trust=True)
         return path
 
     def train(self, name: str, variant: Variant) -> Path:
@@ -171,7 +149,7 @@ class Ablation:
             # Before training: options may start from the rough network, or show what it says.
             (root / STAGES_DIR).mkdir(parents=True, exist_ok=True)
             shutil.copy(self.rough(), root / STAGES_DIR / "rough.pt")
-            train_bundle(root, self.data, stage="fine", device="cpu", seed=variant.seed)
+            train_bundle(root, self.data, stage="fine", device="cpu", seed=variant.seed, trust=True)
         return root
 
     def _borrow(self, root: Path, others: Mapping[str, Variant]) -> None:
@@ -181,11 +159,11 @@ class Ablation:
             save_weights(read_weights(members[0] / WEIGHTS), root / WEIGHTS)
             return
         shutil.rmtree(root)
-        ensemble_bundles(members, root, stages=["fine"])
+        ensemble_bundles(members, root, stages=["fine"], trust=True)
 
     def score(self, root: Path) -> dict[str, dict[str, float]]:
         """Metrics by case."""
-        contestant = Contestant(root)
+        contestant = Contestant(root, trust=True)
         out = {}
         for case in self.cases:
             assert case.label is not None
@@ -238,7 +216,7 @@ def main() -> None:
     ablation = Ablation(
         bundle, options.dataset, options.output, epochs={"rough": options.rough_epochs, "fine": options.epochs}, size=options.size
     )
-    chosen = variants(json.loads((bundle / "configs" / "train.json").read_text()))
+    chosen = variants(open_bundle(bundle).require_plan())
     ablation.rough()
     print("| variant | Dice | difference (95 % CI) | recall | HD95 [mm] | coverage | crops |\n|---|---|---|---|---|---|---|")
     plain = ablation.run("plain", chosen["plain"])
