@@ -12,6 +12,7 @@ from typing import Any, Generic, TypeVar, Union, get_args, get_origin, get_type_
 
 T = TypeVar("T")
 WIDTH = 110
+LARGEST = 2**63  # of whole numbers; none of a plan comes near
 
 
 @dataclass(frozen=True)
@@ -168,6 +169,7 @@ def _component(content: Any, where: str) -> Component:
 
 
 def _plain(kind: type, content: Any, where: str) -> Any:
+    _ensure(type(content) is not int or abs(content) < LARGEST, f"less than {LARGEST}", content, where)
     if kind is float and type(content) is int:
         return float(content)
     words = {int: "a whole number", float: "a number", str: "a word", bool: "true or false"}

@@ -111,9 +111,7 @@ def _text(name: str, content: str) -> Callable[[Path], None]:
 
 def _bundle(folder: Path) -> None:
     root = Path(__file__).resolve().parents[2] / "bundles" / "vertebrae_mr_segmentation" / "configs"
-    (folder / "configs").mkdir()
-    for name in ("inference.json", "metadata.json"):
-        shutil.copy(root / name, folder / "configs" / name)
+    shutil.copytree(root, folder / "configs")
 
 
 def _weights(folder: Path) -> None:
@@ -170,8 +168,9 @@ FORMATS: Mapping[str, Format] = {
     ),
     "boxes, CSV": Format(_text("a.csv", CSV), "a.csv", TEXT, lambda f: read_boxes(f / "a.csv", Grid((9, 8, 7))), "a.csv"),
     "dataset.json": Format(_text("a.json", json.dumps(CASES, indent=1)), "a.json", TEXT, lambda f: load_dataset(f / "a.json"), "a.json"),
-    "bundle config": Format(_bundle, "configs/inference.json", TEXT, lambda f: read_config(f, trust=False), ""),
-    "bundle metadata": Format(_bundle, "configs/metadata.json", TEXT, lambda f: read_config(f, trust=False), ""),
+    "bundle plan": Format(_bundle, "configs/plan.json", TEXT, read_config, ""),
+    "bundle config": Format(_bundle, "configs/inference.json", TEXT, read_config, ""),
+    "bundle metadata": Format(_bundle, "configs/metadata.json", TEXT, read_config, ""),
     "weights": Format(_weights, "model.pt", ANYWHERE, lambda f: read_weights(f / "model.pt"), "model.pt"),
 }
 
