@@ -219,8 +219,8 @@ def _indivisible(name: str, stage: StagePlan, network: Component) -> Iterator[st
         return
     axes = len(stage.size)
     steps = [[s] * axes if isinstance(s, int) else s for s in strides]
-    if not all(isinstance(step, list) and all(isinstance(s, int) for s in step) for step in steps):
-        yield f"{name}#network#strides must be whole numbers, or lists of them, got {strides}"
+    if not all(isinstance(step, list) and all(type(s) is int and s > 0 for s in step) for step in steps):
+        yield f"{name}#network#strides must be whole numbers above 0, or lists of them, got {strides}"
         return
     factors = [prod(axis) for axis in zip(*steps, strict=False)]
     sizes = stage.size if stage.spacing_mm is None else [stage.multiple] * axes
