@@ -12,7 +12,10 @@ from types import CodeType, ModuleType
 from typing import cast
 
 # By the longest former name that fits; what lies inside moved with it.
-MOVED: dict[str, str] = {}
+MOVED: dict[str, str] = {
+    "stseg3d.inference.memory": "stseg3d.machine.memory",
+    "stseg3d.volumes.threads": "stseg3d.machine.threads",
+}
 
 
 class FormerNames(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):

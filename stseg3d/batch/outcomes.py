@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import fcntl
 import io
 import json
 import logging
@@ -16,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from stseg3d.batch.fingerprints import FileStamp
-from stseg3d.volumes.write import renamed
+from stseg3d.machine.files import atomic_write_text
+from stseg3d.machine.locks import lock_file
 
 logger = logging.getLogger(__name__)
 
@@ -182,9 +182,9 @@ class OutcomeLog:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[int]:
-    file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
     try:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        lock_file(file)
         yield file
     finally:
         os.close(file)  # and the lock goes with it
@@ -195,7 +195,8 @@ def _cut_torn_line(file: int) -> int:
     end = size = os.fstat(file).st_size
     while end:
         start = max(end - 4096, 0)
-        newline = os.pread(file, end - start, start).rfind(b"\n")
+        os.lseek(file, start, os.SEEK_SET)
+        newline = os.read(file, end - start).rfind(b"\n")
         if newline >= 0:
             end = start + newline + 1
             break
@@ -213,10 +214,7 @@ def write_summary(log: OutcomeLog) -> Path:
     writer = csv.DictWriter(text, sorted(names, key=lambda name: name.startswith("stage_")), lineterminator="\n", restval="")
     writer.writeheader()
     writer.writerows(rows)
-    path = log.path.with_name(SUMMARY_NAME)
-    with renamed(path) as temporary:
-        temporary.write_text(text.getvalue(), encoding="utf-8")
-    return path
+    return atomic_write_text(log.path.with_name(SUMMARY_NAME), text.getvalue())
 
 
 def _row(outcome: CaseOutcome) -> dict[str, Any]:

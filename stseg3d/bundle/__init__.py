@@ -1,6 +1,6 @@
 """Bundles: found by name or path, trusted by a check or by the user, loaded strictly, written atomically."""
 
-from stseg3d.bundle.config import ensure_trusted_bundle, load_network, read_config, select_device
+from stseg3d.bundle.config import ensure_trusted_bundle, load_network, read_config
 from stseg3d.bundle.lookup import (
     INFERENCE,
     METADATA,
@@ -14,6 +14,7 @@ from stseg3d.bundle.lookup import (
 )
 from stseg3d.bundle.trust import UntrustedError
 from stseg3d.bundle.weights import load_weights, read_weights, save_weights
+from stseg3d.machine.devices import select_device
 
 __all__ = [
     "INFERENCE",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -55,11 +54,6 @@ def ensure_trusted(args: argparse.Namespace, bundle: Path, *configs: tuple[str, 
     for names in () if args.trust else configs:
         if all((bundle / "configs" / name).is_file() for name in names):
             ensure_trusted_bundle(bundle, *names)
-
-
-def cores() -> int:
-    """Number of processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def ensure_own(given: str, bundle: Path, verb: str) -> None:

@@ -54,7 +54,7 @@ def _compare(args: argparse.Namespace) -> int:
     with loading():
         from stseg3d.bundle import find_bundle
         from stseg3d.compare import advise, compare, summary_text, write_outputs
-        from stseg3d.volumes.threads import set_threads
+        from stseg3d.machine.threads import set_threads
 
     ensure_trusted(args, find_bundle(args.bundle), *TRAINING)
     logging.getLogger("stseg3d").setLevel(logging.INFO)

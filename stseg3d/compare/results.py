@@ -12,7 +12,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from stseg3d.volumes.write import renamed
+from stseg3d.machine.files import atomic_write_text
 
 VERSION = 1
 WAYS = ("rough_only", "two_stage", "sliding_window", "true_boxes")
@@ -201,10 +201,7 @@ class Comparison:
 
     def save(self, path: Path) -> Path:
         """Write it to a JSON file, under a temporary name first."""
-        text = json.dumps(self.as_dict(), indent=1, allow_nan=False)
-        with renamed(path) as temporary:
-            temporary.write_text(text + "\n", encoding="utf-8")
-        return path
+        return atomic_write_text(path, json.dumps(self.as_dict(), indent=1, allow_nan=False) + "\n")
 
     @classmethod
     def load(cls, path: Path) -> Self:

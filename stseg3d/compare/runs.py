@@ -15,10 +15,10 @@ import numpy as np
 
 from stseg3d.bundle import METADATA, WEIGHTS, read_config
 from stseg3d.compare.configs import CONFIGS, ensure_known, run_config, run_metadata
+from stseg3d.machine.files import atomic_write_text
 from stseg3d.training.run import train_bundle
 from stseg3d.training.stages import STAGES_DIR
 from stseg3d.volumes import Dataset, open_volume
-from stseg3d.volumes.write import renamed
 
 logger = logging.getLogger(__name__)
 
@@ -214,15 +214,13 @@ def _write_configs(run: Run, texts: Mapping[str, str]) -> None:
         path = run.folder / "configs" / name
         if run.is_begun and path.is_file():
             continue
-        with renamed(path) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+        atomic_write_text(path, text)
 
 
 def _note(run: Run, stage: str, seconds: float) -> None:
     notes = _notes(run)
     notes[stage] = round(notes.get(stage, 0.0) + seconds, 1)
-    with renamed(run.folder / "training_seconds.json") as temporary:
-        temporary.write_text(json.dumps(notes) + "\n", encoding="utf-8")
+    atomic_write_text(run.folder / "training_seconds.json", json.dumps(notes) + "\n")
 
 
 def _notes(run: Run) -> dict[str, float]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from stseg3d.compare.results import Comparison
 from stseg3d.compare.summary import differences, mean_of
 from stseg3d.compare.table import summary_markdown
-from stseg3d.volumes.write import renamed
+from stseg3d.machine.files import atomic_write_text
 
 COSTS = ("coverage", "boxes", "gmacs", "seconds", "peak_mib")
 Row = Mapping[str, str | int | float]
@@ -87,6 +87,4 @@ def _csv(rows: Sequence[Row]) -> str:
 
 
 def _write(path: Path, text: str) -> Path:
-    with renamed(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-    return path
+    return atomic_write_text(path, text)

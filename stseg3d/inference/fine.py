@@ -21,13 +21,14 @@ from stseg3d.inference.batches import Batches, crops_at_once, fitting
 from stseg3d.inference.borders import faces_of, touched_faces
 from stseg3d.inference.gather import Gather
 from stseg3d.inference.stages import Stage, device_of, evaluating, precision_on, probabilities
+from stseg3d.machine.memory import available_bytes
 from stseg3d.ops.boxes import Proposal, ProposedBox
 from stseg3d.ops.components import structure
 from stseg3d.ops.fuse import FUSIONS, Canvas, FineCrop, clusters
 from stseg3d.ops.instances import seeds_on
 from stseg3d.ops.resample import as_float16
 from stseg3d.volumes import Volume
-from stseg3d.volumes.file import LARGE_BYTES, available_bytes
+from stseg3d.volumes.file import LARGE_BYTES
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from monai.bundle import ConfigParser
 
 from stseg3d.bundle import INFERENCE, METADATA, read_config, read_metadata
 from stseg3d.inference.stages import Stage
+from stseg3d.machine.files import atomic_write_text
 from stseg3d.networks.composite import STAGES
-from stseg3d.volumes.write import renamed
 
 logger = logging.getLogger(__name__)
 
@@ -38,8 +38,7 @@ def remember_options(options: Mapping[str, Any], path: Path, *, going_on: bool) 
             raise ValueError(msg)
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    with renamed(path) as temporary:
-        temporary.write_text(f"{text}\n", encoding="utf-8")
+    atomic_write_text(path, f"{text}\n")
 
 
 def shared_options(bundle: Path, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -89,8 +88,7 @@ def write_shared(bundle: Path, options: Mapping[str, Any]) -> None:
             continue
         for key, value in changed.items():
             parser[key] = value
-        with renamed(path) as temporary:
-            temporary.write_text(config_text(parser.get()), encoding="utf-8")
+        atomic_write_text(path, config_text(parser.get()))
         logger.warning("%s: as trained, %s", path, ", ".join(f"{key}={json.dumps(value)}" for key, value in changed.items()))
 
 
@@ -103,8 +101,7 @@ def write_channels(bundle: Path, stage: Stage, image_channels: int) -> None:
         return
     names = dict(list(entry.get("channel_def", {}).items())[:image_channels])
     entry |= {"num_channels": channels, "channel_def": names | ({str(image_channels): "rough probability"} if stage.rough_channel else {})}
-    with renamed(bundle / METADATA) as temporary:
-        temporary.write_text(config_text(metadata), encoding="utf-8")
+    atomic_write_text(bundle / METADATA, config_text(metadata))
 
 
 def config_text(content: Any) -> str:
