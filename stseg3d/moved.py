@@ -26,6 +26,8 @@ MOVED: dict[str, str] = {
     "stseg3d.compare.summary": "stseg3d.compare.means",
     "stseg3d.compare.table": "stseg3d.compare.text_tables",
     "stseg3d.networks.strides": "stseg3d.networks.size_check",
+    "stseg3d.inference.memory": "stseg3d.machine.memory",
+    "stseg3d.volumes.threads": "stseg3d.machine.threads",
 }
 
 

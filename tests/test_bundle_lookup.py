@@ -19,7 +19,6 @@ from stseg3d.bundle import (
     read_metadata,
     read_weights,
     save_weights,
-    select_device,
     weights_sha256,
 )
 from stseg3d.bundle import lookup as bundles
@@ -237,19 +236,3 @@ def test_sha256_is_that_of_the_file(bundle: Path, tmp_path: Path) -> None:
     # FIPS 180-2, appendix B.1
     assert weights_sha256(bundle) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
     assert weights_sha256(tmp_path) == ""
-
-
-# --- devices -----------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", ["cpux", "", "cuda:x"])
-def test_a_device_must_mean_something(name: str) -> None:
-    with pytest.raises(ValueError, match="device must be auto, cpu, cuda or cuda:N"):
-        select_device(name)
-
-
-def test_a_device_must_be_there() -> None:
-    assert select_device("cpu") == torch.device("cpu")
-    assert select_device().type == ("cuda" if torch.cuda.is_available() else "cpu")
-    with pytest.raises(ValueError, match="'cuda:64' was asked for, but torch sees"):
-        select_device("cuda:64")

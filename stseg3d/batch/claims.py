@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 from pathlib import Path
+
+from stseg3d.machine.locks import lock_byte, unlock_byte
 
 CLAIMS_NAME = ".claims"
 
 
 class Claims:
-    """Locks, one a case: a byte each of the empty file ``OUT/.claims``.
+    """Locks, one a case: a byte each of the empty file ``OUT/.claims`` (:mod:`stseg3d.machine.locks`).
 
-    They are locks of the kernel on places in a file that need not be there (``fcntl``), so that a process that ends, however it ends,
-    leaves none, no clock is asked, and a million of them take no space. They hold between processes, also on different machines where the
-    file system has such locks (NFS does), not between objects of one process.
+    A process that ends, however it ends, leaves none, no clock is asked, and a million of them take no space. They hold between
+    processes, not between objects of one process.
 
     Args:
         folder: The folder of outputs.
@@ -26,7 +26,7 @@ class Claims:
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / CLAIMS_NAME
-        self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        self._file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
 
     def take(self, case: str) -> bool:
         """Claim the case; False if another process has.
@@ -35,17 +35,14 @@ class Claims:
             OSError: If the file system has no locks.
         """
         try:
-            fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, _byte(case))
-        except (BlockingIOError, PermissionError):  # POSIX allows either
-            return False
+            return lock_byte(self._file, _byte(case))
         except OSError as error:
             msg = f"{self.path}: output folder must be on a file system with locks, got: {error.strerror or error}"
             raise OSError(msg) from error
-        return True
 
     def release(self, case: str) -> None:
         """Give the case back."""
-        fcntl.lockf(self._file, fcntl.LOCK_UN, 1, _byte(case))
+        unlock_byte(self._file, _byte(case))
 
     def close(self) -> None:
         """Give all cases back."""

@@ -27,6 +27,7 @@ from stseg3d.batch.crew import Crew, Job
 from stseg3d.batch.outcomes import WORKER_DIED, CaseOutcome
 from stseg3d.batch.processes import ATTEMPTS
 from stseg3d.batch.work import BatchSettings, CaseWorker
+from stseg3d.machine.threads import cores
 from stseg3d.volumes import Case
 
 LOCAL, AUTO = "local", "auto"
@@ -150,7 +151,7 @@ class RayCluster:
         quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
         if self.address == LOCAL:
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-            cpus = max(_cores(), (self.jobs or 1) * (self.settings.threads or 1))
+            cpus = max(cores(), (self.jobs or 1) * (self.settings.threads or 1))
             ray.init(LOCAL, num_cpus=cpus, object_store_memory=OBJECT_STORE_BYTES, include_dashboard=False, **quiet)
             return
         try:
@@ -208,7 +209,3 @@ def _knock(address: str) -> None:
     host, _, port = address.rpartition(":")
     if port.isdigit():
         socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

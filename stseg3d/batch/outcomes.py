@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import os
@@ -14,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from stseg3d.batch.fingerprints import FileStamp
+from stseg3d.machine.files import atomic_write_text
+from stseg3d.machine.locks import lock_file
 from stseg3d.machine.tables import csv_text
-from stseg3d.volumes.write import renamed
 
 logger = logging.getLogger(__name__)
 
@@ -181,9 +181,9 @@ class OutcomeLog:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[int]:
-    file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
     try:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        lock_file(file)
         yield file
     finally:
         os.close(file)  # and the lock goes with it
@@ -194,7 +194,8 @@ def _cut_torn_line(file: int) -> int:
     end = size = os.fstat(file).st_size
     while end:
         start = max(end - 4096, 0)
-        newline = os.pread(file, end - start, start).rfind(b"\n")
+        os.lseek(file, start, os.SEEK_SET)
+        newline = os.read(file, end - start).rfind(b"\n")
         if newline >= 0:
             end = start + newline + 1
             break
@@ -206,10 +207,7 @@ def _cut_torn_line(file: int) -> int:
 
 def write_summary(log: OutcomeLog) -> Path:
     """Write ``summary.csv`` beside the journal, a row for each case with its last outcome; whole or not at all."""
-    path = log.path.with_name(SUMMARY_NAME)
-    with renamed(path) as temporary:
-        temporary.write_text(csv_text([_row(outcome) for outcome in log.latest()]), encoding="utf-8")
-    return path
+    return atomic_write_text(log.path.with_name(SUMMARY_NAME), csv_text([_row(outcome) for outcome in log.latest()]))
 
 
 def _row(outcome: CaseOutcome) -> dict[str, Any]:

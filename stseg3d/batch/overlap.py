@@ -12,8 +12,8 @@ from typing import Any, Generic, TypeVar
 
 from stseg3d.batch.outcomes import CaseOutcome
 from stseg3d.batch.work import CaseAttempt, CaseWorker
+from stseg3d.machine.memory import has_room
 from stseg3d.volumes import Case
-from stseg3d.volumes.file import has_room
 
 T = TypeVar("T")
 
@@ -25,8 +25,8 @@ def overlapped(worker: CaseWorker, cases: Iterator[Case]) -> Generator[CaseOutco
 
     At most three cases are begun at once: one is read, one is with the networks, one is written. The image after the next is not touched,
     and the voxels of what is being written are let go. Voxels are read and labels written beside the networks only where there is
-    room (:func:`stseg3d.volumes.file.has_room`); else in their own turn. The networks and ``next(cases)`` stay in the caller's thread, and
-    so do the reading of the first case and the writing of the last: of a single case nothing is different.
+    room (:func:`stseg3d.machine.memory.has_room`); else in their own turn. The networks and ``next(cases)`` stay in the caller's thread,
+    and so do the reading of the first case and the writing of the last: of a single case nothing is different.
 
     An outcome is told once the caller's thread is free: at the latest when the networks are done with the next case. If the process is
     killed before, that case is done once more by the next run. Ctrl-C ends the networks at once; what is being written is finished and

@@ -17,7 +17,7 @@ import time
 import warnings
 from collections import deque
 from collections.abc import Generator, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from logging.handlers import QueueHandler
 from multiprocessing import connection, resource_tracker
@@ -112,12 +112,8 @@ class _Worker:
         context = multiprocessing.get_context("spawn")  # a fork of a process with threads, as torch's, may hang
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(theirs, settings), daemon=True)
-        resource_tracker.ensure_running()  # its start would unblock the signal
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # Ctrl-C is for us; the process inherits it
-        try:
+        with _interrupts_blocked():  # Ctrl-C is for us
             self.process.start()
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         theirs.close()  # so that the pipe ends when the process does
         self.case: Case | None = None
         self.is_ready = False
@@ -139,9 +135,12 @@ class _Worker:
 
     def take(self, time_limit_s: float) -> CaseOutcome | None:
         """What it has to tell, if anything: the outcome of its case, also if that is its own end."""
+        has_ended = not self.process.is_alive()  # Windows may keep the pipe of a process open that has ended while it started
         try:
             message = self.pipe.recv() if self.pipe.poll() else None
         except (EOFError, OSError):
+            return self._died()
+        if message is None and has_ended:
             return self._died()
         if isinstance(message, CaseOutcome):
             self.case, self.deadline = None, math.inf
@@ -184,8 +183,23 @@ class _Worker:
 def _wait(workers: list[_Worker]) -> list[_Worker]:
     """Those workers that have something to tell, or no time left."""
     seconds = min(worker.deadline for worker in workers) - time.monotonic()
-    ready = connection.wait([worker.pipe for worker in workers], None if math.isinf(seconds) else max(seconds, 0))
-    return [worker for worker in workers if worker.pipe in ready or time.monotonic() >= worker.deadline]
+    ends = [end for worker in workers for end in (worker.pipe, worker.process.sentinel)]
+    ready = connection.wait(ends, None if math.isinf(seconds) else max(seconds, 0))
+    return [w for w in workers if w.pipe in ready or w.process.sentinel in ready or time.monotonic() >= w.deadline]
+
+
+@contextmanager
+def _interrupts_blocked() -> Iterator[None]:
+    """Ctrl-C waits meanwhile, and never reaches a process that is started; on Windows, which cannot do this, it may end that process."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    resource_tracker.ensure_running()  # its start would unblock the signal
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 # --- in the process ----------------------------------------------------------

@@ -9,6 +9,7 @@ from pathlib import Path
 from stseg3d.batch.fingerprints import is_unchanged, stamp, stamp_if_there
 from stseg3d.batch.outcomes import FAILED, SKIPPED, CaseOutcome
 from stseg3d.batch.work import BatchSettings, facts_of, notes_name
+from stseg3d.machine.files import remove_temporary_files
 from stseg3d.volumes import Case, output_name
 
 
@@ -54,8 +55,5 @@ def _difference(case: Case, last: CaseOutcome | None, settings: BatchSettings, o
 
 
 def remove_leftovers(case: str, folder: Path) -> None:
-    """Remove the temporary files (:func:`stseg3d.volumes.write.renamed`) of a case whose process was killed."""
-    name = re.compile(rf"\.\d+\.{re.escape(case)}_[a-z]+\.(nii\.gz|json)")
-    for path in folder.iterdir() if folder.is_dir() else ():
-        if name.fullmatch(path.name):
-            path.unlink(missing_ok=True)
+    """Remove the temporary files of a case whose process was killed."""
+    remove_temporary_files(folder, re.compile(rf"{re.escape(case)}_[a-z]+\.(nii\.gz|json)"))

@@ -6,7 +6,7 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -15,11 +15,11 @@ from typing import Any
 from stseg3d.batch.fingerprints import FileStamp, recipe_of, stamp, stamp_if_there
 from stseg3d.batch.outcomes import DONE, FAILED, CaseOutcome, utc_now
 from stseg3d.inference.cases import FoundCase, OpenedCase, Outcome
-from stseg3d.inference.memory import peak_memory_bytes
 from stseg3d.inference.segment import Segmenter
+from stseg3d.machine.memory import peak_memory_bytes, reset_peak_memory
+from stseg3d.machine.threads import set_threads
 from stseg3d.volumes import Case
 from stseg3d.volumes.ahead import CaseAhead
-from stseg3d.volumes.threads import set_threads
 
 LONGEST_REASON = 1000  # torch puts pages into an error
 
@@ -185,7 +185,7 @@ class PeakWatch:
         """Watch from now on."""
         with self._lock:
             self._look()
-            _reset_peak_memory()
+            reset_peak_memory()
             self._peaks[case] = 0
 
     def end(self, case: object) -> int:
@@ -221,9 +221,3 @@ def _still(image: Path, before: FileStamp, made: Outcome) -> FileStamp:
         file.unlink(missing_ok=True)
     msg = f"{image}: file must stay as it is while it is read, got {'another one' if after.size_bytes >= 0 else 'none'} afterwards"
     raise ValueError(msg)
-
-
-def _reset_peak_memory() -> None:
-    """Begin anew with the peak, where the system can: a worker's earlier cases are not this one's."""
-    with suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")

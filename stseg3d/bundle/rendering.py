@@ -9,8 +9,8 @@ from pathlib import Path
 
 from stseg3d.bundle.lookup import METADATA, PLAN, read_metadata
 from stseg3d.bundle.trust import CONFIGS, OpenBundle, read_bundle
+from stseg3d.machine.files import atomic_write_text
 from stseg3d.plan import Plan, is_intact, json_text, read_json, render, with_formats
-from stseg3d.volumes.write import renamed
 
 logger = logging.getLogger(__name__)
 
@@ -75,10 +75,7 @@ def write_plan(folder: Path, plan: Plan) -> list[Path]:
 
 def _write(folder: Path, texts: Mapping[str, str]) -> list[Path]:
     (folder / CONFIGS).mkdir(parents=True, exist_ok=True)
-    for name, text in texts.items():
-        with renamed(folder / CONFIGS / name) as temporary:
-            temporary.write_text(text, encoding="utf-8", newline="\n")
-    return [folder / CONFIGS / name for name in texts]
+    return [atomic_write_text(folder / CONFIGS / name, text) for name, text in texts.items()]
 
 
 def _write_formats(folder: Path, plan: Plan) -> list[Path]:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from stseg3d.bundle.lookup import PLAN, WEIGHTS, weights_sha256
 from stseg3d.bundle.trust import first_difference
+from stseg3d.machine.files import atomic_write_text
 from stseg3d.plan import Plan, json_text, read_json
-from stseg3d.volumes.write import renamed
 
 TRAINED = WEIGHTS.with_name("trained.json")
 
@@ -20,9 +20,7 @@ def remember_trained(bundle: Path, plan: Plan) -> Path:
         bundle: Folder of the bundle, with weights.
         plan: The plan.
     """
-    with renamed(bundle / TRAINED) as temporary:
-        temporary.write_text(json_text({"weights_sha256": weights_sha256(bundle), "sees": plan.sees}), encoding="utf-8", newline="\n")
-    return bundle / TRAINED
+    return atomic_write_text(bundle / TRAINED, json_text({"weights_sha256": weights_sha256(bundle), "sees": plan.sees}))
 
 
 def ensure_trained_for(bundle: Path, plan: Plan) -> None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import re
-import tempfile
 import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from stseg3d.machine.files import atomic_write
 
 if TYPE_CHECKING:
     import torch
@@ -89,14 +89,8 @@ def save_weights(state_dict: Mapping[str, torch.Tensor], path: Path, *, dtype: s
         return tensor.clone() if (cast.isinf() & ~tensor.isinf()).any() else cast
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    os.close(handle)
-    try:
+    with atomic_write(path) as temporary:
         torch.save({name: stored(tensor) for name, tensor in state_dict.items()}, temporary)
-        Path(temporary).chmod(0o644)  # mkstemp makes files that only the owner can read
-        Path(temporary).replace(path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
     return path
 
 

@@ -34,8 +34,8 @@ def add_calibrate(commands: Any) -> Command:
 def _calibrate(args: argparse.Namespace) -> int:
     with loading():
         from stseg3d.bundle import find_bundle
+        from stseg3d.machine.threads import set_threads
         from stseg3d.planning import Calibration, Calibrator, labelled_cases, write_policy
-        from stseg3d.volumes.threads import set_threads
 
     bundle = find_bundle(args.bundle)
     if args.write:

@@ -57,7 +57,7 @@ def add_compare(commands: Any) -> Command:
 def _compare(args: argparse.Namespace) -> int:
     with loading():
         from stseg3d.compare import advise, compare, summary_text, write_outputs
-        from stseg3d.volumes.threads import set_threads
+        from stseg3d.machine.threads import set_threads
 
     logging.getLogger("stseg3d").setLevel(logging.INFO)
     set_threads(args.threads)

@@ -26,8 +26,8 @@ def add_demo(commands: Any) -> Command:
 def _demo(args: argparse.Namespace) -> int:
     with loading():
         from stseg3d.demo import demonstrate
+        from stseg3d.machine.threads import set_threads
         from stseg3d.metrics import OVERLAPS
-        from stseg3d.volumes.threads import set_threads
 
     logging.getLogger("stseg3d").setLevel(logging.INFO)
     set_threads(args.threads)

@@ -7,8 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stseg3d.cli.arguments import Command, add_machine, add_trust, cores, positive, seconds
+from stseg3d.cli.arguments import Command, add_machine, add_trust, positive, seconds
 from stseg3d.cli.terminal import BAD, DONE, FAILED, fail, loading, progress, say
+from stseg3d.machine.threads import cores
 
 if TYPE_CHECKING:
     from stseg3d.batch import BatchResult, BatchSettings, CaseOutcome, Runner

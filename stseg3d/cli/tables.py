@@ -19,7 +19,6 @@ def ensure_table(output: Path | None) -> None:
 
 def write_table(text: str, output: Path) -> None:
     """Write a table, whole or not at all."""
-    from stseg3d.volumes.write import renamed
+    from stseg3d.machine.files import atomic_write_text
 
-    with renamed(output) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    atomic_write_text(output, text)

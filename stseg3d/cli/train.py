@@ -53,9 +53,9 @@ def add_train(commands: Any) -> Command:
 def _train(args: argparse.Namespace) -> int:
     with loading():
         from stseg3d.bundle import find_bundle
+        from stseg3d.machine.threads import set_threads
         from stseg3d.training.processes import rank
         from stseg3d.training.run import train_bundle
-        from stseg3d.volumes.threads import set_threads
 
     bundle = find_bundle(args.bundle)
     ensure_own(args.bundle, bundle, "train")

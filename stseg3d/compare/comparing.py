@@ -18,9 +18,9 @@ from stseg3d.compare.comparison import WAYS, Comparison
 from stseg3d.compare.measure import Measured, Task, measure, measure_alone
 from stseg3d.compare.runs import SLIDING, Run, prepare_runs, train_missing
 from stseg3d.geometry import Box
+from stseg3d.machine.files import atomic_write_text
 from stseg3d.training.stages import trained_stage
 from stseg3d.volumes import Case, Dataset, load_dataset, output_name
-from stseg3d.volumes.write import renamed
 
 logger = logging.getLogger(__name__)
 
@@ -135,8 +135,7 @@ def _measured(task: Task, *, alone: bool) -> Measured:
         logger.info("%s at %s: scored before", task.way, task.run.size)
         return Measured.from_dict(kept["measured"])
     found = measure_alone(task) if alone else measure(task)
-    with renamed(path) as temporary:
-        temporary.write_text(json.dumps({"key": key, "measured": found.as_dict()}, indent=1) + "\n", encoding="utf-8")
+    atomic_write_text(path, json.dumps({"key": key, "measured": found.as_dict()}, indent=1) + "\n")
     return found
 
 

@@ -12,8 +12,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from stseg3d.machine.files import atomic_write_text
 from stseg3d.machine.tables import json_text, without_nan
-from stseg3d.volumes.write import renamed
 
 VERSION = 1
 WAYS = ("rough_only", "two_stage", "sliding_window", "true_boxes")
@@ -202,9 +202,7 @@ class Comparison:
 
     def save(self, path: Path) -> Path:
         """Write it to a JSON file, under a temporary name first."""
-        with renamed(path) as temporary:
-            temporary.write_text(json_text(self.as_dict(), indent=1), encoding="utf-8")
-        return path
+        return atomic_write_text(path, json_text(self.as_dict(), indent=1))
 
     @classmethod
     def load(cls, path: Path) -> Self:

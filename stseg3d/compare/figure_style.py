@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stseg3d.compare.comparison import WAY_TITLES
-from stseg3d.volumes.write import renamed
+from stseg3d.machine.files import atomic_write
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -97,7 +97,7 @@ def save_figure(figure: Figure, path: Path, formats: Iterable[str] = FORMATS) ->
     with styled():
         for one in paths:
             dates = {".pdf": {"CreationDate": None}, ".svg": {"Date": None}}.get(one.suffix)
-            with renamed(one) as temporary:
+            with atomic_write(one) as temporary:
                 figure.savefig(temporary, dpi=DPI, metadata=dates)
     return paths
 

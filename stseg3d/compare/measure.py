@@ -24,7 +24,7 @@ from stseg3d.compare.runs import SLIDING, Run
 from stseg3d.compare.ways import Contestant, Found
 from stseg3d.evaluate import read_classes
 from stseg3d.geometry import Box
-from stseg3d.inference.memory import peak_memory_bytes
+from stseg3d.machine.memory import peak_memory_bytes
 from stseg3d.metrics import score_masks, score_objects
 from stseg3d.ops import box_coverage
 from stseg3d.ops.components import structure

@@ -15,11 +15,11 @@ import numpy as np
 
 from stseg3d.bundle import METADATA, PLAN, WEIGHTS, open_bundle, write_plan
 from stseg3d.compare.plans import run_plan
+from stseg3d.machine.files import atomic_write, atomic_write_text
 from stseg3d.plan import Plan
 from stseg3d.training.run import train_bundle
 from stseg3d.training.stages import STAGES_DIR
 from stseg3d.volumes import Dataset, open_volume
-from stseg3d.volumes.write import renamed
 
 logger = logging.getLogger(__name__)
 
@@ -205,7 +205,7 @@ def _write(run: Run, plan: Plan, bundle: Path) -> None:
         return
     (run.folder / METADATA).parent.mkdir(parents=True, exist_ok=True)
     if (bundle / METADATA).is_file():
-        with renamed(run.folder / METADATA) as temporary:
+        with atomic_write(run.folder / METADATA) as temporary:
             temporary.write_bytes((bundle / METADATA).read_bytes())
     write_plan(run.folder, plan)
 
@@ -213,8 +213,7 @@ def _write(run: Run, plan: Plan, bundle: Path) -> None:
 def _note(run: Run, stage: str, seconds: float) -> None:
     notes = _notes(run)
     notes[stage] = round(notes.get(stage, 0.0) + seconds, 1)
-    with renamed(run.folder / "training_seconds.json") as temporary:
-        temporary.write_text(json.dumps(notes) + "\n", encoding="utf-8")
+    atomic_write_text(run.folder / "training_seconds.json", json.dumps(notes) + "\n")
 
 
 def _notes(run: Run) -> dict[str, float]:

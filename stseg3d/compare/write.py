@@ -16,9 +16,9 @@ from stseg3d.compare.figures import draw_figures
 from stseg3d.compare.runs import SLIDING, TWO_STAGE
 from stseg3d.compare.slices import best_slice
 from stseg3d.compare.text_tables import summary_markdown
+from stseg3d.machine.files import atomic_write_text
 from stseg3d.machine.tables import csv_text, without_nan
 from stseg3d.volumes import CanonicalVolume, Case, load_dataset, open_volume, output_name
-from stseg3d.volumes.write import renamed
 
 logger = logging.getLogger(__name__)
 
@@ -58,10 +58,7 @@ def write_tables(comparison: Comparison, folder: Path) -> list[Path]:
     """
     rows = {"scores.csv": score_rows(comparison), "summary.csv": summary_rows(comparison), "differences.csv": difference_rows(comparison)}
     texts = {name: csv_text(without_nan(found)) for name, found in rows.items()} | {"summary.md": summary_markdown(comparison)}
-    for name, text in texts.items():
-        with renamed(folder / name) as temporary:
-            temporary.write_text(text, encoding="utf-8")
-    return [folder / name for name in texts]
+    return [atomic_write_text(folder / name, text) for name, text in texts.items()]
 
 
 def example_size(comparison: Comparison) -> int | None:

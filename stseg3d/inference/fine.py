@@ -21,6 +21,7 @@ from stseg3d.compute.batches import Batches, crops_at_once, fitting
 from stseg3d.compute.gather import Gather
 from stseg3d.geometry import Box
 from stseg3d.inference.borders import faces_of, touched_faces
+from stseg3d.machine.memory import available_bytes
 from stseg3d.ops.boxes import Proposal, ProposedBox
 from stseg3d.ops.components import structure
 from stseg3d.ops.fuse import Canvas, FineCrop, clusters
@@ -28,7 +29,7 @@ from stseg3d.ops.instances import seeds_on
 from stseg3d.ops.policy import FinePolicy
 from stseg3d.ops.resample import as_float16
 from stseg3d.volumes import Volume
-from stseg3d.volumes.file import LARGE_BYTES, available_bytes
+from stseg3d.volumes.file import LARGE_BYTES
 
 
 @dataclass

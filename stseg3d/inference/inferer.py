@@ -26,8 +26,8 @@ from stseg3d.compute import Stage
 from stseg3d.compute.runtimes import RUNTIMES, TORCH, on_runtime
 from stseg3d.geometry import Box
 from stseg3d.inference.fine import FineStage
-from stseg3d.inference.memory import peak_memory_bytes
 from stseg3d.inference.propose import NetworkProposer, Proposer, whole_volume
+from stseg3d.machine.memory import peak_memory_bytes
 from stseg3d.networks import RoughFineNet
 from stseg3d.ops.boxes import DroppedComponent, Proposal, ProposedBox
 from stseg3d.ops.fuse import Canvas, blank

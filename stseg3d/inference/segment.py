@@ -22,8 +22,9 @@ from stseg3d.geometry import Box
 from stseg3d.inference.boxfile import describe_box, read_boxes
 from stseg3d.inference.cases import FoundCase, OpenedCase, Outcome
 from stseg3d.inference.inferer import OUTPUTS, Segmentation, SegmentThenSegmentInferer, Stopwatch
-from stseg3d.inference.memory import peak_memory_bytes
 from stseg3d.inference.propose import BoxProposer, MaskProposer, Proposer
+from stseg3d.machine.files import atomic_write
+from stseg3d.machine.memory import peak_memory_bytes
 from stseg3d.networks import RoughFineNet
 from stseg3d.ops.boxes import ProposedBox
 from stseg3d.volumes import (
@@ -39,7 +40,6 @@ from stseg3d.volumes import (
     write_labels,
     write_probabilities,
 )
-from stseg3d.volumes.write import renamed
 
 PACKAGES = ("stseg3d", "torch", "monai", "numpy", "scipy", "nibabel", "SimpleITK")
 
@@ -199,7 +199,7 @@ class Segmenter:
         output = output_dir / output_name(case.id)
         rough = output_dir / output_name(case.id, "rough") if made.opened.keep_rough and found.rough else None
         with ExitStack() as files:  # all take their names at the end, or none does
-            image, notes = (files.enter_context(renamed(path)) for path in (output, output_dir / f"{case.id}_seg.json"))
+            image, notes = (files.enter_context(atomic_write(path)) for path in (output, output_dir / f"{case.id}_seg.json"))
             with clock("write"):
                 if found.probabilities is None:
                     write_labels(found.labels, image, volume)
@@ -207,7 +207,7 @@ class Segmenter:
                     write_probabilities(found.probabilities, image, volume)
                 if rough and found.rough:
                     levels = np.rint(found.rough.array[0].clip(0, 1) * 255).astype(np.uint8)
-                    write_labels(levels, files.enter_context(renamed(rough)), found.rough)
+                    write_labels(levels, files.enter_context(atomic_write(rough)), found.rough)
             seconds = clock.seconds | found.seconds
             seconds["total"] = round(sum(seconds.values()), 4)
             stages = {"seconds": seconds, "stage_peak_bytes": clock.peak_bytes | found.peak_bytes}

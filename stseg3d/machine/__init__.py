@@ -1,1 +1,1 @@
-"""The machine and its files: what every other room stands on."""
+"""The computer and its operating system: files, locks, memory, threads and devices, the same on Linux, macOS and Windows."""

@@ -19,8 +19,8 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from stseg3d.geometry import Box, edges, overlapping
+from stseg3d.machine.threads import map_in_threads
 from stseg3d.ops.resample import Float, as_float32, resample_region
-from stseg3d.ops.threads import shared
 
 # Voxels on an axis of one painted block: 128^3 floats are 8 MB a class.
 BLOCK = 128
@@ -123,7 +123,7 @@ class Canvas:
         """Write the labels of one cluster: crops that overlap no crop of another call."""
         blocks = [(block, [c for c in crops if c.box.overlaps(block)]) for block in _blocks([c.box for c in crops])]
         painted = [(block, reaching) for block, reaching in blocks if reaching]
-        for _ in shared(self._paint_block, painted) if len(painted) > 1 else map(self._paint_block, painted):
+        for _ in map_in_threads(self._paint_block, painted) if len(painted) > 1 else map(self._paint_block, painted):
             pass
 
     def _paint_block(self, part: tuple[Box, list[FineCrop]]) -> None:

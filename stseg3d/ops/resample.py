@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stseg3d.geometry import Box
-from stseg3d.ops.threads import shared
+from stseg3d.machine.threads import map_in_threads
 from stseg3d.volumes import CanonicalVolume, Volume, read_each
 from stseg3d.volumes.volume import box_inside
 
@@ -190,7 +190,7 @@ def _streamed(volume: Volume, shape: tuple[int, ...], box: Box) -> tuple[Float, 
     bad = 0
     read = read_each(volume, (slab.shift(box.start) for slab in slabs(box.shape, volume.channels)))
     inside = ((slab.relative_to(box), voxels) for slab, voxels in read)
-    for cells, part, own in shared(partial(_slab_sums, weights), inside):
+    for cells, part, own in map_in_threads(partial(_slab_sums, weights), inside):
         total[(slice(None), *cells)] += part
         bad += own
     return (total / prod(int(w[0].sum()) for w in weights)).astype(np.float32), bad

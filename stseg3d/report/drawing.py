@@ -5,7 +5,6 @@ A picture is of shape ``(rows, columns, 3)``, float32 in 0..1.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +12,8 @@ import numpy as np
 import SimpleITK
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter, zoom
+
+from stseg3d.machine.files import atomic_write
 
 Picture = NDArray[np.float32]
 Colour = tuple[float, float, float]
@@ -88,12 +89,8 @@ def write_text(picture: Picture, text: str, at: tuple[int, int], colour: Colour,
 
 
 def write_png(picture: Picture, path: Path) -> Path:
-    """Write the picture under a temporary name in its folder, then rename it."""
+    """Write the picture, whole or not at all."""
     levels = np.rint(np.clip(picture, 0, 1) * 255).astype(np.uint8)
-    hidden = path.with_name(f".{path.stem}.{os.getpid()}.png")
-    try:
-        SimpleITK.WriteImage(SimpleITK.GetImageFromArray(levels, isVector=True), str(hidden), useCompression=True)
-        hidden.replace(path)
-    finally:
-        hidden.unlink(missing_ok=True)
+    with atomic_write(path) as temporary:
+        SimpleITK.WriteImage(SimpleITK.GetImageFromArray(levels, isVector=True), str(temporary), useCompression=True)
     return path

@@ -11,13 +11,13 @@ from importlib import resources
 from pathlib import Path
 
 from stseg3d import __version__
+from stseg3d.machine.files import atomic_write
 from stseg3d.report.case_page import case_page
 from stseg3d.report.gather import CaseRecord, gather_cases
 from stseg3d.report.look import Look, look_at
 from stseg3d.report.markup import Markup, data_block, element
 from stseg3d.report.overview import joined, overview
 from stseg3d.report.viewer import niivue
-from stseg3d.volumes.write import renamed
 
 VOLUMES = ("embed", "link", "none")
 # Room for the viewer's copies: of many cases smaller ones are kept. tests/benchmarks/bench_report.py opens a page of 100 cases.
@@ -59,7 +59,7 @@ def write_report(
     room = {"none": 0.0, "link": float(CASE_BYTES), "embed": max(min(CASE_BYTES, PAGE_BYTES / len(records)), LEAST_BYTES)}[volumes]
     looks = [look_at(record, room) for record in (progress(records) if progress else records)]
     with ExitStack() as files:
-        page = files.enter_context(renamed(path))
+        page = files.enter_context(atomic_write(path))
         if volumes == "link":
             _write_volumes(path, looks)
         page.write_text(html(out, looks, linked=f"{path.stem}_volumes" if volumes == "link" else ""), encoding="utf-8")

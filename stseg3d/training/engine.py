@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from stseg3d.compute.running import DTYPES, precision_on
+from stseg3d.machine.files import atomic_write
 from stseg3d.training.processes import from_all, from_first, rank, undistributed
-from stseg3d.volumes.write import renamed
 
 logger = logging.getLogger(__name__)
 
@@ -204,7 +204,7 @@ class KeepBest:
             if rank():
                 return
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with renamed(self.path) as temporary:
+            with atomic_write(self.path) as temporary:
                 torch.save(self.network.state_dict(), temporary)
 
     def state_dict(self) -> dict[str, float]:
@@ -219,7 +219,7 @@ class KeepBest:
 class ResumeHandler:
     """Handler: a killed training goes on after its last whole interval when it is started again.
 
-    The file holds the objects' states and the trainer's epoch; it is written to a temporary name and renamed, and removed at the end.
+    The file holds the objects' states and the trainer's epoch; it is written whole or not at all, and removed at the end.
     Chance is not in it: what goes on is seeded by the seed and the epoch, so it is not the very training that a kill ended.
 
     Args:
@@ -269,7 +269,7 @@ class ResumeHandler:
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
         objects = {name: thing.state_dict() for name, thing in self.objects.items()}
-        with renamed(self.path) as temporary:
+        with atomic_write(self.path) as temporary:
             torch.save({"objects": objects, "epoch": engine.state.epoch, "iteration": engine.state.iteration}, temporary)
 
     def remove(self, engine: Engine) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stseg3d.machine.files import atomic_write
 from stseg3d.volumes import Case, Dataset
-from stseg3d.volumes.write import renamed
 
 Predictions = dict[str, NDArray[np.float16]]
 PREFIX = "predicted"
@@ -77,7 +77,7 @@ def predictions_path(stages: Path, part: str) -> Path:
 def save_predictions(found: Mapping[str, NDArray[Any]], path: Path) -> None:
     """Write probabilities ``(K - 1, *S)`` by case id, as float16, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with renamed(path) as temporary, temporary.open("wb") as file:
+    with atomic_write(path) as temporary, temporary.open("wb") as file:
         # Ids are keys behind a letter: "file" is an argument of savez.
         np.savez_compressed(file, **{f"_{name}": array.astype(np.float16) for name, array in found.items()})  # type: ignore[arg-type]
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from stseg3d.bundle.trust import first_difference
+from stseg3d.machine.files import atomic_write_text
 from stseg3d.plan import Plan
-from stseg3d.volumes.write import renamed
 
 
 def remember(plan: Plan, chosen: Mapping[str, Any], path: Path, *, going_on: bool) -> None:
@@ -33,8 +33,7 @@ def remember(plan: Plan, chosen: Mapping[str, Any], path: Path, *, going_on: boo
         ensure_same(plan, path)
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    with renamed(path) as temporary:
-        temporary.write_text(f"{text}\n", encoding="utf-8")
+    atomic_write_text(path, f"{text}\n")
 
 
 def ensure_same(plan: Plan, path: Path) -> None:

@@ -18,6 +18,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from stseg3d.machine.devices import select_device
 from stseg3d.networks import RoughFineNet
 
 T = TypeVar("T")
@@ -47,7 +48,7 @@ def own_device(device: str | torch.device = "auto") -> torch.device:
     Raises:
         ValueError: If there are more processes than GPUs.
     """
-    kind = str(device) if str(device) != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    kind = select_device().type if str(device) == "auto" else str(device)
     if kind != "cuda" or not launched():
         return torch.device(kind)
     number, there = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()

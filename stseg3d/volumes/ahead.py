@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from stseg3d.machine.memory import has_room
 from stseg3d.volumes.cases import Case
-from stseg3d.volumes.file import FileVolume, has_room
+from stseg3d.volumes.file import FileVolume
 from stseg3d.volumes.open import open_volume
 
 

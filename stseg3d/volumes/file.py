@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stseg3d.geometry import Box, Grid
+from stseg3d.machine.memory import available_bytes
 from stseg3d.volumes.inflate import GzipVoxels
 from stseg3d.volumes.volume import Array, Volume, box_inside, voxel_dtype
 
 # Reads of less are not worth asking the system how much memory is free.
 LARGE_BYTES = 1 << 28
-ROOM = 4  # what is read ahead must be free so many times: the networks want some, too
 
 
 class FileVolume:
@@ -200,27 +199,3 @@ def check_capacity(path: Path, needed: int, held: int, ratio: int = 1) -> None:
         most = f" compressed, at most {held * ratio}" if ratio > 1 else ""
         msg = f"{path}: file must hold the {needed} bytes its header asks for, got {held}{most}"
         raise ValueError(msg)
-
-
-def has_room(n_bytes: int) -> bool:
-    """Whether there is room for so much beside what is being worked on; not where the system does not say."""
-    free = available_bytes()
-    return free is not None and n_bytes * ROOM <= free
-
-
-def available_bytes() -> int | None:
-    """Memory that can be had without swapping, in this machine or container; None where the system does not say."""
-    found = []
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        found += [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
-    except OSError:
-        if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
-            found.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    try:
-        limit = Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii")
-        used = Path("/sys/fs/cgroup/memory.current").read_text(encoding="ascii")
-        found.append(int(limit) - int(used))
-    except (OSError, ValueError):  # no control group, or "max"
-        pass
-    return min(found, default=None)

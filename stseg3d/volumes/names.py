@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 
 # Windows keeps these for devices, with any suffix: https://learn.microsoft.com/windows/win32/fileio/naming-a-file
 RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE | re.DOTALL)
 FORBIDDEN = re.compile(r"[/\\\x00-\x1f\x7f]")
+FORBIDDEN_ON_WINDOWS = re.compile(r"[/\\\x00-\x1f\x7f<>:\"|?*]")  # what follows a colon there is a stream of the file before it
 # File systems take 255 bytes; the rest is for `_seg.nii.gz` and what temporary names add.
 MAX_NAME_BYTES = 220
 
@@ -20,7 +22,7 @@ def ensure_file_name(name: str) -> str:
     Raises:
         ValueError: If it is none.
     """
-    found = FORBIDDEN.search(name)
+    found = (FORBIDDEN_ON_WINDOWS if os.name == "nt" else FORBIDDEN).search(name)
     if found:
         why = f"without {found[0]!r}"
     elif not name or name[0] in ".-":

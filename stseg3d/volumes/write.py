@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from stseg3d.geometry import Grid
+from stseg3d.machine.files import atomic_write
 from stseg3d.volumes.open import lifted_affine, volume_suffix
 from stseg3d.volumes.volume import LPS_RAS, Array, Volume
 
@@ -34,7 +33,7 @@ def write_labels(labels: Array, path: Path | str, like: Volume | Grid) -> Path:
 
     Args:
         labels: Integers from 0, on the grid of ``like``, in its axis order.
-        path: ``.nii.gz``, ``.nii``, ``.nrrd`` or ``.mha``; written to a temporary name beside it, then renamed.
+        path: ``.nii.gz``, ``.nii``, ``.nrrd`` or ``.mha``; written whole or not at all.
         like: The image, or its grid.
 
     Raises:
@@ -112,29 +111,12 @@ def _write(array: Array, dtype: np.dtype[Any], path: Path, like: Volume | Grid) 
     if suffix not in WRITE_SUFFIXES:
         msg = f"{path}: file type must be one of {', '.join(WRITE_SUFFIXES)}, got {suffix or path.suffix or 'none'!r}"
         raise ValueError(msg)
-    with renamed(path) as temporary:
+    with atomic_write(path) as temporary:
         if suffix in (".nrrd", ".mha"):
             _write_sitk(array.astype(dtype, copy=False), temporary, like if isinstance(like, Grid) else like.grid)
         else:
             _write_nifti(array, temporary, _header(array.shape, dtype, like), compress=suffix == ".nii.gz")
     return path
-
-
-@contextmanager
-def renamed(path: Path) -> Iterator[Path]:
-    """A temporary path beside ``path``, with its suffix, that takes its place at the end and vanishes on failure."""
-    if not path.parent.is_dir():
-        msg = f"{path}: output folder must exist, got none"
-        raise FileNotFoundError(msg)
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
-    # A file of our own: whatever lies there, such as a link into another folder, is removed and not written through.
-    temporary.unlink(missing_ok=True)
-    os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _header(of: tuple[int, ...], dtype: np.dtype[Any], like: Volume | Grid) -> Any:

@@ -15,7 +15,8 @@ from stseg3d.batch.overlap import overlapped
 from stseg3d.batch.work import PeakWatch
 from stseg3d.inference.cases import FoundCase, OpenedCase, Outcome
 from stseg3d.inference.segment import Segmenter
-from stseg3d.volumes import Case, file, list_cases
+from stseg3d.machine import memory
+from stseg3d.volumes import Case, list_cases
 from tests.batch import fakes
 
 PATIENCE_S = 60.0
@@ -154,7 +155,7 @@ def test_a_single_case_is_done_in_the_thread_of_the_caller_and_its_voxels_are_re
 
 @pytest.mark.parametrize("free", [3, None])
 def test_where_memory_is_short_or_unknown_voxels_and_labels_wait_for_their_turn(free: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(file, "available_bytes", lambda: free)  # of which a case would take 1
+    monkeypatch.setattr(memory, "available_bytes", lambda: free)  # of which a case would take 1
     stage = Stage("abc")
     assert names(stage.run()) == ["a", "b", "c"]
     assert not any(step.startswith("read") for step in stage.done)
@@ -343,7 +344,7 @@ def test_seconds_do_not_count_what_a_case_waits_for_others(
 def test_the_peak_of_a_case_is_that_of_the_process_from_its_beginning_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0]
     monkeypatch.setattr(work, "peak_memory_bytes", lambda: now[0])
-    monkeypatch.setattr(work, "_reset_peak_memory", lambda: now.__setitem__(0, 1))
+    monkeypatch.setattr(work, "reset_peak_memory", lambda: now.__setitem__(0, 1))
     watch = PeakWatch()
     watch.begin("a")
     now[0] = 5

@@ -15,7 +15,7 @@ from stseg3d.bundle import find_bundle
 from stseg3d.compare.measure import score_found
 from stseg3d.compare.ways import Contestant
 from stseg3d.evaluate import Interval, bootstrap_interval, read_classes
-from stseg3d.inference.memory import peak_memory_bytes
+from stseg3d.machine.memory import peak_memory_bytes
 from stseg3d.metrics import METRICS
 from stseg3d.volumes import Case, load_dataset, open_volume
 

@@ -5,7 +5,8 @@ import os
 import numpy as np
 import pytest
 
-from stseg3d.volumes import Case, file, open_volume
+from stseg3d.machine import memory
+from stseg3d.volumes import Case, open_volume
 from stseg3d.volumes.ahead import begin_reading
 
 
@@ -69,5 +70,5 @@ def test_other_files_are_not_read_ahead(write_nifti, tmp_path):
 
 @pytest.mark.parametrize(("free", "reads"), [(4 * 8 * 9 * 10 * 2, True), (4 * 8 * 9 * 10 * 2 - 1, False), (None, False)])
 def test_it_takes_a_fourth_of_the_free_memory_at_most(case, monkeypatch, free, reads):
-    monkeypatch.setattr(file, "available_bytes", lambda: free)
+    monkeypatch.setattr(memory, "available_bytes", lambda: free)
     assert (begin_reading(case) is not None) == reads

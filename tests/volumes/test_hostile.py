@@ -20,9 +20,9 @@ import pytest
 import SimpleITK as sitk  # noqa: N813
 
 from stseg3d.geometry import Box, Grid
+from stseg3d.machine.files import atomic_write
 from stseg3d.volumes import ensure_writable, file, open_volume, output_name, write_labels
 from stseg3d.volumes.names import MAX_NAME_BYTES, ensure_file_name
-from stseg3d.volumes.write import renamed
 from tests.volumes.fuzzing import FORMATS, break_one, fuzz, peak_bytes, reset_peak
 
 QUICK, THOROUGH = 12, 100
@@ -283,7 +283,7 @@ def test_a_dangling_link_is_replaced(tmp_path: Path) -> None:
 
 def test_a_file_that_cannot_be_replaced_leaves_nothing_behind(tmp_path: Path) -> None:
     (tmp_path / "a.nii.gz").mkdir()
-    with pytest.raises(OSError, match=re.escape(str(tmp_path / "a.nii.gz"))), renamed(tmp_path / "a.nii.gz") as temporary:
+    with pytest.raises(OSError, match=re.escape(str(tmp_path / "a.nii.gz"))), atomic_write(tmp_path / "a.nii.gz") as temporary:
         temporary.write_text("x")
     assert [p.name for p in tmp_path.iterdir()] == ["a.nii.gz"]
 
