@@ -1,7 +1,8 @@
 """Workers in processes of this machine: one that dies or hangs costs a case, not the batch.
 
 ``concurrent.futures`` cannot do this: one dead process breaks its pool and loses all that was pending, and a running task cannot be
-stopped. So each worker has a pipe of its own here, whose end tells its death.
+stopped. So each worker has a pipe of its own here, whose end tells its death. ``pebble`` 5.2 can do both, but its workers go on when this
+process is killed, and a bundle that cannot be loaded is "All workers expired" there, whatever was wrong with it.
 """
 
 from __future__ import annotations

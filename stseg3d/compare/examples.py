@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stseg3d.compare.comparison import WAY_TITLES, Comparison
-from stseg3d.compare.figure_style import FORMATS, WAY_COLOURS, WIDE, new_figure, save_figure, styled
+from stseg3d.compare.figure_style import FORMATS, ONE_LINE_WIDTH, WAY_COLOURS, new_figure, save_figure, styled
 from stseg3d.compare.slices import Rectangle
 from stseg3d.report.views import choose_window
 
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 TRUTH_COLOUR, BOX_COLOUR = "#FFFFFF", "#F0E442"  # white and Okabe and Ito's yellow: no way has them
-NARROWEST, WIDEST, LOWEST, HIGHEST = 1.9, 2.7, 0.9, 3.6  # of a panel, in inches
+MIN_WIDTH, MAX_WIDTH, MIN_HEIGHT, MAX_HEIGHT = 1.9, 2.7, 0.9, 3.6  # of a panel, in inches
 LETTER = 0.082  # inches of a letter in a title
-MARGIN, LEAST = 0.12, 0.4  # of the image: room around what is shown, and the least part that is shown
+MARGIN, MIN_SHOWN = 0.12, 0.4  # of the image: room around what is shown, and the least part that is shown
 LENGTHS = tuple(m * 10**e for e in range(-4, 4) for m in (1, 2, 5))
 
 
@@ -94,9 +94,9 @@ def _compose(rows: Sequence[Sequence[Example]]) -> Figure:
     columns = max(map(len, rows))
     views = [_view(row) for row in rows]
     ratios = [_aspect(row[0], view) for row, view in zip(rows, views, strict=True)]
-    width = min(max(HIGHEST / max(min(ratios), 0.1), NARROWEST), WIDEST)
+    width = min(max(MAX_HEIGHT / max(min(ratios), 0.1), MIN_WIDTH), MAX_WIDTH)
     titles = _titles([example.title for row in rows for example in row], width)
-    heights = [min(max(ratio * width, LOWEST), HIGHEST) for ratio in ratios]
+    heights = [min(max(ratio * width, MIN_HEIGHT), MAX_HEIGHT) for ratio in ratios]
     figure = new_figure(columns * width, sum(heights) + 0.4 * len(rows) + 0.45)
     grid = figure.subplots(len(rows), columns, squeeze=False, height_ratios=heights)
     for line, row, view in zip(grid, rows, views, strict=True):
@@ -121,7 +121,7 @@ def _titles(titles: Iterable[str], width: float) -> dict[str, str]:
 
 
 def _view(row: Sequence[Example]) -> Rectangle:
-    """The part of the image around everything that is marked, with room, and no less than :data:`LEAST` of it along an axis."""
+    """The part of the image around everything that is marked, with room, and no less than :data:`MIN_SHOWN` of it along an axis."""
     marked = np.zeros(row[0].image.shape[:2], dtype=bool)
     for example in row:
         marked |= (example.label > 0) | (example.prediction > 0)
@@ -131,7 +131,7 @@ def _view(row: Sequence[Example]) -> Rectangle:
     for axis, n in enumerate(map(int, marked.shape)):
         seen = np.flatnonzero(marked.any(axis=1 - axis))
         low, high = (seen[0], seen[-1] + 1) if seen.size else (0, n)
-        room = max(MARGIN * n, (LEAST * n - (high - low)) / 2)
+        room = max(MARGIN * n, (MIN_SHOWN * n - (high - low)) / 2)
         ends.append((max(int(low - room), 0), min(int(np.ceil(high + room)), n)))
     (top, bottom), (left, right) = ends
     return top, left, bottom, right
@@ -226,5 +226,5 @@ def _add_legend(figure: Figure, rows: Sequence[Sequence[Example]]) -> None:
     handles += [Line2D([], [], color=WAY_COLOURS[way], linewidth=2, label=WAY_TITLES[way]) for way in ways]
     if any(example.rectangles for example in examples):
         handles.append(Line2D([], [], color=BOX_COLOUR, linewidth=1.8, linestyle=(0, (3, 1.2)), path_effects=edge, label="boxes"))
-    columns = len(handles) if figure.get_figwidth() >= WIDE else 3 if max(map(len, rows)) > 1 else 1
+    columns = len(handles) if figure.get_figwidth() >= ONE_LINE_WIDTH else 3 if max(map(len, rows)) > 1 else 1
     figure.legend(handles=handles, loc="outside lower center", ncols=columns, fontsize=9, handlelength=1.8, columnspacing=1.4)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 INSTALL = "pip install 'stseg3d[report]'"
 DPI = 200
-WIDE = 7.0  # inches, where all ways stand in one line of a legend
+ONE_LINE_WIDTH = 7.0  # inches, where all ways stand in one line of a legend
 FORMATS = ("png", "pdf")
 # Okabe and Ito, "Color Universal Design" (2008); of their eight, those that are told apart on white and on grey images as well.
 WAY_COLOURS = {"rough_only": "#D55E00", "two_stage": "#0072B2", "sliding_window": "#009E73", "true_boxes": "#CC79A7"}
@@ -110,7 +110,7 @@ def add_way_legend(figure: Figure, ways: Iterable[str], *, lines: bool = True) -
         Line2D([], [], color=WAY_COLOURS[w], marker=WAY_MARKERS[w], linestyle=WAY_LINES[w] if lines else "none", label=WAY_TITLES[w])
         for w in ways
     ]
-    columns = len(handles) if figure.get_figwidth() >= WIDE else 2
+    columns = len(handles) if figure.get_figwidth() >= ONE_LINE_WIDTH else 2
     figure.legend(handles=handles, loc="outside lower center", ncols=columns, handlelength=2.2, columnspacing=1.6)
 
 

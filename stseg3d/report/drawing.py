@@ -1,6 +1,7 @@
 """Ink on a canvas: contours, frames and letters with smooth edges; PNG.
 
-A picture is of shape ``(rows, columns, 3)``, float32 in 0..1.
+A picture is of shape ``(rows, columns, 3)``, float32 in 0..1. The letters are drawn here because nothing that is required draws any: for
+these 35 lines Pillow would be one more package, and the demo would need matplotlib, which is an extra.
 """
 
 from __future__ import annotations
