@@ -1,12 +1,13 @@
-"""The code blocks of the READMEs run.
+"""The code blocks of the pages run, and their links lead somewhere.
 
 An HTML comment before a block says how: ``<!-- readme: run -->`` runs it here, with ``slow`` only under ``pytest -m slow``, with ``data``
-only where ``STSEG3D_DATA`` (by default ``../shared/data``) holds the real scans. The two install commands are checked for their form, as
-``.ci/run`` runs them.
+only where ``STSEG3D_DATA`` (by default ``../shared/data``) holds the real scans, with ``plan`` only where the embedded bundles have a
+``plan.json``. The two install commands are checked for their form, as ``.ci/run`` runs them.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -28,7 +29,14 @@ from stseg3d.volumes import load_dataset
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = Path(os.environ.get("STSEG3D_DATA", ROOT.parent / "shared" / "data"))
+PAGES = (
+    *("README.md", "data/README.md", "bundles/README.md", "tests/benchmarks/README.md"),
+    *(f"stseg3d/{room}/README.md" for room in ("inference", "batch", "report", "evaluate", "training", "planning", "compare")),
+)
+DOCS = (*PAGES, ".github/CONTRIBUTING.md", *(str(p.relative_to(ROOT)) for p in sorted(ROOT.glob("bundles/*/docs/README.md"))))
+MAX_LINES, MAX_LENGTH = 150, 110
 BLOCK = re.compile(r"^(?:<!-- readme: (?P<how>[a-z ]+) -->\n)?```(?P<language>\w+)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\]\(([^)\s]+)\)|^\[[^\]]+\]: (\S+)$", re.MULTILINE)
 INSTALL = ["pip install torch==2.13.0 -e . && stseg3d demo\n", 'pip install torch==2.13.0 -e ".[test]" && pytest\n']
 
 
@@ -43,6 +51,11 @@ class Block:
     def __str__(self) -> str:
         return f"{self.file}:{self.line}"
 
+    @property
+    def commands(self) -> list[str]:
+        """Its lines, those that end on a backslash joined with the next."""
+        return self.text.replace("\\\n", "").splitlines()
+
 
 def blocks(file: str) -> list[Block]:
     text = (ROOT / file).read_text(encoding="utf-8")
@@ -52,13 +65,41 @@ def blocks(file: str) -> list[Block]:
     ]
 
 
-BLOCKS = blocks("README.md") + blocks("data/README.md")
+def prose(file: str) -> str:
+    """A page without its code blocks."""
+    return BLOCK.sub("", (ROOT / file).read_text(encoding="utf-8"))
+
+
+def anchors(file: Path) -> set[str]:
+    """What links to headings of a page end on, as GitHub makes them: repeated ones are numbered."""
+    found: dict[str, int] = {}
+    for heading in re.findall(r"^#+ (.*)$", BLOCK.sub("", file.read_text(encoding="utf-8")), re.MULTILINE):
+        slug = re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+        found[slug] = found.get(slug, -1) + 1
+        if found[slug]:
+            found[f"{slug}-{found[slug]}"] = 0
+    return set(found)
+
+
+BLOCKS = [block for page in PAGES for block in blocks(page)]
 MARKS = {"slow": pytest.mark.slow}
+HAVE_PLANS = all(path.with_name("plan.json").is_file() for path in embedded_folder().glob("*/configs/inference.json"))
 
 
 def test_the_readme_opens_with_the_two_commands() -> None:
     assert [block.text for block in BLOCKS[:2]] == INSTALL
     assert all(block.language == "bash" for block in BLOCKS[:2])
+
+
+def test_the_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= MAX_LINES
+
+
+@pytest.mark.parametrize("page", [*PAGES, ".github/CONTRIBUTING.md"])
+def test_lines_are_short(page: str) -> None:
+    """Those of tables and code too in the README, on other pages where they can be."""
+    lines = (ROOT / page).read_text(encoding="utf-8").splitlines() if page == "README.md" else prose(page).splitlines()
+    assert [line for line in lines if len(line) > MAX_LENGTH and (page == "README.md" or not line.startswith("|"))] == []
 
 
 def test_ci_takes_the_test_command_from_the_readme() -> None:
@@ -69,10 +110,26 @@ def test_ci_takes_the_test_command_from_the_readme() -> None:
     assert found[0] + "\n" == INSTALL[1]
 
 
-def test_links_to_files_lead_somewhere() -> None:
-    for file in ("README.md", "data/README.md", ".github/CONTRIBUTING.md"):
-        links = re.findall(r"\]\(([^)#]+)\)", (ROOT / file).read_text(encoding="utf-8"))
-        assert [link for link in links if "://" not in link and not (ROOT / file).parent.joinpath(link).exists()] == []
+@pytest.mark.parametrize("page", DOCS)
+def test_links_lead_somewhere(page: str) -> None:
+    """To files that exist and to headings that they have; on the web nobody looks."""
+    links = [inline or reference for inline, reference in LINK.findall(prose(page))]
+    for link in (link for link in links if "://" not in link):
+        path, _, anchor = link.partition("#")
+        target = (ROOT / page).parent / path if path else ROOT / page
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
+
+
+def test_every_page_is_linked_from_the_readme() -> None:
+    links = {path for path, _ in LINK.findall(prose("README.md"))}
+    assert {page for page in PAGES if page != "README.md"} <= links
+
+
+def test_numbered_headings_would_be_found(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("# A `b`, c-d\n## Twice\n```bash\n# no heading\n```\n## Twice\n")
+    assert anchors(page) == {"a-b-c-d", "twice", "twice-1"}
 
 
 @pytest.fixture(scope="module")
@@ -121,6 +178,8 @@ def run_line(line: str) -> None:
 def test_block_runs(block: Block, workplace: Path) -> None:
     if "data" in block.how and not DATA.is_dir():
         pytest.skip(f"needs the real scans, and there is no folder {DATA}")
+    if "plan" in block.how and not HAVE_PLANS:
+        pytest.skip("needs a plan.json in each embedded bundle")
     for name in re.findall(r"\w+_segmentation", block.text):
         if name != "my_segmentation" and not (embedded_folder() / name / WEIGHTS).is_file():
             pytest.fail(f"{name} has no weights")
@@ -130,12 +189,17 @@ def test_block_runs(block: Block, workplace: Path) -> None:
         if "labels" in space:
             assert np.asarray(space["labels"]).dtype == np.uint8
         return
-    for line in block.text.splitlines():
+    for line in block.commands:
         run_line(line)
 
 
+@pytest.mark.parametrize("block", [pytest.param(b, id=str(b)) for b in BLOCKS if b.language == "json"])
+def test_json_is_json(block: Block) -> None:
+    assert json.loads(block.text)
+
+
 def test_the_worked_example_is_a_data_set_we_read(workplace: Path) -> None:
-    example = next(block for block in BLOCKS if block.language == "json")
+    example = next(block for block in blocks("data/README.md") if block.language == "json")
     for name in re.findall(r'"((?:images|labels)/[^"]+)"', example.text):
         (workplace / name).parent.mkdir(exist_ok=True)
         shutil.copy(workplace / "scan.nii.gz", workplace / name)

@@ -107,7 +107,7 @@ def test_the_smaller_copies_lie_where_the_scans_do(avt):
 @pytest.mark.slow
 def test_the_commands_fine_tune_and_score(avt):
     run_python(how_to("python")[0])
-    lines = [shlex.split(line.replace("8h", "40s")) for line in how_to("bash")[0].text.splitlines()]
+    lines = [shlex.split(line.replace("8h", "40s")) for line in how_to("bash")[0].commands]
     assert lines[0][:2] == ["cp", "-r"]
     Path(lines[0][3]).mkdir()
     source = embedded_folder() / "aorta_ct_segmentation"
