@@ -104,7 +104,7 @@ def evaluate_config(plan: Plan) -> Config:
 
 def networks(plan: Plan, **more: str) -> Config:
     """Both networks, and the composite of them."""
-    own = {f"{name}_network_def": _network(plan, getattr(plan, name)) for name in STAGES}
+    own = {f"{name}_network_def": _network(plan, name) for name in STAGES}
     composite = {"_target_": "stseg3d.networks.RoughFineNet", "rough": "@rough_network_def", "fine": "@fine_network_def"}
     return {**own, "network_def": composite | more, "network": "$@network_def.to(@device)"}
 
@@ -166,8 +166,9 @@ def mean_dice(*, include_background: bool) -> Config:
     return {"_target_": "MeanDice", "include_background": include_background, "output_transform": outputs}
 
 
-def _network(plan: Plan, stage: StagePlan) -> Config:
-    channels = {"in_channels": plan.image.channels + int(stage.rough_channel), "out_channels": len(plan.classes)}
+def _network(plan: Plan, name: str) -> Config:
+    stage: StagePlan = getattr(plan, name)
+    channels = {"in_channels": plan.image.channels + int(stage.rough_channel), "out_channels": plan.kinds(name)}
     made = [_single(network, stage, channels) for network in members(stage.network)]
     # Written out for each member: a reference would be one and the same network, however often it is named.
     return {"_target_": "stseg3d.networks.MeanEnsemble", "networks": made} if stage.network.name == ENSEMBLE else made[0]

@@ -32,9 +32,11 @@ class StagePlan(NetworkInput):
 
     Args:
         network: By name, without ``in_channels`` and ``out_channels``, which follow from the plan.
+        is_binary: For the rough network: whether it tells objects from background only, whatever classes the plan has.
     """
 
     network: Component
+    is_binary: bool = False
 
     @property
     def is_flat(self) -> bool:
@@ -161,8 +163,13 @@ class Plan:
     def sees(self) -> dict[str, Any]:
         """Entries that decide what trained weights take for an image, and what they say about it; without those of their default."""
         shown = self.as_json()
-        stages = {name: {"network": shown[name]["network"], "rough_channel": getattr(self, name).rough_channel} for name in STAGES}
+        kept = ("network", "rough_channel", "is_binary")
+        stages = {name: {key: shown[name][key] for key in kept if key in shown[name]} for name in STAGES}
         return {key: shown.get(key) for key in ("classes", "image", "normalization")} | stages
+
+    def kinds(self, stage: str) -> int:
+        """Number of classes that the network of a stage tells apart, background included."""
+        return 2 if getattr(self, stage).is_binary else len(self.classes)
 
     def _components(self) -> Iterator[tuple[str, Component]]:
         for stage in STAGES:
@@ -179,8 +186,8 @@ def _contradictions(plan: Plan) -> Iterator[str]:
         yield f"classes must be background and at least one more, each once, got {list(plan.classes)}"
     if len(rough.size) != len(fine.size):
         yield f"rough#size and fine#size must have as many axes, got {list(rough.size)} and {list(fine.size)}"
-    if fine.spacing_mm is not None or rough.rough_channel:
-        yield "spacing_mm is for the rough stage and rough_channel for the fine one, got them the other way round"
+    if fine.spacing_mm is not None or fine.is_binary or rough.rough_channel:
+        yield "spacing_mm and is_binary are for the rough stage and rough_channel for the fine one, got them the other way round"
     if rough.spacing_mm is not None and training.cases_a_batch.rough != 1:
         yield f"training#cases_a_batch#rough must be 1, as sizes differ with rough#spacing_mm, got {training.cases_a_batch.rough}"
     if plan.output.number_from is not None and plan.image.axcodes is None:

@@ -64,7 +64,7 @@ def configs(plan: Plan) -> dict[str, Config]:
         "inference.json": inference_config(plan),
         "train.json": train_config(plan),
         "evaluate.json": evaluate_config(plan),
-        "train_rough.json": train_rough_config(),
+        "train_rough.json": train_rough_config(plan),
         "multi_gpu_train.json": multi_gpu_config(),
     }
 
@@ -119,9 +119,10 @@ def with_formats(metadata: Mapping[str, Any], plan: Plan) -> dict[str, Any]:
         plan: The plan.
     """
     found: dict[str, Any] = json.loads(json.dumps(metadata))
-    for entry, stage in (("network_data_format", plan.fine), ("rough_data_format", plan.rough)):
+    for entry, name in (("network_data_format", "fine"), ("rough_data_format", "rough")):
+        stage = getattr(plan, name)
         channels = plan.image.channels + int(stage.rough_channel)
-        for kind, count in (("inputs", channels), ("outputs", len(plan.classes))):
+        for kind, count in (("inputs", channels), ("outputs", plan.kinds(name))):
             for tensor in found.get(entry, {}).get(kind, {}).values():
                 tensor |= {"num_channels": count, "spatial_shape": list(stage.size)}
                 if kind == "inputs" and len(tensor.get("channel_def", {})) != count:

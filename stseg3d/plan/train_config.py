@@ -70,9 +70,10 @@ def train_config(plan: Plan) -> Config:
     }
 
 
-def train_rough_config() -> Config:
+def train_rough_config(plan: Plan) -> Config:
     """The rough network in place of the fine one."""
-    return {"stage": "rough", "train#preprocessing": "@rough_training", "validate#preprocessing": "@rough_validation"}
+    binary = {"train#postprocessing#transforms#1#to_onehot": 2} if plan.kinds("rough") < len(plan.classes) else {}
+    return {"stage": "rough", "train#preprocessing": "@rough_training", "validate#preprocessing": "@rough_validation", **binary}
 
 
 def multi_gpu_config() -> Config:
@@ -129,7 +130,11 @@ def _samples(plan: Plan) -> Config:
     shared = {
         "open_case": open_case,
         **_synthesis(plan),
-        "rough_sample": {"_target_": "stseg3d.training.RoughSampled", "stage": "@rough_stage", **classes},
+        "rough_sample": {
+            "_target_": "stseg3d.training.RoughSampled",
+            "stage": "@rough_stage",
+            **({} if plan.kinds("rough") == 2 else classes),
+        },
         "rough_augmentation": _augmentation(plan, "rough"),
         "fine_augmentation": _augmentation(plan, "fine"),
         "rough_training": compose(opened, *drawn, "@rough_sample", "@rough_augmentation"),

@@ -70,7 +70,8 @@ def test_a_plan_is_frozen_and_needs_no_torch() -> None:
     [
         ({"classes": ["background"]}, r"classes must be background and at least one more, each once, got \['background'\]"),
         ({"fine#size": [16, 16]}, "rough#size and fine#size must have as many axes"),
-        ({"fine#spacing_mm": 2.0}, "spacing_mm is for the rough stage"),
+        ({"fine#spacing_mm": 2.0}, "spacing_mm and is_binary are for the rough stage"),
+        ({"fine#is_binary": True}, "are for the rough stage"),
         ({"rough#rough_channel": True}, "rough_channel for the fine one"),
         ({"rough#spacing_mm": 2.0, "training#cases_a_batch#rough": 2}, "training#cases_a_batch#rough must be 1, as sizes differ"),
         ({"image#axcodes": None, "output#number_from": "S"}, "output#number_from='S' needs image#axcodes, got null"),

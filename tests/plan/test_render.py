@@ -78,6 +78,14 @@ def test_channels_and_classes_reach_the_networks() -> None:
     assert train["train"]["postprocessing"]["transforms"][1]["to_onehot"] == 3
 
 
+def test_a_rough_network_may_tell_objects_from_background_only() -> None:
+    texts = render(small(classes=["background", "a", "b"], **{"rough#is_binary": True}))
+    train = json.loads(texts["train.json"])
+    assert (train["rough_network_def"]["out_channels"], train["fine_network_def"]["out_channels"]) == (2, 3)
+    assert "out_channels" not in train["rough_sample"]
+    assert json.loads(texts["train_rough.json"])["train#postprocessing#transforms#1#to_onehot"] == 2
+
+
 def test_a_flat_network_is_shown_flat_images() -> None:
     flat = {"name": "BasicUNet", "spatial_dims": 2}
     plan = small(**{"rough#size": [16, 16, 1], "rough#network": flat, "fine#size": [16, 16, 1], "fine#network": flat})
