@@ -1,8 +1,8 @@
 """Prove: the same cases in four ways, at several sizes."""
 
 from stseg3d.compare.advice import Advice, advise
-from stseg3d.compare.comparing import compare
 from stseg3d.compare.comparison import WAYS, Comparison, Score
+from stseg3d.compare.experiment import compare
 from stseg3d.compare.text_tables import summary_text
 from stseg3d.compare.write import write_outputs
 from stseg3d.training.sliding_window import SlidingWindow, WholeCased

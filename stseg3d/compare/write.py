@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from stseg3d.compare.advice import advise
-from stseg3d.compare.comparing import kept_boxes
 from stseg3d.compare.comparison import WAY_TITLES, Comparison
 from stseg3d.compare.csv_rows import difference_rows, score_rows, summary_rows
 from stseg3d.compare.examples import Example, choose_cases, draw_examples
+from stseg3d.compare.experiment import kept_boxes
 from stseg3d.compare.figure_style import can_draw
 from stseg3d.compare.figures import draw_figures
 from stseg3d.compare.runs import SLIDING, TWO_STAGE

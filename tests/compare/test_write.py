@@ -52,7 +52,7 @@ def test_the_command_from_data_to_advice(
     out = tmp_path / "out"
     command = ["compare", str(bundle), "--data", str(data), "-o", str(out), "--sizes", "16,32", "--sliding-sizes", "32"]
     options = ["--epochs", "2", "--ways", "rough_only,two_stage,sliding_window", "--device", "cpu", "--set", "ema_decay=0.5"]
-    monkeypatch.setattr("stseg3d.compare.comparing.measure_alone", measure)  # a process for each way takes seconds to start
+    monkeypatch.setattr("stseg3d.compare.experiment.measure_alone", measure)  # a process for each way takes seconds to start
     monkeypatch.setattr("stseg3d.compare.figure_style.DPI", 72)
     assert cli.main([*command, *options]) == 0
     printed = capsys.readouterr().out.splitlines()

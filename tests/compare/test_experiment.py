@@ -19,7 +19,7 @@ import torch
 from stseg3d.bundle import WEIGHTS
 from stseg3d.compare import Comparison, compare
 from stseg3d.compare.checks import are_pictures
-from stseg3d.compare.comparing import RESULTS, kept_boxes
+from stseg3d.compare.experiment import RESULTS, kept_boxes
 from stseg3d.compare.measure import Measured, Task, measure, measure_alone
 from stseg3d.evaluate import read_classes
 from stseg3d.geometry import Box
@@ -48,7 +48,7 @@ def measured_ways(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         ways.append(f"{task.way} {task.run.nominal_size}")
         return measure(task)
 
-    monkeypatch.setattr("stseg3d.compare.comparing.measure", spied)
+    monkeypatch.setattr("stseg3d.compare.experiment.measure", spied)
     return ways
 
 
