@@ -20,7 +20,6 @@ MOVED: dict[str, str] = {
     "stseg3d.inference.runtimes": "stseg3d.compute.runtimes",
     "stseg3d.inference.stages": "stseg3d.compute",
     "stseg3d.compare.comparing": "stseg3d.compare.experiment",
-    "stseg3d.compare.configs": "stseg3d.compare.plans",
     "stseg3d.compare.output": "stseg3d.compare.write",
     "stseg3d.compare.results": "stseg3d.compare.comparison",
     "stseg3d.compare.sheet": "stseg3d.compare.figure_style",
