@@ -15,7 +15,7 @@ PACKAGES = (
     *("monai.networks.nets", "monai.networks.blocks", "monai.networks.layers", "monai.losses", "monai.metrics", "monai.inferers"),
     *("monai.transforms", "monai.handlers", "monai.engines", "monai.optimizers", "torch.nn", "torch.optim"),
     *("stseg3d.geometry", "stseg3d.volumes", "stseg3d.ops", "stseg3d.networks", "stseg3d.losses", "stseg3d.metrics"),
-    *("stseg3d.inference", "stseg3d.training"),
+    *("stseg3d.inference", "stseg3d.synthesis", "stseg3d.training"),
 )
 
 # Parts of them that may not, found by reading MONAI 1.6.1 for `locate`, `torch.hub`, `torch.load`, downloads and compilers.

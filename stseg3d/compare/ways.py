@@ -25,9 +25,8 @@ from stseg3d.networks import RoughFineNet
 from stseg3d.ops.boxes import Proposal
 from stseg3d.training import FineBoxesd
 from stseg3d.training.options import network_channels
-from stseg3d.training.samples import OpenCase
 from stseg3d.training.stages import trained_stage
-from stseg3d.volumes import CanonicalVolume, Volume
+from stseg3d.volumes import CanonicalVolume, OpenCase, Volume
 
 
 @dataclass

@@ -29,7 +29,7 @@ from stseg3d.inference.runtimes import OpenVinoNetwork, ensure_runtime, on_runti
 from stseg3d.inference.segment import Segmenter
 from stseg3d.inference.stages import evaluating, probabilities
 from stseg3d.networks import MeanEnsemble, SqueezeDepth
-from stseg3d.training.phantoms import ct_phantom
+from stseg3d.synthesis import ct_phantom
 from stseg3d.volumes import ArrayVolume
 from tests.inference.fakes import dice, networks, pipeline, volume_of
 from tests.phantoms import image_of, near
