@@ -23,7 +23,7 @@ TABLE, OUTSIDE, INNER, MEDIASTINUM = 252, 253, 254, 255
 TABLE_MM = (4.0, 10.0)
 
 # The surface of a body lies about so far outside what is labelled, and closes gaps up to twice the reach.
-SKIN_MM, REACH_MM = 22.0, 48.0
+COVER_MM, REACH_MM = 22.0, 48.0
 # Vessels that nobody labelled, the pulmonary artery first, run this near to the heart and the aorta, where lung is near too.
 NEAR_HEART_MM, NEAR_LUNG_MM = 32.0, 45.0
 ENVELOPE_MM = 4.0
@@ -107,7 +107,7 @@ def _depth_mm(labelled: Mask, grid: Grid) -> Field:
     # What is cut by the border of the image goes on beyond it.
     pad = [(round(REACH_MM / mm),) * 2 for mm in grid.spacing_mm]
     away = ndimage.distance_transform_edt(~np.pad(labelled, pad, mode="edge"), sampling=grid.spacing_mm)
-    reach = REACH_MM + SKIN_MM
+    reach = REACH_MM + COVER_MM
     inside = ndimage.distance_transform_edt(away <= reach, sampling=grid.spacing_mm) - REACH_MM
     core = tuple(slice(a, -b or None) for a, b in pad)
     depth: Field = ndimage.gaussian_filter(inside[core].astype(np.float32), 1.5)

@@ -51,15 +51,13 @@ class Canvas:
 
     def threads(self, scale_mm: float, width: float) -> Mask:
         """Thin winding tubes: where two smooth fields are both next to 0."""
-        mask: Mask = self.field(scale_mm) ** 2 + self.field(scale_mm) ** 2 < width**2
-        return mask
+        return self.field(scale_mm) ** 2 + self.field(scale_mm) ** 2 < width**2
 
     def where(self, *names: str) -> Mask:
         """Voxels of tissues or classes."""
         chosen = np.zeros(256, dtype=bool)
         chosen[[k for name in names for k in self.classes.get(name, ())]] = True
-        mask: Mask = chosen[self.ids]
-        return mask
+        return chosen[self.ids]
 
     def edge(self, mask: Mask, mm: float) -> Mask:
         """Voxels of a mask within ``mm`` of its surface; at least one voxel's width."""

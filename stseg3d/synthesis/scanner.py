@@ -130,8 +130,7 @@ def scanned_phantom(image: Field, z_mm: Field, rng: np.random.Generator) -> NDAr
 
 def noise_share(image: Field) -> Field:
     """Share of the noise that each voxel shows: few photons are lost in lung and air, and so is their noise."""
-    share: Field = np.clip((image + 1000) / 900, 0.15, 1)
-    return share
+    return np.clip((image + 1000) / 900, 0.15, 1)
 
 
 def _add_streaks(image: Field, z_mm: Field, rng: np.random.Generator) -> None:
@@ -147,5 +146,4 @@ def beyond_circle(grid: Grid, box: Box) -> Mask:
     spans = zip(box.start, box.stop, grid.shape[:2], grid.spacing_mm, strict=False)
     x, y = ((np.arange(low, high) + 0.5 - n / 2) * mm for low, high, n, mm in spans)
     radius = min(n * mm for n, mm in zip(grid.shape[:2], grid.spacing_mm, strict=False)) / 2
-    beyond: Mask = x[:, None] ** 2 + y[None, :] ** 2 > radius**2
-    return beyond
+    return x[:, None] ** 2 + y[None, :] ** 2 > radius**2

@@ -36,8 +36,7 @@ class Tissue(NamedTuple):
 
     def mean_hu(self, phase: str) -> Range:
         """Range of its mean in a phase of the contrast medium."""
-        found: Range = getattr(self, phase) or self.none
-        return found
+        return getattr(self, phase) or self.none
 
 
 # "early" is a study of the pulmonary arteries or of the heart's right side.
