@@ -12,7 +12,7 @@ from stseg3d.bundle import find_bundle
 from stseg3d.inference.segment import Segmenter
 from stseg3d.metrics import Confusion, confusion
 from stseg3d.report import picture_of_case
-from stseg3d.training.phantoms import ct_phantom
+from stseg3d.synthesis import ct_phantom
 from stseg3d.volumes import ensure_writable, open_volume, write_labels
 
 logger = logging.getLogger(__name__)

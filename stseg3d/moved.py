@@ -29,6 +29,12 @@ MOVED: dict[str, str] = {
     "stseg3d.networks.strides": "stseg3d.networks.size_check",
     "stseg3d.inference.memory": "stseg3d.machine.memory",
     "stseg3d.volumes.threads": "stseg3d.machine.threads",
+    "stseg3d.training.anatomy": "stseg3d.synthesis.phantoms",
+    "stseg3d.training.anatomy.painting": "stseg3d.synthesis.phantoms.shapes",
+    "stseg3d.training.phantoms": "stseg3d.synthesis.phantoms",
+    "stseg3d.training.synthesis": "stseg3d.synthesis",
+    "stseg3d.training.synthesis.anatomy": "stseg3d.synthesis.label_maps",
+    "stseg3d.training.synthesis.scan": "stseg3d.synthesis.scanner",
 }
 
 
@@ -38,9 +44,10 @@ class FormerNames(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
-        """Spec of a module that has moved; None for all others."""
+        """Spec of a module that has moved; None for all others, and for a class that ``pydoc.locate`` takes for one."""
         del path, target
-        return importlib.util.spec_from_loader(fullname, self) if present_name(fullname) else None
+        present = present_name(fullname)
+        return importlib.util.spec_from_loader(fullname, self) if present and importlib.util.find_spec(present) else None
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType:
         """The module where it is now."""

@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import importlib
+import pydoc
 import subprocess
 import sys
 
 import pytest
 
+from stseg3d.geometry import Box
 from stseg3d.moved import MOVED, present_name
 
 
 @pytest.mark.parametrize("former", sorted(MOVED))
 def test_a_former_name_gives_the_module_where_it_is_now(former: str) -> None:
     assert importlib.import_module(former) is importlib.import_module(MOVED[former])
+
+
+def test_a_class_in_a_package_that_has_moved_is_found_as_configs_name_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(MOVED, "stseg3d.shapes", "stseg3d.geometry")
+    assert pydoc.locate("stseg3d.shapes.Box") is pydoc.locate("stseg3d.shapes.box.Box") is Box
+    assert pydoc.locate("stseg3d.shapes.Nothing") is None
+    for name in ("stseg3d.shapes.box", "stseg3d.shapes"):
+        sys.modules.pop(name, None)
 
 
 def test_what_lies_inside_moved_with_it(monkeypatch: pytest.MonkeyPatch) -> None:

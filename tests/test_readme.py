@@ -24,7 +24,7 @@ import torch
 
 from stseg3d import cli
 from stseg3d.bundle import WEIGHTS, embedded_folder
-from stseg3d.training.phantoms import write_dataset
+from stseg3d.synthesis.phantoms import write_dataset
 from stseg3d.volumes import load_dataset
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -23,10 +23,9 @@ from stseg3d.inference.propose import NetworkProposer, Proposer
 from stseg3d.networks import RoughFineNet
 from stseg3d.ops.boxes import Proposal
 from stseg3d.training import FineBoxesd
-from stseg3d.training.samples import OpenCase
 from stseg3d.training.sliding_window import SlidingWindow
 from stseg3d.training.stages import trained_stage
-from stseg3d.volumes import CanonicalVolume, Volume
+from stseg3d.volumes import CanonicalVolume, OpenCase, Volume
 
 
 @dataclass

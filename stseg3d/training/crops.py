@@ -22,7 +22,8 @@ from stseg3d.ops.boxes import Proposal, ProposedBox, fit_box, propose_boxes
 from stseg3d.ops.instances import seeds_on
 from stseg3d.ops.policy import BoxPolicy
 from stseg3d.training.rough_channel import corrupted
-from stseg3d.training.samples import Data, OpenCase, class_fractions, label_tensor
+from stseg3d.training.samples import Data, class_fractions, label_tensor
+from stseg3d.volumes import OpenCase
 
 TARGETS = ("foreground", "component")
 

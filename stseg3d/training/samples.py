@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,23 +17,9 @@ from torch import Tensor
 
 from stseg3d.compute import Stage, network_input
 from stseg3d.ops.resample import resample
-from stseg3d.volumes import Volume, network_view, open_label, open_volume
+from stseg3d.volumes import OpenCase, network_view, open_label, open_volume
 
 Data = Mapping[Hashable, Any]
-
-
-@dataclass(frozen=True)
-class OpenCase:
-    """An image and its label, open and on one grid, seen along the world's axes; ``id`` is the case's in its data set."""
-
-    image: Volume
-    label: NDArray[np.uint8]
-    id: str = ""
-
-    @property
-    def name(self) -> str:
-        """Where it comes from."""
-        return self.image.name
 
 
 class OpenCased(Transform):

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from stseg3d.compute import Stage
 from stseg3d.ops.resample import count_not_finite
 from stseg3d.training.engine import PrecisionInferer
-from stseg3d.training.samples import OpenCase
+from stseg3d.volumes import OpenCase
 
 # MONAI's own default, and that of its users.
 OVERLAP = 0.25

@@ -3,7 +3,7 @@
 Importing it imports neither torch nor MONAI nor an image library; those of MONAI's transforms are in :mod:`stseg3d.volumes.monai_io`.
 """
 
-from stseg3d.volumes.cases import Case, Dataset, case_id, load_dataset, output_name
+from stseg3d.volumes.cases import Case, Dataset, OpenCase, case_id, load_dataset, output_name
 from stseg3d.volumes.derived import ColourVolume, StandardizedVolume, network_view
 from stseg3d.volumes.file import FileVolume, read_each
 from stseg3d.volumes.listing import find_cases, list_cases
@@ -18,6 +18,7 @@ __all__ = [
     "ColourVolume",
     "Dataset",
     "FileVolume",
+    "OpenCase",
     "StandardizedVolume",
     "Volume",
     "as_volume",

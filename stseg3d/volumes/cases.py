@@ -8,8 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from stseg3d.volumes.names import ensure_file_name
 from stseg3d.volumes.open import volume_suffix
+from stseg3d.volumes.volume import Volume
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,20 @@ class Dataset:
     training: list[Case]
     validation: list[Case] = field(default_factory=list)
     test: list[Case] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class OpenCase:
+    """An image and its label, open and on one grid, seen along the world's axes; ``id`` is the case's in its data set."""
+
+    image: Volume
+    label: NDArray[np.uint8]
+    id: str = ""
+
+    @property
+    def name(self) -> str:
+        """Where it comes from."""
+        return self.image.name
 
 
 def case_id(path: Path | str) -> str:

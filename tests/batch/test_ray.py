@@ -22,7 +22,7 @@ from stseg3d.batch.crew import Crew, Job, Worker
 from stseg3d.batch.outcomes import TIME_LIMIT, WORKER_DIED
 from stseg3d.batch.run import BatchResult
 from stseg3d.bundle import find_bundle
-from stseg3d.training.phantoms import write_dataset
+from stseg3d.synthesis.phantoms import write_dataset
 from stseg3d.volumes import Case, list_cases
 from tests.batch import fakes
 from tests.batch.test_processes import children, done, facts, finish, is_alive, labels, names, segment, wait_for

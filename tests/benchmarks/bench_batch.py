@@ -29,7 +29,7 @@ import torch
 
 from stseg3d.batch import BatchSettings, CaseOutcome, CaseWorker, InProcess, Processes, RayCluster, Runner, run_batch
 from stseg3d.bundle import find_bundle
-from stseg3d.training.phantoms import ct_phantom
+from stseg3d.synthesis import ct_phantom
 from stseg3d.volumes import Case, list_cases
 
 SCANS = 8  # different ones, over and over

@@ -16,7 +16,7 @@ import nibabel as nib
 import numpy as np
 from bench_segment import BUNDLE, MODULE, measure
 
-from stseg3d.training.phantoms import ct_phantom
+from stseg3d.synthesis import ct_phantom
 
 REPEAT = 4  # each voxel of the phantom becomes as many a side: only the size counts here
 

@@ -23,7 +23,7 @@ from stseg3d.report.gather import gather_cases
 from stseg3d.report.look import look_at
 from stseg3d.report.viewer import Scene, scene_data
 from stseg3d.report.write import CASE_BYTES, LEAST_BYTES, PAGE_BYTES, html
-from stseg3d.training.phantoms import ct_phantom
+from stseg3d.synthesis import ct_phantom
 from stseg3d.volumes import ArrayVolume, write_labels
 from tests.report.browser import Browser, find_chromium
 from tests.report.made_up import write_case, write_rough

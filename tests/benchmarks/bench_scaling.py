@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from stseg3d.geometry import Grid
 from stseg3d.ops.resample import resample
-from stseg3d.training.phantoms import ct_phantom
+from stseg3d.synthesis import ct_phantom
 
 BODY = (256, 256, 160)
 SAMPLINGS = (1.0, 1.5, 2.0, 2.5, 3.0)  # times the body's voxels, on each axis

@@ -38,7 +38,7 @@ from segment_ways import INSIDE, MODULE, OURS, OWN, ROWS, USERS, command
 
 from stseg3d.bundle import find_bundle, weights_sha256
 from stseg3d.machine.memory import available_bytes
-from stseg3d.training.phantoms import ct_phantom
+from stseg3d.synthesis import ct_phantom
 
 __all__ = ["BUNDLE", "MODULE", "measure"]  # for the other benchmarks
 

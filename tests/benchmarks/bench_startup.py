@@ -22,7 +22,7 @@ from pathlib import Path
 
 import nibabel as nib
 
-from stseg3d.training.phantoms import ct_phantom
+from stseg3d.synthesis import ct_phantom
 
 PAUSED = "import gc; gc.disable(); "
 # What MONAI imports where it is installed, and what it would cost without.

@@ -20,9 +20,9 @@ import torch
 
 from stseg3d.bundle import find_bundle, load_network
 from stseg3d.geometry import Box
+from stseg3d.synthesis import OpenAnatomyd, RandSyntheticCTd, anatomy_cases
 from stseg3d.training import OpenCased
 from stseg3d.training.engine import PrecisionInferer
-from stseg3d.training.synthesis import OpenAnatomyd, RandSyntheticCTd, anatomy_cases
 from stseg3d.volumes import CanonicalVolume, load_dataset, open_volume
 
 CROP_VOXELS = 60

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from stseg3d.geometry import Grid
 from stseg3d.ops.resample import resample
-from stseg3d.training.phantoms import ct_phantom
+from stseg3d.synthesis import ct_phantom
 from stseg3d.volumes import open_volume, write, write_labels
 
 LEVELS = {"zlib": ("gzip", "GzipFile", (1, 3, 4, 6)), "isal": ("isal.igzip", "IGzipFile", range(4))}

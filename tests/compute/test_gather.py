@@ -23,7 +23,7 @@ from stseg3d.inference import BoxProposer, FinePolicy, FineStage, NetworkPropose
 from stseg3d.inference.segment import Segmenter
 from stseg3d.ops import BoxPolicy, Canvas
 from stseg3d.ops.resample import resample
-from stseg3d.training.phantoms import ct_phantom
+from stseg3d.synthesis import ct_phantom
 from stseg3d.volumes import ArrayVolume, CanonicalVolume, open_volume
 from tests.inference.fakes import Threshold, Witness, dice
 from tests.phantoms import many_objects

@@ -28,7 +28,7 @@ from stseg3d.compute import evaluating, probabilities, runtimes
 from stseg3d.compute.runtimes import OpenVinoNetwork, ensure_runtime, on_runtime
 from stseg3d.inference.segment import Segmenter
 from stseg3d.networks import MeanEnsemble, SqueezeDepth
-from stseg3d.training.phantoms import ct_phantom
+from stseg3d.synthesis import ct_phantom
 from stseg3d.volumes import ArrayVolume
 from tests.inference.fakes import dice, networks, pipeline, volume_of
 from tests.phantoms import image_of, near

@@ -10,7 +10,7 @@ from torch import nn
 from stseg3d.batch import BatchSettings
 from stseg3d.compute import evaluating, fast_precision, precision_on, probabilities
 from stseg3d.inference.segment import Segmenter
-from stseg3d.training.phantoms import ct_phantom
+from stseg3d.synthesis import ct_phantom
 from stseg3d.volumes import ArrayVolume
 from tests.inference.fakes import Threshold, Witness, dice, networks, pipeline, volume_of
 from tests.phantoms import image_of, near

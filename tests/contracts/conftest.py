@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from stseg3d.bundle import WEIGHTS, bundle_names, find_bundle
 from stseg3d.inference.segment import Segmenter
-from stseg3d.training.phantoms import write_dataset
+from stseg3d.synthesis.phantoms import write_dataset
 from stseg3d.volumes import load_dataset
 from tests.phantoms import near
 from tests.training.conftest import bundle, dataset, trained, trained_once

@@ -14,7 +14,7 @@ import pytest
 from stseg3d.geometry import Box
 from stseg3d.ops.fuse import blank
 from stseg3d.ops.resample import SLAB_VOXELS, resample_volume, slabs
-from stseg3d.training.phantoms import ct_phantom
+from stseg3d.synthesis import ct_phantom
 from stseg3d.volumes import CanonicalVolume, open_volume
 
 STATUS = Path("/proc/self/status")

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from stseg3d.geometry import Grid
 from stseg3d.inference.segment import Segmenter
-from stseg3d.training.phantoms import ct_phantom
+from stseg3d.synthesis import ct_phantom
 from stseg3d.volumes import ArrayVolume, CanonicalVolume, open_volume
 
 SHAPE = (80, 72, 64)

@@ -10,7 +10,7 @@ import pytest
 import SimpleITK as sitk  # noqa: N813
 
 from stseg3d.inference.segment import Segmenter
-from stseg3d.training.phantoms import ct_phantom
+from stseg3d.synthesis import ct_phantom
 from stseg3d.volumes import CanonicalVolume, Volume, open_volume
 
 pytestmark = pytest.mark.slow

@@ -9,8 +9,7 @@ from torch import Tensor, nn
 
 from stseg3d.inference import Stage
 from stseg3d.training import SlidingWindow, WholeCased
-from stseg3d.training.samples import OpenCase
-from stseg3d.volumes import as_volume
+from stseg3d.volumes import OpenCase, as_volume
 
 SHAPES = [(16, 16, 16), (8, 8, 8), (20, 16, 12), (37, 29, 16), (16, 8, 33), (33, 24, 1), (16, 16, 1), (9, 40, 1)]
 

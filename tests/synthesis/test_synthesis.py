@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from stseg3d.geometry import Box, Grid
-from stseg3d.training.samples import OpenCase, OpenCased
-from stseg3d.training.synthesis import (
+from stseg3d.synthesis import (
     Anatomy,
     OpenAnatomyd,
     RandSyntheticCTd,
@@ -24,12 +23,13 @@ from stseg3d.training.synthesis import (
     deformed,
     draw_scan,
 )
-from stseg3d.training.synthesis.anatomy import INNER, OUTSIDE, TABLE, random_box
-from stseg3d.training.synthesis.dataset import main, write_dataset
-from stseg3d.training.synthesis.fields import smooth_field
-from stseg3d.training.synthesis.tissues import PHASE_CHANCES, PHASES, TISSUES, tissue_of
-from stseg3d.volumes import Volume, load_dataset
-from tests.training.synthesis.bodies import AORTA, NAMES, label_map
+from stseg3d.synthesis.dataset import main, write_dataset
+from stseg3d.synthesis.fields import smooth_field
+from stseg3d.synthesis.label_maps import INNER, OUTSIDE, TABLE, random_box
+from stseg3d.synthesis.tissues import CLASSES, PHASE_CHANCES, TISSUES, Tissue, tissue_of
+from stseg3d.training import OpenCased
+from stseg3d.volumes import OpenCase, Volume, load_dataset
+from tests.synthesis.bodies import AORTA, NAMES, label_map
 
 
 @pytest.fixture(scope="module")
@@ -85,12 +85,11 @@ def test_tissue_of_a_class(name: str, tissue: str) -> None:
 
 def test_tables_name_tissues_that_exist_and_ranges_that_are_ranges() -> None:
     assert sum(PHASE_CHANCES.values()) == pytest.approx(1)
-    assert set(PHASE_CHANCES) == set(PHASES)
-    ranges = [tissue.hu for tissue in TISSUES.values()]
-    for phase in PHASES.values():
-        assert set(phase) <= set(TISSUES)
-        ranges += phase.values()
+    assert set(PHASE_CHANCES) == set(Tissue._fields) - {"texture_hu"}
+    assert {tissue for _, tissue in CLASSES} <= set(TISSUES)
+    ranges = [tissue.mean_hu(phase) for tissue in TISSUES.values() for phase in PHASE_CHANCES]
     assert all(low < high for low, high in ranges)
+    assert TISSUES["liver"].mean_hu("early") == TISSUES["liver"].none != TISSUES["liver"].mean_hu("portal")
 
 
 def test_the_aorta_is_anywhere_from_30_to_500_hu() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,18 +11,18 @@ from zlib import crc32
 
 import numpy as np
 from monai.transforms.transform import Randomizable, Transform
+from numpy.typing import NDArray
 
 from stseg3d.geometry import Grid
 from stseg3d.ops.resample import resample
-from stseg3d.training.samples import Data, OpenCase, OpenCased
-from stseg3d.training.synthesis.anatomy import Anatomy, build_anatomy, random_box
-from stseg3d.training.synthesis.ct import SyntheticCT
-from stseg3d.training.synthesis.deformation import deformed
-from stseg3d.training.synthesis.scan import draw_scan
-from stseg3d.training.synthesis.tissues import tissue_of
-from stseg3d.volumes import CanonicalVolume, open_volume
+from stseg3d.synthesis.ct import SyntheticCT
+from stseg3d.synthesis.deformation import deformed
+from stseg3d.synthesis.label_maps import Anatomy, build_anatomy, class_names, random_box
+from stseg3d.synthesis.scanner import draw_scan
+from stseg3d.synthesis.tissues import tissue_of
+from stseg3d.volumes import CanonicalVolume, OpenCase, open_volume
 
-AXCODES = "RAS"
+Data = Mapping[Hashable, Any]
 
 
 def anatomy_cases(dataset_json: Path | str, bodies: int = 1) -> list[dict[str, Any]]:
@@ -42,9 +42,8 @@ def anatomy_cases(dataset_json: Path | str, bodies: int = 1) -> list[dict[str, A
         ValueError: If an entry gives no such paths, or its weight is no whole number from 1.
     """
     path = Path(dataset_json)
-    entries = json.loads(path.read_text(encoding="utf-8")).get("anatomies", [])
     cases = []
-    for entry in entries:
+    for entry in json.loads(path.read_text(encoding="utf-8")).get("anatomies", []):
         if not isinstance(entry, dict) or not all(isinstance(entry.get(key), str) for key in ("labels", "classes")):
             msg = f'{path}: each entry under "anatomies" must give labels and classes as paths, got {entry!r}'
             raise ValueError(msg)
@@ -53,11 +52,11 @@ def anatomy_cases(dataset_json: Path | str, bodies: int = 1) -> list[dict[str, A
             msg = f'{path}: the weight of an entry under "anatomies" must be a whole number from 1, got {weight!r}'
             raise ValueError(msg)
         labels, classes = path.parent / entry["labels"], path.parent / entry["classes"]
-        for file in (labels, classes):
-            if not file.is_file():
-                msg = f"{path}: files listed must exist, got none at {file}"
-                raise FileNotFoundError(msg)
-        names = {int(k): str(name) for k, name in json.loads(classes.read_text(encoding="utf-8")).items()}
+        missing = [file for file in (labels, classes) if not file.is_file()]
+        if missing:
+            msg = f"{path}: files listed must exist, got none at {missing[0]}"
+            raise FileNotFoundError(msg)
+        names = class_names(classes)
         cases += [{"id": f"{labels.name}#{n}", "anatomy": str(labels), "classes": names, "body": n} for n in range(bodies * weight)]
     return cases
 
@@ -68,17 +67,17 @@ class OpenAnatomyd(Transform):
     Body 0 of a label map is the patient's own, the others are deformed, each always in the same way.
 
     Args:
-        open_case: Opens cases that have an image.
+        open_case: Opens cases that have an image, such as :class:`stseg3d.training.OpenCased`.
         target: Name of the class to segment.
         spacing_mm: Take the label map at about this spacing: the rough network needs no finer one. As it is by default.
     """
 
-    def __init__(self, open_case: OpenCased, target: str, spacing_mm: float | None = None) -> None:
+    def __init__(self, open_case: Callable[[Data], dict[Hashable, Any]], target: str, spacing_mm: float | None = None) -> None:
         super().__init__()
         self.open_case, self.target, self.spacing_mm = open_case, target, spacing_mm
 
     def __call__(self, data: Data) -> dict[Hashable, Any]:
-        """See the class.
+        """The open case.
 
         Raises:
             ValueError: If the label map has a class without a name, or its classes are no small whole numbers.
@@ -86,18 +85,18 @@ class OpenAnatomyd(Transform):
         if "anatomy" not in data:
             return self.open_case(data)
         names: Mapping[int, str] = data["classes"]
-        labels, grid = self._labels(str(data["anatomy"]))
+        path = str(data["anatomy"])
+        labels, grid = self._labels(path)
         target = next((k for k, name in names.items() if name == self.target), None)
         if data["body"]:
-            rng = np.random.default_rng([int(data["body"]), crc32(Path(str(data["anatomy"])).name.encode())])
+            rng = np.random.default_rng([int(data["body"]), crc32(Path(path).name.encode())])
             bones = [k for k, name in names.items() if tissue_of(name) == "spongy_bone"]
             labels, grid = deformed(labels, grid, rng, vessel=target, keep=bones)
-        anatomy = build_anatomy(labels, grid, names, str(data["anatomy"]), target)
         truth = (labels == target).astype(np.uint8) if target is not None else np.zeros_like(labels)
-        return {"case": OpenCase(anatomy, truth, str(data["id"]))}
+        return {"case": OpenCase(build_anatomy(labels, grid, names, path, target), truth, str(data["id"]))}
 
-    def _labels(self, path: str) -> tuple[np.ndarray[Any, np.dtype[np.uint8]], Grid]:
-        view = CanonicalVolume(open_volume(path), AXCODES)
+    def _labels(self, path: str) -> tuple[NDArray[np.uint8], Grid]:
+        view = CanonicalVolume(open_volume(path), "RAS")
         found = view.read()
         if found.dtype.kind not in "iu" or found.min() < 0 or found.max() > 250 or len(found) != 1:
             msg = f"{path}: a label map must have one channel of whole numbers from 0 to 250, got {found.min():g} to {found.max():g}"
@@ -121,7 +120,7 @@ class RandSyntheticCTd(Randomizable, Transform):
         self.partial, self.least = partial, tuple(least)
 
     def __call__(self, data: Data) -> dict[Hashable, Any]:
-        """See the class."""
+        """The case, with the scan as its image."""
         case: OpenCase = data["case"]
         if not isinstance(case.image, Anatomy):
             return dict(data)

@@ -1,6 +1,6 @@
 """A data set for one class of multi-organ label maps: some scans, many label maps without a scan, and phantoms.
 
-``python -m stseg3d.training.synthesis.dataset FOLDER OUT --target aorta --anatomies s0001,s0004:3 --training s0002 --validation s0009``
+``python -m stseg3d.synthesis.dataset FOLDER OUT --target aorta --anatomies s0001,s0004:3 --training s0002 --validation s0009``
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import nibabel as nib
 import numpy as np
 
+from stseg3d.synthesis.label_maps import class_names
 from stseg3d.volumes import load_dataset
 
 
@@ -46,11 +46,10 @@ def write_dataset(
         FileNotFoundError: If a file is missing.
         ValueError: If there is no such class, or a case is listed both to train and to validate with.
     """
-    training, validation = list(training), list(validation)
-    names = {int(k): name for k, name in json.loads((folder / "classes.json").read_text(encoding="utf-8")).items()}
-    value = next((k for k, name in names.items() if name == target), None)
+    training, validation, classes = list(training), list(validation), folder / "classes.json"
+    value = next((k for k, name in class_names(classes).items() if name == target), None)
     if value is None:
-        msg = f"target must be a class of {folder / 'classes.json'}, got {target!r}"
+        msg = f"target must be a class of {classes}, got {target!r}"
         raise ValueError(msg)
     both = {*anatomies, *training} & set(validation)
     if both:
@@ -64,7 +63,7 @@ def write_dataset(
         "training": [_scan(folder, out, case, value) for case in training] + more,
         "validation": [_scan(folder, out, case, value) for case in validation],
         "anatomies": [
-            {**_relative({"labels": str(folder / f"labels/{case}.nii.gz"), "classes": str(folder / "classes.json")}, out), "weight": weight}
+            {**_relative({"labels": folder / f"labels/{case}.nii.gz", "classes": classes}, out), "weight": weight}
             for case, weight in anatomies.items()
         ],
     }
@@ -73,7 +72,7 @@ def write_dataset(
     return path
 
 
-def _scan(folder: Path, out: Path, case: str, value: int) -> dict[str, Any]:
+def _scan(folder: Path, out: Path, case: str, value: int) -> dict[str, str]:
     """A case with an image, its label cut out of the map of all classes."""
     image, labels = (nib.load(folder / kind / f"{case}.nii.gz") for kind in ("images", "labels"))
     if labels.shape != image.shape or not np.allclose(labels.affine, image.affine, atol=1e-2):
@@ -81,31 +80,34 @@ def _scan(folder: Path, out: Path, case: str, value: int) -> dict[str, Any]:
         raise ValueError(msg)
     label = out / f"labels/{case}.nii.gz"
     label.parent.mkdir(exist_ok=True)
-    whole = nib.Nifti1Image((np.asarray(labels.dataobj) == value).astype(np.uint8), image.affine)
-    nib.save(whole, label)
-    return _relative({"image": str(folder / f"images/{case}.nii.gz"), "label": str(label)}, out)
+    nib.save(nib.Nifti1Image((np.asarray(labels.dataobj) == value).astype(np.uint8), image.affine), label)
+    return _relative({"image": folder / f"images/{case}.nii.gz", "label": label}, out)
 
 
-def _relative(paths: dict[str, str], out: Path) -> dict[str, str]:
+def _relative(paths: Mapping[str, Path | str], out: Path) -> dict[str, str]:
     return {key: os.path.relpath(path, out) for key, path in paths.items()}
+
+
+def _listed(text: str) -> list[str]:
+    return text.split(",")
 
 
 def _weighted(text: str) -> dict[str, int]:
     """``a,b:3`` as ``{"a": 1, "b": 3}``."""
-    return {case: int(weight or 1) for case, _, weight in (part.partition(":") for part in text.split(","))}
+    return {case: int(weight or 1) for case, _, weight in (part.partition(":") for part in _listed(text))}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Write a data set as the command line asks."""
     parser = argparse.ArgumentParser(
-        prog="python -m stseg3d.training.synthesis.dataset", description="A data set for one class of multi-organ label maps."
+        prog="python -m stseg3d.synthesis.dataset", description="A data set for one class of multi-organ label maps."
     )
     parser.add_argument("folder", type=Path, help="with classes.json, labels/ and images/")
     parser.add_argument("out", type=Path)
     parser.add_argument("--target", required=True, help="name of the class")
     parser.add_argument("--anatomies", type=_weighted, default={}, metavar="CASE,CASE:WEIGHT")
     for name in ("training", "validation"):
-        parser.add_argument(f"--{name}", type=lambda text: text.split(","), default=[], metavar="CASE,CASE")
+        parser.add_argument(f"--{name}", type=_listed, default=[], metavar="CASE,CASE")
     parser.add_argument("--also", type=Path, help="another dataset.json whose training cases are added")
     options = vars(parser.parse_args(arguments))
     print(write_dataset(options.pop("folder"), options.pop("out"), **options))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -11,7 +13,8 @@ from scipy import ndimage
 
 from stseg3d.geometry import Box, Grid
 from stseg3d.ops.resample import resample
-from stseg3d.volumes.volume import Array, box_inside
+from stseg3d.synthesis.fields import Field, Mask
+from stseg3d.volumes import ArrayVolume
 
 # Ids of what a label map leaves out, above its classes.
 TABLE, OUTSIDE, INNER, MEDIASTINUM = 252, 253, 254, 255
@@ -20,49 +23,40 @@ TABLE, OUTSIDE, INNER, MEDIASTINUM = 252, 253, 254, 255
 TABLE_MM = (4.0, 10.0)
 
 # The surface of a body lies about so far outside what is labelled, and closes gaps up to twice the reach.
-SKIN_MM, REACH_MM = 22.0, 48.0
+COVER_MM, REACH_MM = 22.0, 48.0
 # Vessels that nobody labelled, the pulmonary artery first, run this near to the heart and the aorta, where lung is near too.
 NEAR_HEART_MM, NEAR_LUNG_MM = 32.0, 45.0
 ENVELOPE_MM = 4.0
 
 
-@dataclass(frozen=True, eq=False)
-class Anatomy:
-    """Tissue ids on a grid, as a volume of one channel; intensities come later, see :class:`SyntheticCT`.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Anatomy(ArrayVolume):
+    """Tissue ids as a volume of one channel, axes along the world's (RAS); :class:`SyntheticCT` gives them intensities.
 
-    Attributes:
-        ids: Classes of the label map, and the ids of this module, uint8 ``(X, Y, Z)``.
+    Args:
         depth_mm: Distance from the surface of the body, uint8 ``(X, Y, Z)``, 0 outside, at most 255.
-        grid: Where they lie, axes along the world's (RAS).
         names: Name of each class that may occur.
-        name: Where it comes from.
         target: Class that is to be segmented, if any: whatever else a scan may hide or confuse, it shows this one as it is.
     """
 
-    ids: NDArray[np.uint8]
     depth_mm: NDArray[np.uint8]
-    grid: Grid
     names: Mapping[int, str]
-    name: str = "anatomy"
     target: int | None = None
 
     @property
-    def dtype(self) -> np.dtype[np.uint8]:
-        """Type of the ids."""
-        return np.dtype(np.uint8)
-
-    @property
-    def channels(self) -> int:
-        """One."""
-        return 1
-
-    def read(self, box: Box | None = None) -> Array:
-        """Copy of the ids in ``box``."""
-        return self.ids[box_inside(self.grid, box, self.name).slices][None].copy()
+    def ids(self) -> NDArray[np.uint8]:
+        """Classes of the label map and ids of this module, ``(X, Y, Z)``."""
+        ids: NDArray[np.uint8] = self.array[0]
+        return ids
 
     def cut(self, box: Box) -> Anatomy:
         """The part in a box, as if the scanner had reconstructed no more."""
-        return replace(self, ids=self.ids[box.slices], depth_mm=self.depth_mm[box.slices], grid=self.grid.crop(box))
+        return replace(self, array=self.array[(slice(None), *box.slices)], depth_mm=self.depth_mm[box.slices], grid=self.grid.crop(box))
+
+
+def class_names(path: Path) -> dict[int, str]:
+    """Name of each class of a label map, from a JSON with names by value."""
+    return {int(k): str(name) for k, name in json.loads(path.read_text(encoding="utf-8")).items()}
 
 
 def build_anatomy(
@@ -88,14 +82,13 @@ def build_anatomy(
         msg = f"{name}: each class must have a name, got none for {sorted(found - set(names))}"
         raise ValueError(msg)
     coarse = grid.resized(tuple(max(round(n * mm / ENVELOPE_MM), 1) for n, mm in zip(grid.shape, grid.spacing_mm, strict=True)))
-    depth = _depth_mm(resample(labels[None] > 0, coarse.shape)[0] > 0.05, coarse)
-    near = _near_heart(labels, names, coarse)
+    near = _near_heart(labels, names, coarse).astype(np.float32)
     # Fractional voxels of the coarse grid: a surface without stairs.
-    fine_depth = resample(depth[None], grid.shape)[0]
-    ids = np.where(labels > 0, labels, np.where(fine_depth > 0, np.uint8(INNER), np.uint8(OUTSIDE)))
-    ids[(ids == INNER) & (resample(near[None].astype(np.float32), grid.shape)[0] > 0.5)] = MEDIASTINUM
+    depth = resample(_depth_mm(resample(labels[None] > 0, coarse.shape)[0] > 0.05, coarse)[None], grid.shape)[0]
+    ids = np.where(labels > 0, labels, np.where(depth > 0, np.uint8(INNER), np.uint8(OUTSIDE)))
+    ids[(ids == INNER) & (resample(near[None], grid.shape)[0] > 0.5)] = MEDIASTINUM
     _lay_on_table(ids, grid)
-    return Anatomy(ids, np.clip(fine_depth, 0, 255).astype(np.uint8), grid, names, name, target)
+    return Anatomy(array=ids[None], grid=grid, name=name, depth_mm=np.clip(depth, 0, 255).astype(np.uint8), names=names, target=target)
 
 
 def _lay_on_table(ids: NDArray[np.uint8], grid: Grid) -> None:
@@ -107,21 +100,21 @@ def _lay_on_table(ids: NDArray[np.uint8], grid: Grid) -> None:
     ids[:, rows][ids[:, rows] == OUTSIDE] = TABLE
 
 
-def _depth_mm(labelled: NDArray[np.bool_], grid: Grid) -> NDArray[np.float32]:
+def _depth_mm(labelled: Mask, grid: Grid) -> Field:
     """Depth under the surface of a body that holds what is labelled; negative outside."""
     if not labelled.any():
         return np.full(grid.shape, 255, dtype=np.float32)
     # What is cut by the border of the image goes on beyond it.
     pad = [(round(REACH_MM / mm),) * 2 for mm in grid.spacing_mm]
     away = ndimage.distance_transform_edt(~np.pad(labelled, pad, mode="edge"), sampling=grid.spacing_mm)
-    reach = REACH_MM + SKIN_MM
+    reach = REACH_MM + COVER_MM
     inside = ndimage.distance_transform_edt(away <= reach, sampling=grid.spacing_mm) - REACH_MM
     core = tuple(slice(a, -b or None) for a, b in pad)
-    depth: NDArray[np.float32] = ndimage.gaussian_filter(inside[core].astype(np.float32), 1.5)
+    depth: Field = ndimage.gaussian_filter(inside[core].astype(np.float32), 1.5)
     return depth
 
 
-def _near_heart(labels: NDArray[np.uint8], names: Mapping[int, str], coarse: Grid) -> NDArray[np.bool_]:
+def _near_heart(labels: NDArray[np.uint8], names: Mapping[int, str], coarse: Grid) -> Mask:
     """Where great vessels run that label maps leave out, on the coarse grid."""
     near = np.ones(coarse.shape, dtype=bool)
     for words, mm in ((("heart", "aorta"), NEAR_HEART_MM), (("lung",), NEAR_LUNG_MM), (("heart",), 3 * NEAR_HEART_MM)):

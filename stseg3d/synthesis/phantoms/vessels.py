@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.spatial import KDTree
 
-from stseg3d.training.anatomy.painting import Painter, Stroke
-from stseg3d.training.anatomy.patient import Dissection, Patient, Points, beside, curve, spine_y
+from stseg3d.synthesis.phantoms.patient import Dissection, Patient, Points, beside, curve, spine_y
+from stseg3d.synthesis.phantoms.shapes import Painter, Stroke
 
 # Tissue, radii at both ends and points; jittered as a whole. y of the points marked "spine" counts from the vertebral bodies' centres.
 TUBES = (

@@ -10,7 +10,7 @@ from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
 from stseg3d.geometry import Box, Grid
-from stseg3d.training.synthesis.fields import Field, smooth_field
+from stseg3d.synthesis.fields import Field, Mask, smooth_field
 
 # Elastic change: distance between knots and standard deviation, in mm. The second is organs against each other, the first the posture.
 ELASTIC_MM = ((90.0, 7.0), (35.0, 2.2))
@@ -81,14 +81,14 @@ def _resize_vessel(
     part[grown & ~np.isin(part, list(keep))] = vessel
 
 
-def _signed_distance_mm(inside: NDArray[np.bool_], spacing_mm: Sequence[float]) -> Field:
+def _signed_distance_mm(inside: Mask, spacing_mm: Sequence[float]) -> Field:
     """Distance from the surface, negative inside; smooth, so that a surface drawn anew has no stairs."""
     outside, within = (ndimage.distance_transform_edt(mask, sampling=spacing_mm) for mask in (~inside, inside))
     distance: Field = ndimage.gaussian_filter((outside - within).astype(np.float32), 1.2)
     return distance
 
 
-def _bulge(rng: np.random.Generator, inside: NDArray[np.bool_], spacing_mm: Sequence[float]) -> Field:
+def _bulge(rng: np.random.Generator, inside: Mask, spacing_mm: Sequence[float]) -> Field:
     """An aneurysm: how far the wall moves, highest at some place of the vessel."""
     places = np.argwhere(inside)
     centre = places[rng.integers(len(places))]

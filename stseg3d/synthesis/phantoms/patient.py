@@ -1,6 +1,6 @@
 """A standard body in mm (x to the right, y to the front, z to the top; z = 0 near the last thoracic vertebra), varied at random.
 
-All numbers are drawn by eye after anatomy atlases and CT; none is measured on a patient. HU ranges follow radiology textbooks.
+All numbers are drawn by eye after anatomy atlases and CT; none is measured on a patient.
 """
 
 from __future__ import annotations
@@ -11,12 +11,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.interpolate import PchipInterpolator, make_interp_spline
 
+from stseg3d.synthesis.tissues import draw_phantom_hu
+
 Points = NDArray[np.float64]
 
 # Height of each vertebra's centre, from the fifth lumbar to the first thoracic.
 VERTEBRAE_MM = (-205, -170, -135, -101, -68, -38, -10, 17, 43, 68, 92, 115, 137, 158, 179, 199, 218)
-# (z, y) of the vertebral bodies' centres: lumbar lordosis and thoracic kyphosis.
-SPINE_MM = ((-300, -60), (-230, -42), (-170, -22), (-100, -22), (-30, -38), (50, -56), (120, -62), (200, -50), (260, -30))
+# z and y of the vertebral bodies' centres: lumbar lordosis and thoracic kyphosis.
+SPINE_MM = ((-300, -230, -170, -100, -30, 50, 120, 200, 260), (-60, -42, -22, -22, -38, -56, -62, -50, -30))
 # z, half width, half depth and y of the centre of the inside of the rib cage and belly.
 CAGE_MM = (
     (-420, -300, -200, -100, 0, 80, 150, 200, 235, 265),
@@ -24,25 +26,13 @@ CAGE_MM = (
     (78, 80, 80, 86, 96, 98, 88, 68, 48, 42),
     (0, 5, 14, 14, 8, 4, -2, -8, -12, -14),
 )
-# Aorta from the root over the arch to the bifurcation: x, y relative to the spine's centre, z.
+# Aorta from the root over the arch to the bifurcation: x, y relative to the spine's centre, z, radius.
 AORTA_MM = (
-    (-4, 76, 92),
-    (8, 88, 118),
-    (14, 90, 145),
-    (9, 82, 168),
-    (-3, 66, 183),
-    (-15, 44, 188),
-    (-24, 24, 177),
-    (-29, 12, 155),
-    (-28, 14, 110),
-    (-25, 20, 60),
-    (-18, 27, 10),
-    (-10, 31, -35),
-    (-7, 31, -90),
-    (-6, 31, -140),
-    (-4, 30, -176),
+    (-4, 8, 14, 9, -3, -15, -24, -29, -28, -25, -18, -10, -7, -6, -4),
+    (76, 88, 90, 82, 66, 44, 24, 12, 14, 20, 27, 31, 31, 31, 30),
+    (92, 118, 145, 168, 183, 188, 177, 155, 110, 60, 10, -35, -90, -140, -176),
+    (16, 16, 15.5, 15, 14.5, 14, 13.5, 13, 12.5, 12, 11.5, 10.5, 9.5, 9, 9),
 )
-AORTA_RADII_MM = (16, 16, 15.5, 15, 14.5, 14, 13.5, 13, 12.5, 12, 11.5, 10.5, 9.5, 9, 9)
 
 
 def curve(points: ArrayLike, step_mm: float = 4.0) -> Points:
@@ -68,58 +58,33 @@ def cage(z: ArrayLike) -> tuple[NDArray[np.float32], ...]:
 
 @dataclass(frozen=True)
 class Dissection:
-    """A torn inner wall that parts the aorta's lumen in two.
+    """A torn inner wall that parts the aorta's lumen in two."""
 
-    Args:
-        start: Where it begins, as a fraction of the centre line.
-        stop: Where it ends.
-        angle: Direction of the false lumen at its beginning, in radians.
-        turns: How often it winds round the aorta.
-        shift: Distance of the flap from the centre line, as a fraction of the lumen's radius.
-        width_mm: Thickness of the flap.
-        hu: Intensity of the false lumen.
-    """
-
-    start: float
+    start: float  # where it begins, as a fraction of the centre line
     stop: float
-    angle: float
-    turns: float
-    shift: float
-    width_mm: float
-    hu: float
+    angle: float  # direction of the false lumen at its beginning, in radians
+    turns: float  # how often it winds round the aorta
+    shift: float  # distance of the flap from the centre line, as a fraction of the lumen's radius
+    width_mm: float  # thickness of the flap
+    hu: float  # intensity of the false lumen
 
 
 @dataclass(frozen=True)
 class Patient:
-    """What differs from body to body; everything is drawn from ``rng`` once, by :func:`draw_patient`.
+    """What differs from body to body; everything is drawn from ``rng`` once, by :func:`draw_patient`."""
 
-    Args:
-        rng: Source of all further variation in shape.
-        texture: Source of noise, apart, so that a body is the same at any resolution.
-        scale: Size relative to the standard body on each axis.
-        lean_mm: Amplitude (right, front), and wavelength, phase of the sideways lean and the bend of the whole body.
-        fat_mm: Thickness of the fat under the skin.
-        wall_mm: Thickness of the muscle wall.
-        marbling: Fat between the muscles: 0 for much, 2 for next to none.
-        bone: Density of the bones, 1 for a healthy adult.
-        hu: Intensity of each tissue.
-        aorta: x, y, z, outer radius and lumen radius in mm along the centre line, from the root to the bifurcation.
-        iliac_mm: How far the iliac arteries wind.
-        dissection: A flap in the aorta, in few.
-    """
-
-    rng: np.random.Generator
-    texture: np.random.Generator
-    scale: tuple[float, float, float]
-    lean_mm: tuple[float, float, float, float]
-    fat_mm: float
-    wall_mm: float
-    marbling: float
-    bone: float
-    hu: dict[str, float]
-    aorta: Points
-    iliac_mm: float = 0.0
-    dissection: Dissection | None = None
+    rng: np.random.Generator  # source of all further variation in shape
+    texture: np.random.Generator  # source of noise, apart, so that a body is the same at any resolution
+    scale: tuple[float, float, float]  # size relative to the standard body on each axis
+    lean_mm: tuple[float, float, float, float]  # amplitude (right, front), wavelength, and phase in radians, of a lean of the whole body
+    fat_mm: float  # thickness of the fat under the skin
+    wall_mm: float  # thickness of the muscle wall
+    marbling: float  # fat between the muscles: 0 for much, 2 for next to none
+    bone: float  # density of the bones, 1 for a healthy adult
+    hu: dict[str, float]  # intensity of each tissue
+    aorta: Points  # x, y, z, outer radius and lumen radius in mm along the centre line, from the root to the bifurcation
+    iliac_mm: float = 0.0  # how far the iliac arteries wind
+    dissection: Dissection | None = None  # a flap in the aorta, in few
 
     def bend(self, z: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Shift (right, front) in mm of the slices at these heights."""
@@ -147,51 +112,8 @@ class Patient:
 
 def spine_y(z: ArrayLike) -> Points:
     """Centres of the vertebral bodies at these heights: their y."""
-    table = np.asarray(SPINE_MM, dtype=float)
-    y: Points = PchipInterpolator(table[:, 0], table[:, 1])(np.clip(z, table[0, 0], table[-1, 0]))
+    y: Points = PchipInterpolator(*SPINE_MM)(np.clip(z, SPINE_MM[0][0], SPINE_MM[0][-1]))
     return y
-
-
-def draw_hu(rng: np.random.Generator) -> dict[str, float]:
-    """Intensity of each tissue at a random time after the injection of contrast, or without any."""
-    phase = rng.choice(["none", "arterial", "venous"], p=[0.3, 0.4, 0.3])
-    blood = rng.uniform(32, 52)
-    if phase == "none":
-        aorta = venous = pulmonary = portal = superior = blood
-        kidney, liver, spleen = rng.uniform(26, 38), rng.uniform(25, 66), rng.uniform(40, 54)
-    elif phase == "arterial":
-        aorta, pulmonary, superior = rng.uniform(160, 420), rng.uniform(90, 480), rng.uniform(60, 650)
-        venous, portal = rng.uniform(40, 110), rng.uniform(45, 140)
-        kidney, liver, spleen = rng.uniform(80, 190), rng.uniform(50, 85), rng.uniform(80, 150)
-    else:
-        aorta = rng.uniform(90, 200)
-        venous, pulmonary, portal, superior = aorta * rng.uniform(0.8, 1.15, size=4)
-        kidney, liver, spleen = rng.uniform(130, 220), rng.uniform(75, 130), rng.uniform(95, 140)
-    return {
-        "fat": rng.uniform(-115, -90),
-        "visceral": rng.uniform(-110, -75),
-        "mediastinum": rng.uniform(-105, -10),
-        "muscle": rng.uniform(45, 68),
-        "lung": rng.uniform(-890, -780),
-        "aorta": aorta,
-        "wall": rng.uniform(35, 60),
-        "thrombus": rng.uniform(28, 50),
-        "left_heart": aorta * rng.uniform(0.92, 1.04),
-        "right_heart": pulmonary * rng.uniform(0.9, 1.1),
-        "pulmonary": pulmonary,
-        "venous": venous,
-        "superior": superior,
-        "portal": portal,
-        "myocardium": min(45 + 0.25 * aorta, 130),
-        "kidney": kidney,
-        "medulla": kidney * rng.uniform(0.7, 1.0),
-        "liver": liver,
-        "spleen": spleen,
-        "pancreas": 35 + 0.3 * (spleen - 40),
-        "bowel": rng.uniform(15, 50),
-        "cartilage": rng.uniform(80, 130),
-        "disc": rng.uniform(70, 105),
-    }
 
 
 def draw_aorta(rng: np.random.Generator) -> Points:
@@ -201,12 +123,13 @@ def draw_aorta(rng: np.random.Generator) -> Points:
         Points of shape ``(N, 5)``: x, y, z, outer radius, lumen radius, all in mm, from the root to the bifurcation.
     """
     age = rng.uniform(0, 1)
-    control = np.asarray(AORTA_MM, dtype=float)
+    *centre_line, radii = np.array(AORTA_MM, dtype=float)
+    control = np.column_stack(centre_line)
     control[:, :2] *= rng.uniform(0.9, 1.12, size=2)
     control[:7, 2] += np.clip((control[:7, 2] - 92) / 96, 0, 1) * rng.uniform(-10, 14)
     control += rng.normal(0, 1.5, control.shape)
     control[:, 1] += spine_y(control[:, 2])
-    line = curve(np.column_stack([control, np.asarray(AORTA_RADII_MM) * rng.uniform(0.85, 1.05 + 0.25 * age)]), 3.0)
+    line = curve(np.column_stack([control, radii * rng.uniform(0.85, 1.05 + 0.25 * age)]), 3.0)
     along = np.arange(len(line)) * 3.0
     # Sideways waves of the descending part; to the front only, as the spine is behind.
     free = np.clip((along - 150) / 60, 0, 1) * np.clip((along[-1] - along) / 25, 0.3, 1)
@@ -238,7 +161,7 @@ def draw_patient(rng: np.random.Generator) -> Patient:
         wall_mm=rng.uniform(9, 18),
         marbling=rng.uniform(0.6, 2.0),
         bone=rng.uniform(0.55, 1.15),
-        hu=draw_hu(rng),
+        hu=draw_phantom_hu(rng),
         aorta=draw_aorta(rng),
         iliac_mm=14 * vessels.beta(1, 3),
     )

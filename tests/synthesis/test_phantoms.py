@@ -10,10 +10,11 @@ import pytest
 from scipy.ndimage import binary_dilation, find_objects, label
 
 from stseg3d.geometry import Grid
-from stseg3d.training.anatomy import Painter, draw_patient
-from stseg3d.training.anatomy.patient import Dissection
-from stseg3d.training.anatomy.vessels import paint_aorta
-from stseg3d.training.phantoms import ct_phantom, main, write_dataset
+from stseg3d.synthesis.phantoms import ct_phantom, write_dataset
+from stseg3d.synthesis.phantoms.dataset import main
+from stseg3d.synthesis.phantoms.patient import Dissection, draw_patient
+from stseg3d.synthesis.phantoms.shapes import Painter
+from stseg3d.synthesis.phantoms.vessels import paint_aorta
 
 SMALL = (48, 48, 40)
 SEEDS = range(6)

@@ -6,12 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from stseg3d.training.synthesis.anatomy import INNER, MEDIASTINUM, TABLE, Anatomy
-from stseg3d.training.synthesis.fields import Field, smooth_field
-from stseg3d.training.synthesis.scan import Scan
-from stseg3d.training.synthesis.tissues import HOLLOW, TISSUES, tissue_of
+from stseg3d.synthesis.fields import Field, Mask, smooth_field
+from stseg3d.synthesis.label_maps import INNER, MEDIASTINUM, TABLE, Anatomy
+from stseg3d.synthesis.scanner import Scan
+from stseg3d.synthesis.tissues import HOLLOW, TISSUES, tissue_of
 
-Mask = NDArray[np.bool_]
 SKIN_MM = 2.5
 
 
@@ -25,14 +24,16 @@ class Canvas:
     """
 
     def __init__(self, anatomy: Anatomy, scan: Scan, rng: np.random.Generator) -> None:
-        self.ids, self.depth_mm, self.spacing_mm = shown_ids(anatomy, scan), anatomy.depth_mm, anatomy.grid.spacing_mm
-        self.scan, self.rng = scan, rng
-        self.members: dict[str, list[int]] = {}
-        self.named = {name: k for k, name in anatomy.names.items()}
+        self.scan, self.rng, self.depth_mm, self.spacing_mm = scan, rng, anatomy.depth_mm, anatomy.grid.spacing_mm
+        shown = np.arange(256, dtype=np.uint8)
+        shown[[k for k in anatomy.names if scan.hidden[k] and k != anatomy.target]] = INNER
+        self.ids: NDArray[np.uint8] = shown[anatomy.ids]
+        # By tissue, and by name of the class.
+        self.classes: dict[str, list[int]] = {name: [k] for k, name in anatomy.names.items() if name not in TISSUES}
         mean, self.uneven_hu = np.full(256, -1000, dtype=np.float32), np.zeros(256, dtype=np.float32)
         for k, name in anatomy.names.items():
             tissue = tissue_of(name)
-            self.members.setdefault(tissue, []).append(k)
+            self.classes.setdefault(tissue, []).append(k)
             mean[k] = scan.hu[tissue] + (scan.offsets_hu[k] if tissue != "gas" else 0)
             self.uneven_hu[k] = TISSUES[tissue].texture_hu
         other = [k for k in anatomy.names if k != anatomy.target and int(scan.taken_for[k]) in anatomy.names]
@@ -50,22 +51,13 @@ class Canvas:
 
     def threads(self, scale_mm: float, width: float) -> Mask:
         """Thin winding tubes: where two smooth fields are both next to 0."""
-        mask: Mask = self.field(scale_mm) ** 2 + self.field(scale_mm) ** 2 < width**2
-        return mask
+        return self.field(scale_mm) ** 2 + self.field(scale_mm) ** 2 < width**2
 
-    def where(self, *tissues: str) -> Mask:
-        """Voxels of the tissues."""
-        return self._among([k for tissue in tissues for k in self.members.get(tissue, ())])
-
-    def called(self, *names: str) -> Mask:
-        """Voxels of the classes."""
-        return self._among([self.named[name] for name in names if name in self.named])
-
-    def _among(self, classes: list[int]) -> Mask:
+    def where(self, *names: str) -> Mask:
+        """Voxels of tissues or classes."""
         chosen = np.zeros(256, dtype=bool)
-        chosen[classes] = True
-        mask: Mask = chosen[self.ids]
-        return mask
+        chosen[[k for name in names for k in self.classes.get(name, ())]] = True
+        return chosen[self.ids]
 
     def edge(self, mask: Mask, mm: float) -> Mask:
         """Voxels of a mask within ``mm`` of its surface; at least one voxel's width."""
@@ -74,31 +66,26 @@ class Canvas:
         return found
 
 
-def shown_ids(anatomy: Anatomy, scan: Scan) -> NDArray[np.uint8]:
-    """Ids with the hidden classes gone: the tissue between organs in their place."""
-    shown = np.arange(256, dtype=np.uint8)
-    shown[[k for k in anatomy.names if scan.hidden[k] and k != anatomy.target]] = INNER
-    ids: NDArray[np.uint8] = shown[anatomy.ids]
-    return ids
-
-
 def paint(canvas: Canvas) -> None:
     """Fill in what one mean a class leaves out."""
-    _paint_between(canvas)
-    _paint_lungs(canvas)
-    _paint_bones(canvas)
-    _paint_hollow(canvas)
-    _paint_heart(canvas)
-    _paint_aorta(canvas)
+    fillings = (
+        (_fill_lungs, ("lung",)),
+        (_fill_bones, ("spongy_bone",)),
+        (_fill_hollow, HOLLOW),
+        (_fill_heart, ("heart",)),
+        (_fill_aorta, ("aorta",)),
+    )
+    if (between := canvas.ids >= INNER).any():
+        _fill_between(canvas, between)
+    for fill, names in fillings:
+        if (mask := canvas.where(*names)).any():
+            fill(canvas, mask)
     scale_mm = canvas.rng.uniform(2.5, 8)
     canvas.image += np.float32(canvas.scan.texture) * canvas.uneven_hu[canvas.ids] * canvas.field(scale_mm)
 
 
-def _paint_between(canvas: Canvas) -> None:
+def _fill_between(canvas: Canvas, between: Mask) -> None:
     """Skin, fat, the muscular wall, and the inside: fat with soft tissue, small vessels and, near the heart, large ones."""
-    between = canvas.ids >= INNER
-    if not between.any():
-        return
     scan, image = canvas.scan, canvas.image
     depth = canvas.depth_mm + 2 * canvas.field(25.0)
     fat = scan.fat_mm * (1 + 0.35 * canvas.field(60.0))
@@ -120,10 +107,7 @@ def _paint_between(canvas: Canvas) -> None:
         image[great & (shape < -1.0)] = canvas.hu("veins")
 
 
-def _paint_lungs(canvas: Canvas) -> None:
-    lung = canvas.where("lung")
-    if not lung.any():
-        return
+def _fill_lungs(canvas: Canvas, lung: Mask) -> None:
     for scale_mm, width in ((9.0, 0.2), (22.0, 0.2)):
         vessels = canvas.threads(scale_mm, width * (0.4 + canvas.scan.vessels))
         canvas.image[lung & vessels] = canvas.hu("pulmonary") * np.float32(0.6 if scale_mm < 10 else 0.9)
@@ -131,42 +115,30 @@ def _paint_lungs(canvas: Canvas) -> None:
         canvas.image[lung & (canvas.field(30.0) > 1.2)] = canvas.rng.uniform(-300, 60)
 
 
-def _paint_bones(canvas: Canvas) -> None:
-    bone = canvas.where("spongy_bone")
-    if not bone.any():
-        return
+def _fill_bones(canvas: Canvas, bone: Mask) -> None:
     cortex = canvas.edge(bone, canvas.rng.uniform(0.8, 2.0))
     hard = canvas.hu("cortical_bone") * (1 + 0.2 * canvas.field(8.0))
     canvas.image[cortex] = np.maximum(hard, canvas.image + 80)[cortex]
 
 
-def _paint_hollow(canvas: Canvas) -> None:
+def _fill_hollow(canvas: Canvas, hollow: Mask) -> None:
     """Stomach and bowel: a wall, and food, fluid, contrast medium or gas in it."""
-    hollow = canvas.called(*HOLLOW)
-    if not hollow.any():
-        return
     filling = canvas.field(14.0)
     lumen = hollow & ~canvas.edge(hollow, 1.5)
     canvas.image[lumen] = (canvas.scan.contents_hu + 15 * canvas.field(5.0))[lumen]
     canvas.image[lumen & (filling > 0.9 + 0.8 * canvas.scan.gasless)] = canvas.hu("gas")
 
 
-def _paint_heart(canvas: Canvas) -> None:
+def _fill_heart(canvas: Canvas, heart: Mask) -> None:
     """Chambers, where smooth noise says so: left ones as bright as the aorta, right ones as the veins or as the medium that comes in."""
-    heart = canvas.called("heart")
-    if not heart.any():
-        return
     where = canvas.field(32.0) + 0.25 * canvas.field(10.0)
     inner = heart & ~canvas.edge(heart, 3.0)
     canvas.image[inner & (where > 0.25)] = canvas.hu("arteries") * np.float32(canvas.rng.uniform(0.85, 1.05))
     canvas.image[inner & (where < -0.25)] = canvas.hu("right_heart")
 
 
-def _paint_aorta(canvas: Canvas) -> None:
+def _fill_aorta(canvas: Canvas, aorta: Mask) -> None:
     """A wall of soft tissue, in some thrombus, plaques, or a flap with a second lumen behind it."""
-    aorta = canvas.called("aorta")
-    if not aorta.any():
-        return
     scan, image = canvas.scan, canvas.image
     edge = canvas.edge(aorta, 1.0)
     wall = edge & (canvas.field(12.0) > canvas.rng.uniform(-0.5, 2.5))
@@ -179,5 +151,5 @@ def _paint_aorta(canvas: Canvas) -> None:
         steep = np.sqrt(sum(g**2 for g in np.gradient(side, *canvas.spacing_mm)))
         image[aorta & (side > 0)] += np.float32(scan.false_lumen_hu)
         image[aorta & (np.abs(side) < 0.5 * scan.flap * steep)] = canvas.hu("thrombus")
-    plaques = edge & (canvas.field(5.0) > 3.2 - 1.6 * scan.calcified) if scan.calcified else np.zeros_like(aorta)
-    image[plaques] = canvas.hu("calcification")
+    if scan.calcified:
+        image[edge & (canvas.field(5.0) > 3.2 - 1.6 * scan.calcified)] = canvas.hu("calcification")

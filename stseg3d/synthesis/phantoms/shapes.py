@@ -9,9 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from stseg3d.geometry import Grid
-
-Floats = NDArray[np.float32]
-AIR_HU = -1024.0
+from stseg3d.synthesis.fields import Field
+from stseg3d.synthesis.scanner import AIR_HU
 
 
 @dataclass(frozen=True)
@@ -19,9 +18,9 @@ class Region:
     """Part of the image and the coordinates of its voxels' centres in mm, each of three axes and ready to broadcast."""
 
     slices: tuple[slice, slice, slice]
-    x: Floats
-    y: Floats
-    z: Floats
+    x: Field
+    y: Field
+    z: Field
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -34,7 +33,7 @@ class Stroke:
     """How much of each voxel of a region a shape fills, in ``[0, 1]``."""
 
     region: Region
-    occupancy: Floats
+    occupancy: Field
 
 
 class Painter:
@@ -46,8 +45,8 @@ class Painter:
         bend: Shift (right, to the front) in mm of the slice at each height; a sideways lean or a curved back.
     """
 
-    def __init__(self, grid: Grid, scale: Sequence[float], bend: Callable[[Floats], tuple[Floats, Floats]]) -> None:
-        self.image: Floats = np.full(grid.shape, AIR_HU, dtype=np.float32)
+    def __init__(self, grid: Grid, scale: Sequence[float], bend: Callable[[Field], tuple[Field, Field]]) -> None:
+        self.image: Field = np.full(grid.shape, AIR_HU, dtype=np.float32)
         self.x, self.y, self.z = (
             ((grid.affine[i, 3] + grid.affine[i, i] * np.arange(n)) / s).astype(np.float32)
             for i, (n, s) in enumerate(zip(grid.shape, scale, strict=True))
@@ -72,9 +71,9 @@ class Painter:
         y = self.y[None, j, None] - dy
         return Region((i, j, k), x, y, self.z[None, None, k])
 
-    def soften(self, distance_mm: Floats) -> Floats:
+    def soften(self, distance_mm: Field) -> Field:
         """Occupancy of voxels at this signed distance from a surface (negative inside): a ramp one and a half voxels wide."""
-        occupancy: Floats = np.clip(0.5 - distance_mm / np.float32(1.5 * self.voxel_mm), 0, 1)
+        occupancy: Field = np.clip(0.5 - distance_mm / np.float32(1.5 * self.voxel_mm), 0, 1)
         return occupancy
 
     def paint(self, stroke: Stroke | None, hu: float) -> Stroke | None:
@@ -108,7 +107,7 @@ class Painter:
         region = self.region(centre - reach, centre + reach)
         if region is None:
             return None
-        u: list[Floats] = [region.x - centre[0], region.y - centre[1], region.z - centre[2]]
+        u: list[Field] = [region.x - centre[0], region.y - centre[1], region.z - centre[2]]
         if axes is not None:
             u = [u[0] * a + u[1] * b + u[2] * c for a, b, c in axes.T.astype(np.float32)]
         a, b, c = (along / r for along, r in zip(u, radii, strict=True))
@@ -141,7 +140,7 @@ class Painter:
             np.maximum(occupancy[inside], self.soften(_cone_distance(part, a, b, ra, rb)), out=occupancy[inside])
         return Stroke(region, occupancy)
 
-    def profile(self, radii: tuple[Floats, Floats], centre_y: Floats, k: slice) -> Stroke:
+    def profile(self, radii: tuple[Field, Field], centre_y: Field, k: slice) -> Stroke:
         """A stroke over the slices ``k`` in the shape of a rounded oval, its half axes and centre given for every slice of the image."""
         region = Region(
             (slice(None), slice(None), k),
@@ -156,12 +155,12 @@ class Painter:
         return Stroke(region, self.soften(distance))
 
 
-def _cone_distance(region: Region, a: Floats, b: Floats, ra: np.float32, rb: np.float32) -> Floats:
+def _cone_distance(region: Region, a: Field, b: Field, ra: np.float32, rb: np.float32) -> Field:
     """Signed distance in mm of a region's voxels from the rounded cone between two points."""
     axis = b - a
     length2 = max(float(axis @ axis), 1e-6)
     x, y, z = region.x - a[0], region.y - a[1], region.z - a[2]
     along = np.clip((x * axis[0] + y * axis[1] + z * axis[2]) / np.float32(length2), 0, 1)
     across = np.sqrt((x - along * axis[0]) ** 2 + (y - along * axis[1]) ** 2 + (z - along * axis[2]) ** 2)
-    distance: Floats = across - (ra + along * (rb - ra))
+    distance: Field = across - (ra + along * (rb - ra))
     return distance

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
-from scipy.ndimage import gaussian_filter
+from numpy.typing import ArrayLike
 
-from stseg3d.training.anatomy.painting import AIR_HU, Painter, Stroke
-from stseg3d.training.anatomy.patient import Patient, cage, curve, rotation
-from stseg3d.training.anatomy.skeleton import paint_arms, paint_cage, paint_pelvis, paint_spine
-from stseg3d.training.anatomy.vessels import paint_aorta, paint_branches, paint_tubes, paint_vessel_tree
+from stseg3d.synthesis.fields import correlated_noise
+from stseg3d.synthesis.phantoms.patient import Patient, cage, curve, rotation
+from stseg3d.synthesis.phantoms.shapes import Painter, Stroke
+from stseg3d.synthesis.phantoms.skeleton import paint_arms, paint_cage, paint_pelvis, paint_spine
+from stseg3d.synthesis.phantoms.vessels import paint_aorta, paint_branches, paint_tubes, paint_vessel_tree
+from stseg3d.synthesis.scanner import AIR_HU
 
 # Tissue, centre, half axes, rotation in degrees, roundness; painted in this order.
 BELLY = (
@@ -85,7 +86,7 @@ def paint_outline(painter: Painter, patient: Patient) -> None:
 def _marbled(painter: Painter, patient: Patient, stroke: Stroke) -> Stroke:
     """The parts of a stroke where fat lies between muscles."""
     sigma = [4.0 / mm for mm in painter.spacing_mm]
-    field = gaussian_filter(patient.texture.standard_normal(stroke.occupancy.shape, dtype=np.float32), sigma, truncate=2.5, mode="wrap")
+    field = correlated_noise(patient.texture, stroke.occupancy.shape, sigma, truncate=2.5, mode="wrap")
     return Stroke(stroke.region, stroke.occupancy * np.clip(field / field.std() - np.float32(patient.marbling), 0, 1))
 
 
@@ -136,7 +137,8 @@ def _lung(painter: Painter, side: int, dome: float) -> Stroke | None:
     region = painter.region((min(side * 150, 0), -120, dome - 110), (max(side * 150, 0), 120, 252))
     if region is None:
         return None
-    outline = painter.profile(_shrunk(cage(painter.z), 4), cage(painter.z)[2], region.slices[2])
+    rx, ry, centre = cage(painter.z)
+    outline = painter.profile((rx - np.float32(4), ry - np.float32(4)), centre, region.slices[2])
     inside = outline.occupancy[region.slices[0], region.slices[1]]
     away = np.abs(region.x - 72 * side) / 70
     floor = np.float32(dome) - 48 * (away**2 + ((region.y - 14) / 92) ** 2)
@@ -144,10 +146,6 @@ def _lung(painter: Painter, side: int, dome: float) -> Stroke | None:
     apex = region.z - 240 + 0.02 * (region.x - 42 * side) ** 2
     distance = np.maximum(np.maximum(middle, apex), floor - region.z)
     return Stroke(region, inside * painter.soften(distance))
-
-
-def _shrunk(profile: tuple[NDArray[np.float32], ...], by_mm: float) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    return profile[0] - np.float32(by_mm), profile[1] - np.float32(by_mm)
 
 
 def paint_airways(painter: Painter, patient: Patient) -> None:

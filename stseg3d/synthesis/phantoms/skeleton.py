@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from stseg3d.training.anatomy.painting import Painter, Stroke
-from stseg3d.training.anatomy.patient import VERTEBRAE_MM, Patient, beside, cage, curve, rotation, spine_y
+from stseg3d.synthesis.phantoms.patient import VERTEBRAE_MM, Patient, beside, cage, curve, rotation, spine_y
+from stseg3d.synthesis.phantoms.shapes import Painter, Stroke
 
 
 def _paint_bone(painter: Painter, patient: Patient, stroke: Stroke | None, core: Stroke | None) -> None:

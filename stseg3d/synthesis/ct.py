@@ -1,0 +1,45 @@
+"""A CT of a label map that is made where it is read."""
+
+from __future__ import annotations
+
+from zlib import crc32
+
+import numpy as np
+
+from stseg3d.geometry import Box
+from stseg3d.synthesis.label_maps import OUTSIDE, Anatomy
+from stseg3d.synthesis.painting import Canvas, paint
+from stseg3d.synthesis.scanner import Scan, beyond_circle, scanned
+from stseg3d.volumes.volume import Array, box_inside
+
+# What is read beyond a box, so that blur knows its surroundings.
+HALO_MM = 4.0
+
+
+class SyntheticCT:
+    """A scan of an anatomy, as a volume of one channel: float32, HU.
+
+    Two boxes agree in what the body is, not in noise and texture where they overlap: each is a look of its own.
+
+    Args:
+        anatomy: Tissues.
+        scan: How they look.
+    """
+
+    dtype, channels = np.dtype(np.float32), 1
+
+    def __init__(self, anatomy: Anatomy, scan: Scan) -> None:
+        self.anatomy, self.scan = anatomy, scan
+        self.grid, self.name = anatomy.grid, anatomy.name
+
+    def read(self, box: Box | None = None) -> Array:
+        """HU in ``box``, ``(1, *box.shape)``."""
+        box = box_inside(self.grid, box, self.name)
+        around = box.grow([int(np.ceil(HALO_MM / mm)) for mm in self.grid.spacing_mm]).clip(self.grid.shape)
+        rng = np.random.default_rng([self.scan.seed, crc32(np.array([*box.start, *box.stop]).tobytes())])
+        canvas = Canvas(self.anatomy.cut(around), self.scan, rng)
+        paint(canvas)
+        image = scanned(canvas.image, canvas.ids == OUTSIDE, self.scan, self.grid.spacing_mm, rng)
+        if self.scan.circle:
+            image[beyond_circle(self.grid, around)] = self.scan.floor_hu
+        return image[box.relative_to(around).slices][None]

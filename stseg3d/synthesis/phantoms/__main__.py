@@ -1,0 +1,5 @@
+"""Entry point of ``python -m stseg3d.synthesis.phantoms``."""
+
+from stseg3d.synthesis.phantoms.dataset import main
+
+main()
