@@ -172,7 +172,7 @@ def train_missing(
 
 def _shapes(bundle: Path, dataset: Dataset) -> list[tuple[int, ...]]:
     parser = read_config(bundle)
-    axcodes = parser.config["inferer"].get("axcodes", "RAS")
+    axcodes = parser.config.get("image", {}).get("axcodes", "RAS")
     grids = [open_volume(case.image, channels_last=True).grid for case in dataset.training]
     return [grid.view(*grid.canonical(axcodes or grid.orientation)).shape for grid in grids]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from stseg3d.batch import CaseOutcome, OutcomeLog, write_summary
-from stseg3d.batch.fingerprints import FileStamp
+from stseg3d.batch.stamps import FileStamp
 
 DONE = CaseOutcome(
     "a",
@@ -22,7 +22,7 @@ DONE = CaseOutcome(
     stages_s={"open": 0.5, "rough": 1.0},
     peak_memory_bytes=2**30,
     input=FileStamp("scans/a.nii", 10, 2**62, "ab"),
-    recipe={"weights_sha256": "cd", "options": {"rough_only": True}},
+    request="cd",
     output=FileStamp("a_seg.nii.gz", 5, 7, "ef"),
     started_utc="2026-01-01T00:00:00.000+00:00",
     ended_utc="2026-01-01T00:00:01.500+00:00",

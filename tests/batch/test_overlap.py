@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from stseg3d.batch import BatchSettings, CaseOutcome, CaseWorker, InProcess, overlap, run_batch, work
+from stseg3d.batch import CaseOutcome, CaseWorker, InProcess, overlap, run_batch, work
 from stseg3d.batch.overlap import overlapped
 from stseg3d.batch.work import PeakWatch
-from stseg3d.inference.cases import FoundCase, OpenedCase, Outcome
-from stseg3d.inference.segment import Segmenter
+from stseg3d.inference import Request
+from stseg3d.inference.segment import CaseWork, SegmentedCase
 from stseg3d.volumes import Case, file, list_cases
 from tests.batch import fakes
 
@@ -251,49 +251,49 @@ def cases(scans: Path) -> list[Case]:
 
 
 @pytest.fixture
-def settings(bundle: Path, tmp_path: Path) -> BatchSettings:
-    return fakes.settings_for(bundle, tmp_path / "out")
+def wanted(bundle: Path, tmp_path: Path) -> Request:
+    return fakes.request_for(bundle, tmp_path / "out")
 
 
-def outputs(settings: BatchSettings) -> dict[str, Any]:
+def outputs(wanted: Request) -> dict[str, Any]:
     """Label maps, and what is said of them but for times and memory."""
-    notes = {path.name: json.loads(path.read_text()) for path in settings.output_dir.glob("*_seg.json")}
+    notes = {path.name: json.loads(path.read_text()) for path in wanted.output_dir.glob("*_seg.json")}
     for note in notes.values():
         for name in ("seconds", "stage_peak_bytes", "peak_memory_bytes", "output"):
             del note[name]
-    return notes | {path.name: path.read_bytes() for path in settings.output_dir.glob("*_seg.nii.gz")}
+    return notes | {path.name: path.read_bytes() for path in wanted.output_dir.glob("*_seg.nii.gz")}
 
 
-def test_labels_are_bit_for_bit_those_of_one_case_after_the_other(cases: list[Case], settings: BatchSettings, tmp_path: Path) -> None:
-    plain = fakes.settings_for(settings.bundle, tmp_path / "plain")
+def test_labels_are_bit_for_bit_those_of_one_case_after_the_other(cases: list[Case], wanted: Request, tmp_path: Path) -> None:
+    plain = fakes.request_for(wanted.bundle, tmp_path / "plain")
     told: list[CaseOutcome] = []
-    run_batch(cases, settings, InProcess(settings), on_outcome=told.append)
+    run_batch(cases, wanted, InProcess(wanted), on_outcome=told.append)
     run_batch(cases, plain, InProcess(plain, overlap=False))
-    assert outputs(settings) == outputs(plain)
-    assert len(outputs(settings)) == 2 * len(cases) == 16
+    assert outputs(wanted) == outputs(plain)
+    assert len(outputs(wanted)) == 2 * len(cases) == 16
     assert [outcome.case for outcome in told] == [case.id for case in cases]
     assert all(outcome.seconds >= outcome.stages_s["total"] for outcome in told)
 
 
 def test_a_case_that_fails_in_any_thread_fails_alone(
-    cases: list[Case], settings: BatchSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cases: list[Case], wanted: Request, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain = fakes.settings_for(settings.bundle, tmp_path / "plain")
+    plain = fakes.request_for(wanted.bundle, tmp_path / "plain")
     run_batch(cases, plain, InProcess(plain, overlap=False))
-    find, write = Segmenter.find, Segmenter.write
+    find, write = CaseWork.find, CaseWork.write
 
-    def no_find(self: Segmenter, opened: OpenedCase) -> FoundCase:
-        return find(self, opened) if opened.case.id != "a" else 1 / 0  # type: ignore[return-value]
+    def no_find(self: CaseWork) -> None:
+        find(self) if self.case.id != "a" else 1 / 0
 
-    def no_write(self: Segmenter, found: FoundCase) -> Outcome:
-        return write(self, found) if found.opened.case.id != "b" else 1 / 0  # type: ignore[return-value]
+    def no_write(self: CaseWork) -> SegmentedCase:
+        return write(self) if self.case.id != "b" else 1 / 0  # type: ignore[return-value]
 
-    monkeypatch.setattr(Segmenter, "find", no_find)
-    monkeypatch.setattr(Segmenter, "write", no_write)
+    monkeypatch.setattr(CaseWork, "find", no_find)
+    monkeypatch.setattr(CaseWork, "write", no_write)
     cases[1].image.write_bytes(b"no scan")  # on opening
     cases[2].image.write_bytes(cases[2].image.read_bytes()[:-9])  # on reading ahead
     told: list[CaseOutcome] = []
-    result = run_batch(cases, settings, InProcess(settings), on_outcome=told.append)
+    result = run_batch(cases, wanted, InProcess(wanted), on_outcome=told.append)
     assert result.done == {"4", "7", "c", "d"}
     assert {outcome.case: outcome.error for outcome in result.failed} == {
         "5": "ValueError",
@@ -304,35 +304,33 @@ def test_a_case_that_fails_in_any_thread_fails_alone(
     assert [outcome.case for outcome in told] == [case.id for case in cases]
     assert all(outcome.case in outcome.reason for outcome in told if outcome.bad_input)
     expected = outputs(plain)
-    assert outputs(settings) == {name: expected[name] for name in expected if name[0] in result.done}
+    assert outputs(wanted) == {name: expected[name] for name in expected if name[0] in result.done}
 
 
 def test_an_image_that_changes_between_reading_ahead_and_its_networks_is_found_out(
-    cases: list[Case], settings: BatchSettings, monkeypatch: pytest.MonkeyPatch
+    cases: list[Case], wanted: Request, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    find = Segmenter.find
+    find = CaseWork.find
 
-    def changed(self: Segmenter, opened: OpenedCase) -> FoundCase:
-        if opened.case.id in ("5", "b"):
-            fakes.make_scan(opened.case.image, seed=99, brightest=fakes.OBJECT + 1)
-        return find(self, opened)
+    def changed(self: CaseWork) -> None:
+        if self.case.id in ("5", "b"):
+            fakes.make_scan(self.case.image, seed=99, brightest=fakes.OBJECT + 1)
+        find(self)
 
-    monkeypatch.setattr(Segmenter, "find", changed)
-    result = run_batch(cases, settings, InProcess(settings))
+    monkeypatch.setattr(CaseWork, "find", changed)
+    result = run_batch(cases, wanted, InProcess(wanted))
     assert {outcome.case for outcome in result.failed} == {"5", "b"}
     assert all("file must stay as it is while it is read, got another one" in outcome.reason for outcome in result.failed)
-    assert not list(settings.output_dir.glob("[5b]_*"))
+    assert not list(wanted.output_dir.glob("[5b]_*"))
 
 
 # --- what is told ------------------------------------------------------------
 
 
-def test_seconds_do_not_count_what_a_case_waits_for_others(
-    cases: list[Case], settings: BatchSettings, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_seconds_do_not_count_what_a_case_waits_for_others(cases: list[Case], wanted: Request, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [0.0]
     monkeypatch.setattr("stseg3d.batch.work.time.perf_counter", lambda: clock[0])
-    attempt = CaseWorker(settings).attempt(cases[0])
+    attempt = CaseWorker(wanted).attempt(cases[0])
     for step in (attempt.open, attempt.read_ahead, attempt.find):
         step()
         clock[0] += 1000
