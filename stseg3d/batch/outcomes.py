@@ -109,9 +109,10 @@ def read_line(line: bytes) -> CaseOutcome:
     """
     content = json.loads(line)
     try:
+        content.pop("recipe", None)  # which earlier versions wrote in place of `request`
         stamps = {key: FileStamp(**content[key]) for key in ("input", "output") if key in content}
         return CaseOutcome(**(content | stamps))
-    except TypeError as error:
+    except (TypeError, AttributeError) as error:
         msg = f"line must be an outcome, got {line[:80]!r}"
         raise ValueError(msg) from error
 

@@ -57,7 +57,7 @@ class OpenCased(Transform):
         return self.image.channels
 
     def __call__(self, data: Data) -> dict[Hashable, Any]:
-        """See the class.
+        """The open case, as ``"case"``.
 
         Raises:
             ValueError: If the image has another number of channels, or the label lies on another grid than the image, has several
@@ -98,7 +98,7 @@ class RoughSampled(Transform):
         self.stage, self.out_channels = stage, out_channels
 
     def __call__(self, data: Data) -> dict[Hashable, Any]:
-        """See the class.
+        """Image and label on the rough grid.
 
         Raises:
             ValueError: If voxels are NaN or infinite.

@@ -21,7 +21,7 @@ from tests.batch import fakes
 PATIENCE_S = 60.0
 
 
-class Stage:
+class Recorder:
     """A worker whose steps do what a test says, ``steps["find a"] = action``, and a record of what was done in which thread."""
 
     def __init__(self, names: str) -> None:
@@ -63,27 +63,27 @@ class Stage:
 
 
 class Attempt:
-    """A case on a :class:`Stage`."""
+    """A case on a :class:`Recorder`."""
 
-    def __init__(self, stage: Stage, name: str) -> None:
-        self.stage, self.name = stage, name
+    def __init__(self, recorder: Recorder, name: str) -> None:
+        self.recorder, self.name = recorder, name
 
     @property
     def held_bytes(self) -> int:
-        return self.stage.held_bytes
+        return self.recorder.held_bytes
 
     def open(self) -> None:
-        self.stage.note(f"open {self.name}")
+        self.recorder.note(f"open {self.name}")
 
     def read_ahead(self) -> None:
-        self.stage.note(f"read {self.name}")
+        self.recorder.note(f"read {self.name}")
 
     def find(self) -> None:
-        self.stage.note(f"find {self.name}")
+        self.recorder.note(f"find {self.name}")
 
     def write(self) -> CaseOutcome:
-        self.stage.note(f"write {self.name}")
-        self.stage.open_now -= 1
+        self.recorder.note(f"write {self.name}")
+        self.recorder.open_now -= 1
         return CaseOutcome(self.name, "done", attempt=1)
 
 
@@ -104,62 +104,62 @@ def names(outcomes: Iterator[CaseOutcome]) -> list[str]:
 
 
 def test_the_next_case_is_read_and_the_last_one_written_while_the_networks_run() -> None:
-    stage = Stage("abc")
-    stage.steps = {
-        "find a": lambda: stage.has_begun("read b"),
-        "find b": lambda: (stage.has_begun("read c"), stage.has_begun("write a")),
-        "find c": lambda: stage.has_begun("write b"),
-        "write a": lambda: stage.has_begun("find b"),
-        "write b": lambda: stage.has_begun("find c"),
-        "open b": lambda: stage.has_begun("find a"),
-        "open c": lambda: stage.has_begun("find b"),
+    recorder = Recorder("abc")
+    recorder.steps = {
+        "find a": lambda: recorder.has_begun("read b"),
+        "find b": lambda: (recorder.has_begun("read c"), recorder.has_begun("write a")),
+        "find c": lambda: recorder.has_begun("write b"),
+        "write a": lambda: recorder.has_begun("find b"),
+        "write b": lambda: recorder.has_begun("find c"),
+        "open b": lambda: recorder.has_begun("find a"),
+        "open c": lambda: recorder.has_begun("find b"),
     }
-    assert names(stage.run()) == ["a", "b", "c"]
+    assert names(recorder.run()) == ["a", "b", "c"]
     aside = {"open b", "read b", "open c", "read c", "write a", "write b"}
-    assert {stage.threads[step].name for step in aside} == {"stseg3d reader", "stseg3d writer"}
-    assert stage.here() == set(stage.done) - aside  # pulling, all networks, the first reading and the last writing
+    assert {recorder.threads[step].name for step in aside} == {"stseg3d reader", "stseg3d writer"}
+    assert recorder.here() == set(recorder.done) - aside  # pulling, all networks, the first reading and the last writing
 
 
 def test_no_more_than_one_case_is_read_ahead_and_one_is_written() -> None:
-    stage = Stage("abcdef")
-    stage.steps["find a"] = lambda: stage.has_begun("read b")
-    stage.steps["find c"] = lambda: stage.has_begun("read d")
+    recorder = Recorder("abcdef")
+    recorder.steps["find a"] = lambda: recorder.has_begun("read b")
+    recorder.steps["find c"] = lambda: recorder.has_begun("read d")
     for name, after in zip("abcd", "cdef", strict=True):  # with the next but one nobody begins before
-        stage.steps[f"write {name}"] = lambda after=after: stage.event(f"pull {after}").wait(0.05)
-    assert names(stage.run()) == list("abcdef")
-    assert stage.most == 3
+        recorder.steps[f"write {name}"] = lambda after=after: recorder.event(f"pull {after}").wait(0.05)
+    assert names(recorder.run()) == list("abcdef")
+    assert recorder.most == 3
     for before, name, after in zip("abcd", "bcde", "cdef", strict=True):
-        at = stage.done.index
+        at = recorder.done.index
         assert at(f"find {before}") < at(f"pull {after}") < at(f"find {name}")
         assert at(f"write {before}") < at(f"write {name}")
         assert at(f"read {name}") < at(f"open {after}")
 
 
 def test_what_is_written_is_told_while_the_next_case_is_still_read() -> None:
-    stage, told = Stage("ab"), threading.Event()
-    stage.steps["read b"] = lambda: told.wait(PATIENCE_S) or pytest.fail("the outcome of a was not told")
-    outcomes = stage.run()
+    recorder, told = Recorder("ab"), threading.Event()
+    recorder.steps["read b"] = lambda: told.wait(PATIENCE_S) or pytest.fail("the outcome of a was not told")
+    outcomes = recorder.run()
     assert next(outcomes).case == "a"
     told.set()
     assert names(outcomes) == ["b"]
 
 
 def test_a_single_case_is_done_in_the_thread_of_the_caller_and_its_voxels_are_read_by_the_networks() -> None:
-    stage = Stage("a")
-    assert names(stage.run()) == ["a"]
-    assert stage.done == ["pull a", "open a", "find a", "write a"]
-    assert stage.here() == set(stage.done)
-    assert names(Stage("").run()) == []
+    recorder = Recorder("a")
+    assert names(recorder.run()) == ["a"]
+    assert recorder.done == ["pull a", "open a", "find a", "write a"]
+    assert recorder.here() == set(recorder.done)
+    assert names(Recorder("").run()) == []
 
 
 @pytest.mark.parametrize("free", [3, None])
 def test_where_memory_is_short_or_unknown_voxels_and_labels_wait_for_their_turn(free: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(file, "available_bytes", lambda: free)  # of which a case would take 1
-    stage = Stage("abc")
-    assert names(stage.run()) == ["a", "b", "c"]
-    assert not any(step.startswith("read") for step in stage.done)
-    assert {f"write {name}" for name in "abc"} <= stage.here()
-    assert "open b" not in stage.here()  # a header is small
+    recorder = Recorder("abc")
+    assert names(recorder.run()) == ["a", "b", "c"]
+    assert not any(step.startswith("read") for step in recorder.done)
+    assert {f"write {name}" for name in "abc"} <= recorder.here()
+    assert "open b" not in recorder.here()  # a header is small
 
 
 # --- when something breaks ---------------------------------------------------
@@ -175,68 +175,68 @@ def stop() -> None:
 
 @pytest.mark.parametrize("step", ["pull b", "open b", "read b", "find b", "write b", "write c"])
 def test_what_is_no_failure_of_a_case_ends_all_threads_and_reaches_the_caller(step: str) -> None:
-    stage = Stage("abc")
-    stage.steps[step] = stop
+    recorder = Recorder("abc")
+    recorder.steps[step] = stop
     with pytest.raises(StopError):
-        list(stage.run())
+        list(recorder.run())
 
 
 def test_the_keyboard_ends_the_networks_while_what_is_written_is_finished_and_told() -> None:
-    stage, stopped = Stage("abcd"), threading.Event()
+    recorder, stopped = Recorder("abcd"), threading.Event()
 
     def interrupt() -> None:
         for step in ("write a", "open c"):
-            stage.has_begun(step)
+            recorder.has_begun(step)
         stopped.set()
         raise KeyboardInterrupt
 
-    stage.steps = {"find b": interrupt, "write a": lambda: stopped.wait(PATIENCE_S), "open c": lambda: stopped.wait(PATIENCE_S)}
-    outcomes = stage.run()
+    recorder.steps = {"find b": interrupt, "write a": lambda: stopped.wait(PATIENCE_S), "open c": lambda: stopped.wait(PATIENCE_S)}
+    outcomes = recorder.run()
     assert next(outcomes).case == "a"
     with pytest.raises(KeyboardInterrupt):
         next(outcomes)
-    assert {"pull d", "write b"}.isdisjoint(stage.done)
+    assert {"pull d", "write b"}.isdisjoint(recorder.done)
 
 
 def test_a_read_that_hangs_does_not_hold_the_keyboard_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(overlap, "PATIENCE_S", 0.05)
-    stage, server_is_back = Stage("abc"), threading.Event()
+    recorder, server_is_back = Recorder("abc"), threading.Event()
 
     def interrupt() -> None:
-        stage.has_begun("open b")
+        recorder.has_begun("open b")
         raise KeyboardInterrupt
 
-    stage.steps = {"open b": lambda: server_is_back.wait(PATIENCE_S), "find a": interrupt}
+    recorder.steps = {"open b": lambda: server_is_back.wait(PATIENCE_S), "find a": interrupt}
     with pytest.raises(KeyboardInterrupt):
-        list(stage.run())
-    assert "open b" not in stage.done
+        list(recorder.run())
+    assert "open b" not in recorder.done
     server_is_back.set()
-    stage.threads["open b"].join()
+    recorder.threads["open b"].join()
 
 
 def test_a_batch_that_is_closed_early_waits_for_what_is_read() -> None:
-    stage, closing = Stage("abc"), threading.Event()
-    stage.steps["read b"] = lambda: closing.wait(PATIENCE_S)
-    outcomes = stage.run()
+    recorder, closing = Recorder("abc"), threading.Event()
+    recorder.steps["read b"] = lambda: closing.wait(PATIENCE_S)
+    outcomes = recorder.run()
     assert next(outcomes).case == "a"
     threading.Timer(0.1, closing.set).start()
     outcomes.close()  # type: ignore[attr-defined]
-    assert stage.done[-1] == "read b"
+    assert recorder.done[-1] == "read b"
 
 
 def test_a_batch_that_cannot_go_on_waits_for_what_is_written() -> None:
-    stage, stopped = Stage("abc"), threading.Event()
+    recorder, stopped = Recorder("abc"), threading.Event()
 
     def stop_soon() -> None:
-        stage.has_begun("write a")
+        recorder.has_begun("write a")
         threading.Timer(0.1, stopped.set).start()
         stop()
 
-    stage.steps = {"write a": lambda: stopped.wait(PATIENCE_S), "pull c": stop_soon}
+    recorder.steps = {"write a": lambda: stopped.wait(PATIENCE_S), "pull c": stop_soon}
     with pytest.raises(StopError):
-        list(stage.run())
-    assert stage.done[-1] == "write a"
-    assert "find b" not in stage.done
+        list(recorder.run())
+    assert recorder.done[-1] == "write a"
+    assert "find b" not in recorder.done
 
 
 # --- with real cases ---------------------------------------------------------

@@ -22,7 +22,7 @@ from stseg3d.bundle import find_bundle
 from stseg3d.inference import Request
 from stseg3d.volumes import Case, output_name
 
-STAGES = ("read", "rough", "boxes", "fine", "fuse", "write")
+STEPS = ("read", "rough", "boxes", "fine", "fuse", "write")
 
 
 class Idler:
@@ -37,7 +37,7 @@ class Idler:
         output.touch()
         output.with_name(f"{case.id}_seg.json").touch()
         stamps = {"input": stamp(case.image, content=True), "output": stamp(output, content=True)}
-        return CaseOutcome(case.id, "done", attempt=1, seconds=1.2345, stages_s=dict.fromkeys(STAGES, 0.1234), **stamps)
+        return CaseOutcome(case.id, "done", attempt=1, seconds=1.2345, stages_s=dict.fromkeys(STEPS, 0.1234), **stamps)
 
 
 class Idle:
