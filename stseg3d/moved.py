@@ -14,6 +14,7 @@ from typing import cast
 # By the longest former name that fits; what lies inside moved with it.
 MOVED: dict[str, str] = {
     "stseg3d.compare.sliding_window": "stseg3d.training.sliding_window",
+    "stseg3d.batch.fingerprints": "stseg3d.batch.stamps",
     "stseg3d.inference.batches": "stseg3d.compute.batches",
     "stseg3d.inference.gather": "stseg3d.compute.gather",
     "stseg3d.inference.onednn": "stseg3d.compute.onednn",

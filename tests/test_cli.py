@@ -21,7 +21,9 @@ from stseg3d import __version__, cli
 from stseg3d.cli.arguments import seconds as read_seconds
 from stseg3d.cli.tables import write_table
 from stseg3d.cli.terminal import loading, log_to_stderr
+from stseg3d.inference import Request
 from stseg3d.metrics import Confusion
+from stseg3d.volumes import Case
 
 
 def save(path: Path, array: Any, spacing: float = 1.0) -> Path:
@@ -106,38 +108,50 @@ BESIDE = [".claims", "outcomes.jsonl", "summary.csv"]
 
 
 class FakeSegmenter:
+    """A bundle that was loaded as was asked for."""
+
+    made: list[Request]
+    cases: list[str]
+    failures: dict[str, BaseException]
+
+    def __init__(self, request: Request) -> None:
+        self.request = request
+        self.made.append(request)
+
+
+class FakeWork:
     """Writes an empty file a case; stumbles over cases named so."""
 
-    made: list[dict[str, Any]]
-    failures: dict[str, Exception]
+    held_bytes = 0
 
-    def __init__(self, bundle: Path, **arguments: Any) -> None:
-        self.made.append({"bundle": bundle, **arguments})
+    def __init__(self, segmenter: FakeSegmenter, case: Case) -> None:
+        self.segmenter, self.case = segmenter, case
 
-    def open(
-        self, case: Any, output_dir: Path, *, mask: Path | None, boxes: Path | None, keep_rough: bool = False, **_: Any
-    ) -> SimpleNamespace:
-        if case.id in self.failures:
-            raise self.failures[case.id]
-        self.made[0].setdefault("cases", []).append((case.id, mask, boxes, keep_rough))
-        return SimpleNamespace(case=case, output_dir=output_dir, held_bytes=0, read_ahead=lambda: None)
+    def open(self, volume: Any) -> None:
+        if self.case.id in self.segmenter.failures:
+            raise self.segmenter.failures[self.case.id]
+        self.segmenter.cases.append(self.case.id)
 
-    def find(self, opened: SimpleNamespace) -> SimpleNamespace:
-        return opened
+    def read_ahead(self) -> None:
+        pass
 
-    def write(self, found: SimpleNamespace) -> SimpleNamespace:
-        case, output = found.case, found.output_dir / f"{found.case.id}_seg.nii.gz"
+    def find(self) -> None:
+        pass
+
+    def write(self) -> SimpleNamespace:
+        output = self.segmenter.request.output_dir / f"{self.case.id}_seg.nii.gz"
         output.touch()
-        output.with_name(f"{case.id}_seg.json").touch()
-        if case.id == "empty":
-            logging.getLogger("stseg3d.inference").warning("%s: nothing found\nhere", case.id)
-        return SimpleNamespace(case_id=case.id, output=output, provenance={"seconds": {}, "warnings": []})
+        output.with_name(f"{self.case.id}_seg.json").touch()
+        if self.case.id == "empty":
+            logging.getLogger("stseg3d.inference").warning("%s: nothing found\nhere", self.case.id)
+        return SimpleNamespace(case_id=self.case.id, output=output, provenance={"seconds": {}, "warnings": []})
 
 
 @pytest.fixture
 def segmenter(monkeypatch: pytest.MonkeyPatch) -> type[FakeSegmenter]:
-    fake = type("Segmenter", (FakeSegmenter,), {"made": [], "failures": {}})
+    fake = type("Segmenter", (FakeSegmenter,), {"made": [], "cases": [], "failures": {}})
     monkeypatch.setattr("stseg3d.batch.work.Segmenter", fake)
+    monkeypatch.setattr("stseg3d.batch.work.CaseWork", FakeWork)
     return fake
 
 
@@ -168,22 +182,18 @@ def test_segment_takes_files_and_folders_and_prints_what_it_wrote(
     printed = capsys.readouterr()
     assert printed.out.splitlines() == [str(out / f"{name}_seg.nii.gz") for name in ("c", "a", "b", "empty")]
     assert printed.err == "stseg3d: empty: nothing found here\n"
-    asked = {"bundle": bundle, "device": "auto", "output": None, "precision": None, "runtime": None}
-    asked |= {"rough_only": False, "overrides": {}, "trust": False}
-    assert segmenter.made[0] | {"cases": 0} == asked | {"cases": 0}
+    assert segmenter.made == [Request(bundle, out)]
 
 
 def test_the_first_scan_is_read_while_libraries_are_loaded(
     segmenter: type[FakeSegmenter], bundle: Path, scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given: dict[str, Any] = {}
-    own = segmenter.open
 
-    def note(self: FakeSegmenter, case: Any, output_dir: Path, *, volume: Any, **rest: Any) -> SimpleNamespace:
-        given[case.id] = volume
-        return own(self, case, output_dir, **rest)
+    def note(self: FakeWork, volume: Any) -> None:
+        given[self.case.id] = volume
 
-    monkeypatch.setattr(segmenter, "open", note)
+    monkeypatch.setattr(FakeWork, "open", note)
     for out, more, read in (
         ("out", [], True),
         ("out", ["--overwrite"], False),  # it was done before, and most often is skipped
@@ -199,22 +209,29 @@ def test_the_first_scan_is_read_while_libraries_are_loaded(
 
 
 def test_segment_passes_its_choices_on(segmenter: type[FakeSegmenter], bundle: Path, scans: Path, tmp_path: Path) -> None:
-    chosen = ["--device", "cpu", "--output", "instances", "--rough-only", "--batch-size", "2", "--mask", "m.nii", "--boxes", "b.json"]
+    chosen = ["--device", "cpu", "--output", "instances", "--batch-size", "2", "--mask", "m.nii", "--series", "1.2"]
     chosen += ["--keep-rough", "--trust", "--precision", "bfloat16", "--runtime", "openvino"]
     assert segment(scans / "a.nii.gz", "--bundle", bundle, "-o", tmp_path / "out", *chosen) == 0
-    assert segmenter.made == [
-        {
-            "bundle": bundle,
-            "device": "cpu",
-            "output": "instances",
-            "precision": "bfloat16",
-            "runtime": "openvino",
-            "rough_only": True,
-            "overrides": {"displayable_configs#batch_size": 2},
-            "trust": True,
-            "cases": [("a", Path("m.nii"), Path("b.json"), True)],
-        }
-    ]
+    options = {"device": "cpu", "output": "instances", "batch_size": 2, "mask": Path("m.nii"), "series": "1.2"}
+    options |= {"keep_rough": True, "trust": True, "precision": "bfloat16", "runtime": "openvino"}
+    assert segmenter.made == [Request(bundle, tmp_path / "out", **options)]  # type: ignore[arg-type]
+    assert segmenter.cases == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("options", "rule"),
+    [
+        (["--mask", "m.nii", "--boxes", "b.json"], "mask and boxes cannot both say where to look, got m.nii and b.json"),
+        (["--rough-only", "--boxes", "b.json"], "rough_only asks the rough network where to look, got b.json too"),
+        (["--rough-only", "--output", "instances"], "rough_only gives labels, got output='instances' too"),
+    ],
+)
+def test_options_that_contradict_each_other_are_refused(
+    options: list[str], rule: str, segmenter: type[FakeSegmenter], bundle: Path, scans: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert segment(scans / "a.nii.gz", "--bundle", bundle, "-o", scans / "out", *options) == 2
+    assert is_one_sentence(capsys.readouterr().err, rule)
+    assert segmenter.made == []
 
 
 @pytest.mark.parametrize(
@@ -310,7 +327,7 @@ def test_the_same_command_again_skips_what_is_done(
 def test_an_output_folder_among_the_scans_is_no_input(segmenter: type[FakeSegmenter], bundle: Path, scans: Path) -> None:
     for _ in range(2):
         assert segment(scans, "--bundle", bundle, "-o", scans / "out") == 0
-    assert [name for name, *_ in segmenter.made[0]["cases"]] == ["a", "b", "empty"]
+    assert segmenter.cases == ["a", "b", "empty"]
 
 
 @pytest.mark.parametrize(
@@ -387,7 +404,7 @@ def test_traceback_only_when_asked(
 def test_the_keyboard_stops_it(
     segmenter: type[FakeSegmenter], bundle: Path, scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    segmenter.failures["b"] = KeyboardInterrupt()  # type: ignore[assignment]
+    segmenter.failures["b"] = KeyboardInterrupt()
     assert segment(scans, "--bundle", bundle, "-o", tmp_path / "out") == 130
     assert is_one_sentence(capsys.readouterr().err, "stopped")
 
@@ -468,13 +485,8 @@ def test_demo_says_where_everything_is_and_how_well_it_went(
 def test_the_commands_call_what_is_there() -> None:
     """The fakes above take anything; the real ones must take what the command line gives."""
     from stseg3d.compare import compare
-    from stseg3d.inference.segment import Segmenter
     from stseg3d.training.run import train_bundle
 
-    inspect.signature(Segmenter).bind(
-        "bundle", device="cpu", output=None, precision=None, runtime=None, rough_only=True, overrides={}, trust=False
-    )
-    inspect.signature(Segmenter.segment).bind(None, "case", "out", mask=None, boxes=None, keep_rough=False)
     inspect.signature(compare).bind("b", "d", "out", **dict.fromkeys(COMPARE_OPTIONS), overrides={})
     inspect.signature(train_bundle).bind("b", "d", stage="all", device="cpu", epochs=1, budget_s=1.0, seed=0, weights="w")
 

@@ -15,9 +15,9 @@ from tqdm import tqdm
 
 from stseg3d import __version__
 from stseg3d.batch.claims import CLAIMS_NAME
-from stseg3d.batch.fingerprints import recipe_of
-from stseg3d.batch.outcomes import CaseOutcome
-from stseg3d.batch.work import BatchSettings, CaseWorker, facts_of
+from stseg3d.batch.outcomes import FAILED, CaseOutcome
+from stseg3d.batch.work import CaseWorker
+from stseg3d.inference import Request
 from stseg3d.volumes import Case, ensure_writable
 
 
@@ -27,46 +27,46 @@ class Place:
 
     Attributes:
         version: Of this package.
-        files: Hashes of the bundle's files.
+        bundle_digest: Of the bundle's files.
         folder_made_s: When the file of claims in the folder of outputs was made: the same time on every node that has the same folder.
     """
 
     version: str
-    files: dict[str, Any]
+    bundle_digest: str
     folder_made_s: int
 
 
-def place_of(settings: BatchSettings) -> Place:
+def place_of(request: Request) -> Place:
     """The place as this process sees it.
 
     Raises:
         FileNotFoundError: If the bundle or the folder of outputs, with its file of claims, is not there.
     """
-    for what, path in (("output folder", settings.output_dir / CLAIMS_NAME), ("bundle", settings.bundle)):
+    for what, path in (("output folder", request.output_dir / CLAIMS_NAME), ("bundle", request.bundle)):
         if not path.exists():
             msg = f"{what} must be on storage that all nodes share, got none at {path}"
             raise FileNotFoundError(msg)
-    return Place(__version__, recipe_of(settings.bundle, {}), int(os.stat(settings.output_dir / CLAIMS_NAME).st_mtime))
+    return Place(__version__, Request(request.bundle).digest, int(os.stat(request.output_dir / CLAIMS_NAME).st_mtime))
 
 
-def ensure_in(place: Place, settings: BatchSettings) -> None:
+def ensure_in(place: Place, request: Request) -> None:
     """Refuse to work elsewhere.
 
     Raises:
         OSError: If the bundle or the folder of outputs is not there, or the latter cannot be written.
         ValueError: If one of them, or this package, is another one than there.
     """
-    here = place_of(settings)
+    here = place_of(request)
     if here.version != place.version:
         msg = f"stseg3d must be {place.version} on all nodes, as it is where the batch was started, got {here.version}"
         raise ValueError(msg)
     if here.folder_made_s != place.folder_made_s:
-        msg = f"output folder must be on storage that all nodes share, got another one at {settings.output_dir}"
+        msg = f"output folder must be on storage that all nodes share, got another one at {request.output_dir}"
         raise ValueError(msg)
-    if here.files != place.files:
-        msg = f"bundle must be on storage that all nodes share, or be the same on all, got another one at {settings.bundle}"
+    if here.bundle_digest != place.bundle_digest:
+        msg = f"bundle must be on storage that all nodes share, or be the same on all, got another one at {request.bundle}"
         raise ValueError(msg)
-    ensure_writable(settings.output_dir)
+    ensure_writable(request.output_dir)
 
 
 @dataclass(frozen=True)
@@ -74,13 +74,11 @@ class Reply:
     """What a worker has to say.
 
     Attributes:
-        outcome: Of the case it was given.
-        problem: Why it cannot work at all, see :func:`stseg3d.batch.work.facts_of`.
+        outcome: Of the case it was given; an outcome of no case says why it cannot work at all.
         logged: What the package logged since the last reply.
     """
 
     outcome: CaseOutcome | None = None
-    problem: dict[str, Any] = field(default_factory=dict)
     logged: list[logging.LogRecord] = field(default_factory=list)
 
 
@@ -88,25 +86,25 @@ class NodeWorker:
     """A :class:`CaseWorker` in a process of its own on some node; as a Ray actor.
 
     Args:
-        settings: How; all paths absolute.
+        request: What is wanted; all paths absolute.
         place: Where it should be.
         make_worker: Makes the worker, :class:`CaseWorker` if it is to segment.
     """
 
-    def __init__(self, settings: BatchSettings, place: Place, make_worker: Callable[[BatchSettings], CaseWorker] = CaseWorker) -> None:
-        self.settings, self.place, self.make_worker = settings, place, make_worker
+    def __init__(self, request: Request, place: Place, make_worker: Callable[[Request], CaseWorker] = CaseWorker) -> None:
+        self.request, self.place, self.make_worker = request, place, make_worker
         self.worker: CaseWorker | None = None
-        self._log = _Kept()
+        self._log = _LogBuffer()
 
     def load(self) -> Reply:
         """Load the bundle, unless that was done, and say whether cases may come."""
         try:
             if self.worker is None:
                 self._log.listen()
-                ensure_in(self.place, self.settings)
-                self.worker = self.make_worker(self.settings)
+                ensure_in(self.place, self.request)
+                self.worker = self.make_worker(self.request)
         except Exception as error:  # also those of libraries that the driver may not have
-            return Reply(problem=facts_of(error), logged=self._log.taken())
+            return Reply(CaseOutcome("", FAILED).failed(error), logged=self._log.taken())
         return Reply(logged=self._log.taken())
 
     def run(self, case: Case) -> Reply:
@@ -115,7 +113,7 @@ class NodeWorker:
         return Reply(self.worker.run(case), logged=self._log.taken())
 
 
-class _Kept(QueueHandler):
+class _LogBuffer(QueueHandler):
     """Keeps what the package logs, ready to be sent."""
 
     queue: Any

@@ -7,14 +7,15 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from stseg3d.batch.actor import NodeWorker, Place, Reply
-from stseg3d.batch.outcomes import FAILED, TIME_LIMIT, WORKER_DIED, CaseOutcome, utc_now
-from stseg3d.batch.processes import ATTEMPTS, MAX_STILLBORN, PATIENCE_S
-from stseg3d.batch.work import BatchSettings, CaseWorker
+from stseg3d.batch.assignment import ATTEMPTS, MAX_STILLBORN, PATIENCE_S, Assignment
+from stseg3d.batch.outcomes import WORKER_DIED, CaseOutcome
+from stseg3d.batch.work import CaseWorker
+from stseg3d.inference import Request
 from stseg3d.volumes import Case
 
 logger = logging.getLogger(__name__)
@@ -28,7 +29,7 @@ class Job:
     """What workers are hired for, and what each takes.
 
     Attributes:
-        settings: How they work.
+        request: What is wanted of them.
         place: Where they must be.
         make_worker: What makes the worker of a process.
         cpus: CPUs of each.
@@ -36,9 +37,9 @@ class Job:
         most: Largest number of workers, if any.
     """
 
-    settings: BatchSettings
+    request: Request
     place: Place
-    make_worker: Callable[[BatchSettings], CaseWorker]
+    make_worker: Callable[[Request], CaseWorker]
     cpus: int
     gpus: float
     most: int | None = None
@@ -66,10 +67,10 @@ class Job:
         takes = {"num_cpus": self.cpus, "num_gpus": self.gpus, "scheduling_strategy": NodeAffinitySchedulingStrategy(node, soft=False)}
         # Neither Ray's retries nor its history of tasks, which would grow with the batch.
         actor = self._actor.options(**takes, max_restarts=0, max_task_retries=0, enable_task_events=False)
-        return actor.remote(self.settings, self.place, self.make_worker)
+        return actor.remote(self.request, self.place, self.make_worker)
 
 
-class Worker:
+class Worker(Assignment):
     """The driver's end of an actor, and what it is at.
 
     Args:
@@ -79,10 +80,9 @@ class Worker:
     """
 
     def __init__(self, actor: Any, node: str, host: str) -> None:
+        super().__init__()
         self.actor, self.node, self.host = actor, node, host
-        self.case: Case | None = None
         self.is_ready = False
-        self.attempt, self.begun, self.deadline, self.started_utc = 0, 0.0, math.inf, ""
         self.answer: Any = None  # what it was asked last, until it is heard
         self.ask()
 
@@ -98,22 +98,13 @@ class Worker:
 
     def give(self, case: Case, attempt: int, time_limit_s: float) -> None:
         """Let it work on a case."""
-        self.case, self.attempt, self.started_utc = case, attempt, utc_now()
-        self.begun = time.monotonic()
-        self.deadline = self.begun + time_limit_s
+        self.begin(case, attempt, time_limit_s)
         self.answer = self.actor.run.remote(case)
 
-    def done(self, reply: Reply) -> CaseOutcome | None:
+    def done(self, outcome: CaseOutcome | None) -> CaseOutcome | None:
         """Outcome of its case, if it had one; it is free then."""
-        outcome = reply.outcome and replace(reply.outcome, attempt=self.attempt)
-        self.case, self.deadline, self.answer, self.is_ready = None, math.inf, None, True
-        return outcome
-
-    def lost(self, error: str, reason: str, traceback: str = "") -> CaseOutcome:
-        """Outcome of its case, of which nobody saw the end."""
-        assert self.case is not None
-        lost = CaseOutcome(self.case.id, FAILED, attempt=self.attempt, error=error, reason=reason, traceback=traceback)
-        return replace(lost, seconds=round(time.monotonic() - self.begun, 4), started_utc=self.started_utc, ended_utc=utc_now())
+        self.answer, self.is_ready = None, True
+        return outcome and self.end(outcome)
 
 
 class Crew:
@@ -183,18 +174,18 @@ class Crew:
             return None
         if not ray.wait([worker.answer], timeout=0)[0]:
             self._lose(worker)
-            return worker.lost(TIME_LIMIT, f"case must end within {time_limit_s:g} s, got a worker that had not and was killed")
+            return worker.time_out(time_limit_s)
         try:
             reply: Reply = ray.get(worker.answer)
         except ray.exceptions.RayError as error:
             return self._died(worker, error)
         for record in reply.logged:
             logging.getLogger(record.name).handle(record)
-        if reply.problem:
-            self._leave_out(worker, _as_error(reply.problem, worker.host))
+        if reply.outcome and not reply.outcome.case:
+            self._leave_out(worker, reply.outcome.as_error(f"node {worker.host}: "))
             return None
         self._stillborn[worker.node] = 0
-        return worker.done(reply)
+        return worker.done(reply.outcome)
 
     def dismiss(self) -> None:
         """End all processes, whatever they are at."""
@@ -219,7 +210,7 @@ class Crew:
             if neighbour.node == worker.node and neighbour.is_idle:
                 neighbour.ask()
         if worker.case:
-            return worker.lost(WORKER_DIED, f"worker on {worker.host} died in attempt {worker.attempt} of {ATTEMPTS}", str(error))
+            return worker.lose(WORKER_DIED, f"worker on {worker.host} died in attempt {worker.attempt} of {ATTEMPTS}", str(error))
         self._stillborn[worker.node] += 1
         if self._stillborn[worker.node] == MAX_STILLBORN:
             last = (str(error).strip() or "no reason given").splitlines()[-1]
@@ -249,8 +240,3 @@ class Crew:
         if math.isfinite(self._tell_at) and (late or not places):
             self._tell_at = math.inf
             logger.warning("no worker is ready; waiting for one of %d, of %s each, on %d nodes", places, self.job.size, nodes)
-
-
-def _as_error(problem: dict[str, Any], host: str) -> Exception:
-    reason = f"node {host}: {problem['reason']}"
-    return ValueError(reason) if problem["bad_input"] else RuntimeError(f"{problem['error']}: {reason}")

@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import logging
 import os
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from stseg3d.batch.fingerprints import FileStamp
+from stseg3d.batch.stamps import FileStamp
 from stseg3d.machine.files import atomic_write_text
 from stseg3d.machine.locks import lock_file
 from stseg3d.machine.tables import csv_text
@@ -23,6 +24,7 @@ LOG_NAME, SUMMARY_NAME = "outcomes.jsonl", "summary.csv"
 STARTED, DONE, SKIPPED, FAILED = "started", "done", "skipped", "failed"
 # Errors of the worker, not of the case: nobody was left to tidy up.
 WORKER_DIED, TIME_LIMIT = "WorkerDied", "TimeLimit"
+LONGEST_REASON = 1000  # torch puts pages into an error
 
 
 @dataclass(frozen=True)
@@ -39,10 +41,10 @@ class CaseOutcome:
         traceback: Where the error came from.
         warnings: Sentences a user should read.
         seconds: Wall time.
-        stages_s: Wall time of each stage.
+        stages_s: Wall time of each step.
         peak_memory_bytes: Largest resident memory of the process during the case.
         input: The image, as it was read.
-        recipe: What else the output depends on; see :func:`stseg3d.batch.fingerprints.recipe_of`.
+        request: Digest of what else the output depends on, see :class:`stseg3d.inference.Request`.
         output: The file that was written, its path relative to the folder of outputs.
         started_utc: When it was begun, by the clock of that machine; nothing is decided by it.
         ended_utc: When it ended.
@@ -60,7 +62,7 @@ class CaseOutcome:
     stages_s: dict[str, float] = field(default_factory=dict)
     peak_memory_bytes: int = 0
     input: FileStamp | None = None
-    recipe: dict[str, Any] = field(default_factory=dict)
+    request: str = ""
     output: FileStamp | None = None
     started_utc: str = ""
     ended_utc: str = ""
@@ -74,6 +76,17 @@ class CaseOutcome:
     def was_interrupted(self) -> bool:
         """Whether nobody saw the end: the output may be there, whole, or not."""
         return self.state == STARTED or self.error in (WORKER_DIED, TIME_LIMIT)
+
+    def failed(self, error: Exception) -> CaseOutcome:
+        """The outcome of the same case, which has failed of an error."""
+        reason = " ".join(str(error).split())[:LONGEST_REASON] or "no reason given"
+        where = "".join(traceback.format_exception(error))
+        bad = isinstance(error, (ValueError, OSError))
+        return replace(self, state=FAILED, output=None, error=type(error).__name__, reason=reason, bad_input=bad, traceback=where)
+
+    def as_error(self, where: str = "") -> Exception:
+        """The error, to be raised in another process; its class may be of a library that is not there."""
+        return ValueError(where + self.reason) if self.bad_input else RuntimeError(f"{self.error}: {where}{self.reason}")
 
 
 def utc_now() -> str:
@@ -95,9 +108,10 @@ def read_line(line: bytes) -> CaseOutcome:
     """
     content = json.loads(line)
     try:
+        content.pop("recipe", None)  # which earlier versions wrote in place of `request`
         stamps = {key: FileStamp(**content[key]) for key in ("input", "output") if key in content}
         return CaseOutcome(**(content | stamps))
-    except TypeError as error:
+    except (TypeError, AttributeError) as error:
         msg = f"line must be an outcome, got {line[:80]!r}"
         raise ValueError(msg) from error
 
@@ -213,5 +227,5 @@ def write_summary(log: OutcomeLog) -> Path:
 def _row(outcome: CaseOutcome) -> dict[str, Any]:
     names = ("case", "state", "attempt", "seconds", "peak_memory_bytes", "error", "reason", "started_utc", "ended_utc")
     files = {"input": outcome.input.path if outcome.input else "", "output": outcome.output.path if outcome.output else ""}
-    stages = {f"stage_{stage}_s": seconds for stage, seconds in outcome.stages_s.items()}
-    return {name: getattr(outcome, name) for name in names} | files | stages
+    steps = {f"stage_{step}_s": seconds for step, seconds in outcome.stages_s.items()}
+    return {name: getattr(outcome, name) for name in names} | files | steps

@@ -16,7 +16,6 @@ import sys
 import threading
 import time
 import warnings
-from collections import deque
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -26,16 +25,15 @@ from typing import Any
 
 from tqdm import tqdm
 
-from stseg3d.batch.outcomes import FAILED, TIME_LIMIT, WORKER_DIED, CaseOutcome, utc_now
-from stseg3d.batch.work import BatchSettings, CaseWorker, facts_of
+from stseg3d.batch.assignment import ATTEMPTS, MAX_STILLBORN, PATIENCE_S, Assignment, CaseQueue
+from stseg3d.batch.outcomes import FAILED, WORKER_DIED, CaseOutcome
+from stseg3d.batch.work import CaseWorker
+from stseg3d.inference import Request
 from stseg3d.volumes import Case
 
 logger = logging.getLogger(__name__)
 
 READY = "ready"
-ATTEMPTS = 2  # of a case whose worker died: the cause may have been its neighbour's memory
-PATIENCE_S = 10  # with a killed process, which the kernel keeps as long as a dead file server holds it
-MAX_STILLBORN = 3  # workers in a row that die while they load the bundle
 
 
 class Processes:
@@ -45,16 +43,16 @@ class Processes:
     merely imported (``if __name__ == "__main__":``).
 
     Args:
-        settings: How; ``threads`` are those of each worker.
+        request: What is wanted; ``threads`` are those of each worker.
         jobs: Number of processes.
         time_limit_s: How long a case may take, not counting the loading of the bundle; a worker that takes longer is killed.
     """
 
-    def __init__(self, settings: BatchSettings, jobs: int, *, time_limit_s: float | None = None) -> None:
+    def __init__(self, request: Request, jobs: int, *, time_limit_s: float | None = None) -> None:
         if jobs < 1 or (time_limit_s is not None and not time_limit_s > 0):
             msg = f"jobs and time_limit_s must be above 0, got {jobs} and {time_limit_s}"
             raise ValueError(msg)
-        self.settings, self.jobs = settings, jobs
+        self.request, self.jobs = request, jobs
         self.time_limit_s = math.inf if time_limit_s is None else time_limit_s
 
     def run(self, cases: Iterator[Case]) -> Generator[CaseOutcome, None, None]:
@@ -65,18 +63,16 @@ class Processes:
             RuntimeError: If it cannot be loaded for another reason.
         """
         workers: list[_Worker] = []
-        again: deque[tuple[Case, int]] = deque()
+        queue = CaseQueue(cases)
         try:
             for _ in range(self.jobs):
-                workers.append(_Worker(self.settings))  # one by one: what ends this ends those that are there
-            while self._give(workers, cases, again):
+                workers.append(_Worker(self.request))  # one by one: what ends this ends those that are there
+            while self._give(workers, queue):
                 for worker in _wait(workers):
                     outcome = worker.take(self.time_limit_s)
                     if worker.death:
                         self._replace(worker, workers)
-                    if outcome and outcome.error == WORKER_DIED and outcome.attempt < ATTEMPTS and worker.case:
-                        again.append((worker.case, outcome.attempt + 1))
-                    elif outcome:
+                    if outcome and not queue.takes_back(worker.case, outcome):
                         yield outcome
         finally:
             for worker in workers:
@@ -87,7 +83,7 @@ class Processes:
         at = workers.index(worker)
         stillborn = 0 if worker.is_ready else worker.stillborn + 1
         if stillborn < MAX_STILLBORN:
-            workers[at] = _Worker(self.settings, stillborn)
+            workers[at] = _Worker(self.request, stillborn)
             return
         del workers[at]
         msg = f"worker processes must live to load the bundle, got {stillborn} that died one after the other, the last of {worker.death}"
@@ -95,32 +91,31 @@ class Processes:
             raise RuntimeError(msg)
         logger.warning("%s; going on with %d", msg, len(workers))
 
-    def _give(self, workers: list[_Worker], cases: Iterator[Case], again: deque[tuple[Case, int]]) -> bool:
+    def _give(self, workers: list[_Worker], queue: CaseQueue) -> bool:
         """Give each idle worker a case, as long as there are some; False once all is done."""
         for worker in workers:
             if worker.is_idle:
-                case, attempt = again.popleft() if again else (next(cases, None), 1)
-                if case is None:
+                work = queue.take()
+                if work is None:
                     return any(w.case for w in workers)
-                worker.give(case, attempt, self.time_limit_s)
+                worker.give(*work, self.time_limit_s)
         return True
 
 
-class _Worker:
+class _Worker(Assignment):
     """A process from here: its end of the pipe, and what it is at."""
 
-    def __init__(self, settings: BatchSettings, stillborn: int = 0) -> None:
+    def __init__(self, request: Request, stillborn: int = 0) -> None:
+        super().__init__()
         context = multiprocessing.get_context("spawn")  # a fork of a process with threads, as torch's, may hang
         self.pipe, theirs = context.Pipe()
-        self.process = context.Process(target=_serve, args=(theirs, settings), daemon=True)
+        self.process = context.Process(target=_serve, args=(theirs, request), daemon=True)
         with _interrupts_blocked():  # Ctrl-C is for us
             self.process.start()
         theirs.close()  # so that the pipe ends when the process does
-        self.case: Case | None = None
         self.is_ready = False
         self.stillborn = stillborn  # predecessors that died before they were ready
         self.death = ""
-        self.attempt, self.begun, self.deadline, self.started_utc = 0, 0.0, math.inf, ""
 
     @property
     def is_idle(self) -> bool:
@@ -128,9 +123,7 @@ class _Worker:
 
     def give(self, case: Case, attempt: int, time_limit_s: float) -> None:
         """Let it work on a case."""
-        self.case, self.attempt, self.started_utc = case, attempt, utc_now()
-        self.begun = time.monotonic()
-        self.deadline = self.begun + time_limit_s
+        self.begin(case, attempt, time_limit_s)
         with suppress(OSError):  # it has just died, as the next look at the pipe will tell
             self.pipe.send(case)
 
@@ -144,14 +137,15 @@ class _Worker:
         if message is None and has_ended:
             return self._died()
         if isinstance(message, CaseOutcome):
-            self.case, self.deadline = None, math.inf
-            return replace(message, attempt=self.attempt)
+            if not message.case:
+                raise message.as_error()
+            return self.end(message)
         if message is None and time.monotonic() >= self.deadline:
-            return self._late(time_limit_s)
+            self.kill()
+            self.death = "the time limit"
+            return self.time_out(time_limit_s)
         if isinstance(message, logging.LogRecord):
             logging.getLogger(message.name).handle(message)
-        elif isinstance(message, dict):
-            raise ValueError(message["reason"]) if message["bad_input"] else RuntimeError(f"{message['error']}: {message['reason']}")
         elif message == READY:
             self.is_ready = True
         return None
@@ -169,16 +163,7 @@ class _Worker:
         self.pipe.close()
         if self.case is None:
             return None
-        return self._lost(WORKER_DIED, f"worker process died of {self.death} in attempt {self.attempt} of {ATTEMPTS}")
-
-    def _late(self, time_limit_s: float) -> CaseOutcome:
-        self.kill()
-        self.death = "the time limit"
-        return self._lost(TIME_LIMIT, f"case must end within {time_limit_s:g} s, got a worker that had not and was killed")
-
-    def _lost(self, error: str, reason: str) -> CaseOutcome:
-        lost = CaseOutcome(self.case.id if self.case else "", FAILED, attempt=self.attempt, error=error, reason=reason)
-        return replace(lost, seconds=round(time.monotonic() - self.begun, 4), started_utc=self.started_utc, ended_utc=utc_now())
+        return self.lose(WORKER_DIED, f"worker process died of {self.death} in attempt {self.attempt} of {ATTEMPTS}")
 
 
 def _wait(workers: list[_Worker]) -> list[_Worker]:
@@ -215,8 +200,8 @@ class _ToDriver(QueueHandler):
         self.queue.send(record)
 
 
-def _serve(pipe: Any, settings: BatchSettings) -> None:
-    """Work on the cases that come through the pipe until it ends."""
+def _serve(pipe: Any, request: Request) -> None:
+    """Work on the cases that come through the pipe until it ends; an outcome of no case says why there is nobody to work on any."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     if not sys.warnoptions:
@@ -226,11 +211,12 @@ def _serve(pipe: Any, settings: BatchSettings) -> None:
     package.addHandler(_ToDriver(pipe))
     package.propagate = False
     try:
-        worker = CaseWorker(settings)
+        worker = CaseWorker(request)
     except Exception as error:
-        pipe.send(facts_of(error))
+        pipe.send(CaseOutcome("", FAILED).failed(error))
         return
-    worker.segmenter.inferer.progress = False  # the driver's bar is enough
+    inferer = worker.segmenter.inferer
+    inferer.execution = replace(inferer.execution, progress=False)  # the driver's bar is enough
     with suppress(EOFError, OSError):
         pipe.send(READY)
         while True:

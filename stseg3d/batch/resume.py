@@ -6,45 +6,46 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-from stseg3d.batch.fingerprints import is_unchanged, stamp, stamp_if_there
 from stseg3d.batch.outcomes import FAILED, SKIPPED, CaseOutcome
-from stseg3d.batch.work import BatchSettings, facts_of, notes_name
+from stseg3d.batch.stamps import is_unchanged, stamp, stamp_if_there
+from stseg3d.batch.work import notes_name
+from stseg3d.inference import Request
 from stseg3d.machine.files import remove_temporary_files
 from stseg3d.volumes import Case, output_name
 
 
-def settled(case: Case, last: CaseOutcome | None, settings: BatchSettings, *, overwrite: bool) -> CaseOutcome | None:
+def settled(case: Case, last: CaseOutcome | None, request: Request, *, overwrite: bool) -> CaseOutcome | None:
     """Outcome of a case that needs no work, or may get none; None if it is to be done.
 
     Args:
         case: The case.
         last: What is known of its output.
-        settings: How it would be done.
+        request: How it would be done.
         overwrite: Whether what is there may be replaced.
 
     Returns:
         ``skipped`` if the output is there, as it was written, of the same image, bundle and options; ``failed`` if the image is not there,
         or an output is that ``last`` does not know, or knows to be of something else. What an interrupted run left is ours to replace.
     """
-    output = settings.output_dir / output_name(case.id)
+    output = request.output_dir / output_name(case.id)
     try:
         stamp(case.image)
-        why = _difference(case, last, settings, output)
+        why = _difference(case, last, request, output)
         if not why and last:
             return replace(last, state=SKIPPED, reason=f"done before, {last.ended_utc}")
         if not output.exists() or overwrite or (last and last.was_interrupted):
             return None
     except OSError as error:
-        return CaseOutcome(case.id, FAILED, input=stamp_if_there(case.image), **facts_of(error))
+        return CaseOutcome(case.id, FAILED, input=stamp_if_there(case.image)).failed(error)
     msg = f"output {output} is there already; --overwrite replaces it ({why})"
-    return CaseOutcome(case.id, FAILED, input=stamp_if_there(case.image), **facts_of(FileExistsError(msg)))
+    return CaseOutcome(case.id, FAILED, input=stamp_if_there(case.image)).failed(FileExistsError(msg))
 
 
-def _difference(case: Case, last: CaseOutcome | None, settings: BatchSettings, output: Path) -> str:
+def _difference(case: Case, last: CaseOutcome | None, request: Request, output: Path) -> str:
     """Why the output is not what would be written now; empty if it is."""
     if last is None or not last.is_finished or last.input is None or last.output is None:
         return "no finished case of outcomes.jsonl"
-    if last.recipe != settings.recipe:
+    if last.request != request.digest:
         return "made with another bundle or other options"
     if not is_unchanged(case.image, last.input):
         return "made of another image"

@@ -10,11 +10,12 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from stseg3d.batch.claims import CLAIMS_NAME, Claims
-from stseg3d.batch.fingerprints import stamp_if_there
 from stseg3d.batch.outcomes import DONE, FAILED, STARTED, CaseOutcome, OutcomeLog, utc_now, write_summary
 from stseg3d.batch.overlap import overlapped
 from stseg3d.batch.resume import remove_leftovers, settled
-from stseg3d.batch.work import BatchSettings, CaseWorker, facts_of
+from stseg3d.batch.stamps import stamp_if_there
+from stseg3d.batch.work import CaseWorker
+from stseg3d.inference import Request
 from stseg3d.volumes import Case, ensure_writable
 from stseg3d.volumes.ahead import CaseAhead
 
@@ -39,17 +40,17 @@ class InProcess:
     """In this process: the next case is read and the last one written while the networks run.
 
     Args:
-        settings: How.
+        request: What is wanted.
         overlap: Whether that is so, see :func:`stseg3d.batch.overlap.overlapped`; else one case is done after the other.
         ahead: A case that is being read already, if it is the first.
     """
 
-    def __init__(self, settings: BatchSettings, *, overlap: bool = True, ahead: CaseAhead | None = None) -> None:
-        self.settings, self.overlap, self.ahead = settings, overlap, ahead
+    def __init__(self, request: Request, *, overlap: bool = True, ahead: CaseAhead | None = None) -> None:
+        self.request, self.overlap, self.ahead = request, overlap, ahead
 
     def run(self, cases: Iterator[Case]) -> Generator[CaseOutcome, None, None]:
         """Outcomes, in the order of the cases."""
-        worker = CaseWorker(self.settings, self.ahead)
+        worker = CaseWorker(self.request, self.ahead)
         yield from overlapped(worker, cases) if self.overlap else map(worker.run, cases)
 
 
@@ -74,7 +75,7 @@ class BatchResult:
 
 def run_batch(
     cases: Sequence[Case],
-    settings: BatchSettings,
+    request: Request,
     runner: Runner,
     *,
     overwrite: bool = False,
@@ -88,7 +89,7 @@ def run_batch(
 
     Args:
         cases: Cases, each with a name of its own.
-        settings: How they are worked on.
+        request: What is wanted of them.
         runner: Who works on them.
         overwrite: Replace outputs that are not what would be written now, whosever they are.
         on_todo: Told the number of cases left once those that need no work are known, their outcomes told.
@@ -101,9 +102,9 @@ def run_batch(
         OSError: If the folder cannot be written.
         BatchStoppedError: If an outcome cannot be written down, as on a full disk.
     """
-    new = not settings.output_dir.exists()
-    ensure_writable(settings.output_dir)
-    batch = _Batch(settings, overwrite, on_outcome)
+    new = not request.output_dir.exists()
+    ensure_writable(request.output_dir)
+    batch = _Batch(request, overwrite, on_outcome)
     try:
         todo = batch.unsettled(cases)
         on_todo(len(todo))
@@ -121,9 +122,9 @@ def run_batch(
 class _Batch:
     """One run: its journal, its claims, its result."""
 
-    def __init__(self, settings: BatchSettings, overwrite: bool, on_outcome: Callable[[CaseOutcome], None]) -> None:
-        self.settings, self.overwrite, self.on_outcome = settings, overwrite, on_outcome
-        self.folder = settings.output_dir
+    def __init__(self, request: Request, overwrite: bool, on_outcome: Callable[[CaseOutcome], None]) -> None:
+        self.request, self.overwrite, self.on_outcome = request, overwrite, on_outcome
+        self.folder = request.output_dir
         self.log = OutcomeLog(self.folder)
         self.claims = Claims(self.folder)
         self.result = BatchResult()
@@ -151,7 +152,7 @@ class _Batch:
         if outcome.was_interrupted:
             remove_leftovers(outcome.case, self.folder)
         attempt = begun.attempt + outcome.attempt - 1
-        self._tell(replace(outcome, attempt=attempt, input=outcome.input or begun.input, recipe=self.settings.recipe))
+        self._tell(replace(outcome, attempt=attempt, input=outcome.input or begun.input, request=self.request.digest))
         self.claims.release(outcome.case)
 
     def wait(self) -> list[Case]:
@@ -171,9 +172,7 @@ class _Batch:
             if then is None or then.output is None or not (self.folder / then.output.path).is_file():
                 self.result.done.remove(case)
                 msg = f"{self.folder}: output of {case} must stay where it is until the batch ends, got none"
-                self._tell(
-                    replace(then or CaseOutcome(case, FAILED, attempt=1), state=FAILED, output=None, **facts_of(FileNotFoundError(msg)))
-                )
+                self._tell((then or CaseOutcome(case, FAILED, attempt=1)).failed(FileNotFoundError(msg)))
 
     def close(self, *, new_folder: bool) -> None:
         """Write the summary, give all cases back, and leave nothing where nothing was done."""
@@ -190,7 +189,7 @@ class _Batch:
             logger.warning("%s: summary could not be written: %s", self.folder, error.strerror or error)
 
     def _settle(self, case: Case) -> bool:
-        outcome = settled(case, self.log.last(case.id), self.settings, overwrite=self.overwrite)
+        outcome = settled(case, self.log.last(case.id), self.request, overwrite=self.overwrite)
         if outcome:
             self._tell(outcome)
         return outcome is not None

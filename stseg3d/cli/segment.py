@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +11,8 @@ from stseg3d.cli.terminal import BAD, DONE, FAILED, fail, loading, progress, say
 from stseg3d.machine.threads import cores
 
 if TYPE_CHECKING:
-    from stseg3d.batch import BatchResult, BatchSettings, CaseOutcome, Runner
+    from stseg3d.batch import BatchResult, CaseOutcome, Runner
+    from stseg3d.inference import Request
     from stseg3d.volumes import Case
     from stseg3d.volumes.ahead import CaseAhead
 
@@ -109,54 +109,58 @@ def _run(args: argparse.Namespace, bundle: Path, cases: list[Case], ahead: CaseA
     with loading():
         from stseg3d.batch import run_batch
 
-    settings, runner = _workers(args, bundle, len(cases), ahead)
+    request, runner = _workers(args, bundle, len(cases), ahead)
     with progress(range(len(cases)), "cases") as bar:
 
         def tell(outcome: CaseOutcome) -> None:
             bar.update()
             _tell(outcome, args)
 
-        result = run_batch(cases, settings, runner, overwrite=args.overwrite, on_todo=bar.reset, on_outcome=tell)
+        result = run_batch(cases, request, runner, overwrite=args.overwrite, on_todo=bar.reset, on_outcome=tell)
     if result.skipped:
         say(f"stseg3d: {result.skipped} of {len(cases)} cases were done before and are skipped")
     return result
 
 
-def _workers(args: argparse.Namespace, bundle: Path, cases: int, ahead: CaseAhead | None) -> tuple[BatchSettings, Runner]:
-    """How cases are worked on, and by whom."""
+def _workers(args: argparse.Namespace, bundle: Path, cases: int, ahead: CaseAhead | None) -> tuple[Request, Runner]:
+    """What is wanted of the cases, and who works on them."""
     from stseg3d.batch import InProcess, Processes, RayCluster
 
     if args.ray_gpus is not None and not args.ray:
         msg = f"--ray-gpus is for workers of --ray, got {args.ray_gpus:g} without it"
         raise ValueError(msg)
     jobs = min(args.jobs or 1, cases)
-    settings = _settings(args, bundle, jobs)
     if args.ray:
-        settings = replace(settings, threads=args.threads)
+        request = _request(args, bundle, args.threads)
         room = max(cores() // (args.threads or 1), 1) if args.ray == "local" else cases
         most = min(args.jobs or room, cases)
-        return settings, RayCluster(settings, args.ray, jobs=most, gpus=args.ray_gpus, time_limit_s=args.time_limit)
-    if args.jobs is not None or args.time_limit is not None:
-        return settings, Processes(settings, jobs, time_limit_s=args.time_limit)
-    return settings, InProcess(settings, ahead=ahead)
-
-
-def _settings(args: argparse.Namespace, bundle: Path, jobs: int) -> BatchSettings:
-    from stseg3d.batch import BatchSettings
-
-    overrides = {"displayable_configs#batch_size": args.batch_size} if args.batch_size else {}
-    segmenter = {
-        "output": args.output,
-        "precision": args.precision,
-        "runtime": args.runtime,
-        "rough_only": args.rough_only,
-        "overrides": overrides,
-        "trust": args.trust,
-    }
-    segment = {"mask": args.mask, "boxes": args.boxes, "keep_rough": args.keep_rough, "series": args.series}
+        return request, RayCluster(request, args.ray, jobs=most, gpus=args.ray_gpus, time_limit_s=args.time_limit)
     threads = args.threads or (cores() if jobs > 1 else None)
-    share = threads and max(threads // jobs, 1)
-    return BatchSettings(bundle, args.output_dir, device=args.device, threads=share, segmenter=segmenter, segment=segment)
+    request = _request(args, bundle, threads and max(threads // jobs, 1))
+    if args.jobs is not None or args.time_limit is not None:
+        return request, Processes(request, jobs, time_limit_s=args.time_limit)
+    return request, InProcess(request, ahead=ahead)
+
+
+def _request(args: argparse.Namespace, bundle: Path, threads: int | None) -> Request:
+    from stseg3d.inference import Request
+
+    return Request(
+        bundle,
+        args.output_dir,
+        device=args.device,
+        threads=threads,
+        output=args.output,
+        precision=args.precision,
+        runtime=args.runtime,
+        batch_size=args.batch_size,
+        rough_only=args.rough_only,
+        mask=args.mask,
+        boxes=args.boxes,
+        keep_rough=args.keep_rough,
+        series=args.series,
+        trust=args.trust,
+    )
 
 
 def _tell(outcome: CaseOutcome, args: argparse.Namespace) -> None:

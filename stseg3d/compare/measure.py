@@ -131,7 +131,7 @@ def _warm_up(contestant: Contestant, task: Task) -> None:
     with torch.inference_mode():
         for network, stage in stages:
             device = next(network.parameters()).device
-            network(torch.zeros((1, inferer.in_channels + int(stage.rough_channel), *stage.size), device=device))
+            network(torch.zeros((1, inferer.image.channels + int(stage.rough_channel), *stage.size), device=device))
 
 
 def _measure_case(contestant: Contestant, task: Task, case: Case, measured: Measured) -> None:
@@ -175,7 +175,7 @@ def score_found(contestant: Contestant, found: Found, truth: NDArray[Any], spaci
 
     Objects are what has an id where the bundle gives instances, else connected components; a way without boxes gives no ids.
     """
-    instances = contestant.inferer.output == INSTANCES
+    instances = contestant.inferer.output.kind == INSTANCES
     ours, theirs = _objects(found.labels, given=instances and found.boxes is not None), _objects(truth, given=instances)
     return score_masks(found.labels, truth, spacing_mm) | score_objects(ours, theirs, objects="labels")
 

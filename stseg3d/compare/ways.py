@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
@@ -18,8 +18,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from stseg3d.bundle import load_weights, read_config
 from stseg3d.geometry import Box
 from stseg3d.inference import SegmentThenSegmentInferer, Stage
-from stseg3d.inference.inferer import Stopwatch
 from stseg3d.inference.propose import NetworkProposer, Proposer
+from stseg3d.inference.segmentation import Stopwatch
 from stseg3d.networks import RoughFineNet
 from stseg3d.ops.boxes import Proposal
 from stseg3d.training import FineBoxesd
@@ -84,9 +84,9 @@ class Contestant:
         load_weights(network, weights)
         self.network = network.to(parser.get_parsed_content("device")).eval()
         self.inferer: SegmentThenSegmentInferer = parser.get_parsed_content("inferer")
-        if self.inferer.output == "probabilities":
-            self.inferer.output = "labels"
-        self.slide = SlidingWindow(self.inferer.fine, precision=self.inferer.precision, mirror=True)
+        if self.inferer.output.kind == "probabilities":
+            self.inferer.output = replace(self.inferer.output, kind="labels")
+        self.slide = SlidingWindow(self.inferer.fine, precision=self.inferer.execution.precision, mirror=True)
 
     def segment(self, way: str, volume: Volume, label: Volume) -> Found:
         """Segment a volume that has been read.
@@ -142,23 +142,23 @@ class Contestant:
         return Found(labels, None, clock.seconds, self.slide.windows(view.grid.shape) * self.fine_macs)
 
     def _axcodes(self, volume: Volume) -> str:
-        return self.inferer.axcodes or volume.grid.orientation
+        return self.inferer.image.axcodes or volume.grid.orientation
 
     def rough_boxes(self, volume: Volume) -> list[Box]:
         """Boxes that the rough network proposes, on the volume's grid, before the fine stage grows any."""
         inferer, view = self.inferer, self.inferer.view(volume)
-        proposer = NetworkProposer(self.network.rough, inferer.rough, inferer.policy, inferer.fine.size, inferer.precision)
+        proposer = NetworkProposer(self.network.rough, inferer.rough, inferer.policy, inferer.fine.size, inferer.execution.precision)
         return [view.source_box(b.box) for b in proposer.propose(view).boxes]
 
     @cached_property
     def rough_macs(self) -> float:
         """Multiply-adds of the rough stage on one image, mirrored runs included."""
-        return multiply_adds(self.network.rough, self.inferer.rough, self.inferer.in_channels)
+        return multiply_adds(self.network.rough, self.inferer.rough, self.inferer.image.channels)
 
     @cached_property
     def fine_macs(self) -> float:
         """Multiply-adds of the fine stage on one crop, mirrored runs included."""
-        return multiply_adds(self.network.fine, self.inferer.fine, self.inferer.in_channels)
+        return multiply_adds(self.network.fine, self.inferer.fine, self.inferer.image.channels)
 
     def parameters(self, way: str) -> int:
         """Weights of the networks that a way runs."""

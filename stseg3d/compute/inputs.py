@@ -55,13 +55,13 @@ def read_voxels(volume: Volume, shape: Sequence[int], box: Box | None = None, *,
     Raises:
         ValueError: If voxels are NaN or infinite.
     """
-    if as_stored and volume.channels * (box or volume.grid.box).voxels <= SLAB_VOXELS:
+    if as_stored and volume.channels * (volume.grid.box if box is None else box).voxels <= SLAB_VOXELS:
         voxels: NDArray[Any] = volume.read(box)
         bad = count_not_finite(voxels)
     else:
         voxels, bad = resample_volume(volume, shape, box)
     if bad:
-        msg = f"{volume.name}: voxels must be finite, got {bad} NaN or infinite" + (f" in {box}" if box else "")
+        msg = f"{volume.name}: voxels must be finite, got {bad} NaN or infinite" + ("" if box is None else f" in {box}")
         raise ValueError(msg)
     return torch.from_numpy(voxels.astype(np.float32) if voxels.dtype == np.uint64 else voxels)
 

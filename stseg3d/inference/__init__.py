@@ -2,8 +2,10 @@
 
 from stseg3d.compute import Stage
 from stseg3d.inference.fine import FineStage
-from stseg3d.inference.inferer import Segmentation, SegmentThenSegmentInferer
+from stseg3d.inference.inferer import SegmentThenSegmentInferer
 from stseg3d.inference.propose import BoxProposer, MaskProposer, NetworkProposer, Proposer
+from stseg3d.inference.request import Request
+from stseg3d.inference.segmentation import Segmentation
 from stseg3d.ops import FinePolicy
 
 __all__ = [
@@ -13,6 +15,7 @@ __all__ = [
     "MaskProposer",
     "NetworkProposer",
     "Proposer",
+    "Request",
     "SegmentThenSegmentInferer",
     "Segmentation",
     "Stage",

@@ -7,10 +7,8 @@ full-resolution voxels in each box go to a fine network, and the crops are fused
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from math import prod
 from typing import Any
 
@@ -22,83 +20,42 @@ from monai.utils.type_conversion import convert_to_dst_type
 from numpy.typing import NDArray
 from torch import Tensor
 
-from stseg3d.compute import Stage
-from stseg3d.compute.runtimes import RUNTIMES, TORCH, on_runtime
+from stseg3d.compute import Stage, on_runtime
 from stseg3d.geometry import Box
 from stseg3d.inference.fine import FineStage
 from stseg3d.inference.propose import NetworkProposer, Proposer, whole_volume
-from stseg3d.machine.memory import peak_memory_bytes
+from stseg3d.inference.segmentation import Segmentation, Stopwatch
 from stseg3d.networks import RoughFineNet
-from stseg3d.ops.boxes import DroppedComponent, Proposal, ProposedBox
-from stseg3d.ops.fuse import Canvas, blank
+from stseg3d.ops import BoxPolicy, Canvas, FinePolicy, Proposal, ProposedBox
+from stseg3d.ops.fuse import blank
 from stseg3d.ops.instances import order_instances, seeds_on, split_at_necks, split_instances
-from stseg3d.ops.policy import BoxPolicy, FinePolicy
 from stseg3d.ops.resample import resample_region, slabs
+from stseg3d.plan import Execution, ImageView, Output
 from stseg3d.volumes import ArrayVolume, CanonicalVolume, FileVolume, Volume, as_volume, network_view
 
 logger = logging.getLogger(__name__)
 
-OUTPUTS = ("labels", "instances", "probabilities")
-EMPTY = ("empty", "tile")
 MANY_BOXES = 1000  # more than there are vessels' pieces or nuclei in most images: the rough mask may be noise
-WORTH_IT = 2.0  # below this downscaling the paper's own tables are neutral or worse (Benčević et al. 2023, tables 1-3)
-
-
-@dataclass
-class Segmentation:
-    """What came of one volume, in the axis order of its file.
-
-    Attributes:
-        labels: Labels, or instance ids, of the volume's shape; the smallest unsigned type.
-        probabilities: Foreground probabilities ``(K - 1, *S)``, float16, where asked for.
-        boxes: Boxes as they were used, on the volume's own grid.
-        dropped: Components without a box, and why; boxes on the volume's own grid.
-        counts: Components and boxes: found, dropped, split, merged, clipped, grown, crops run.
-        seconds: Wall time of each stage.
-        peak_bytes: Largest memory of the process until the end of each stage.
-        warnings: Sentences a user should read.
-        rough: Foreground probability on the rough grid, along the axes that networks see; None where boxes were given.
-    """
-
-    labels: NDArray[Any]
-    probabilities: NDArray[np.float16] | None = None
-    boxes: list[ProposedBox] = field(default_factory=list)
-    dropped: list[DroppedComponent] = field(default_factory=list)
-    counts: dict[str, int] = field(default_factory=dict)
-    seconds: dict[str, float] = field(default_factory=dict)
-    peak_bytes: dict[str, int] = field(default_factory=dict)
-    warnings: list[str] = field(default_factory=list)
-    rough: ArrayVolume | None = None
+LEAST_DOWNSCALE = 2.0  # below this downscaling the paper's own tables are neutral or worse (Benčević et al. 2023, tables 1-3)
 
 
 class SegmentThenSegmentInferer(Inferer):
     """Rough network, boxes, fine network, fusion.
 
     Args:
-        rough: Input of the rough network: :class:`Stage`.
-        fine: Input of the fine network: :class:`Stage`.
+        rough: Input of the rough network.
+        fine: Input of the fine network.
         policy: How components become boxes.
         fine_policy: Batches, fusion, growth at borders.
-        output: ``"labels"``, ``"instances"`` (one id an object) or ``"probabilities"`` (of the foreground classes).
-        in_channels: Channels that the networks take.
+        image: How the networks see a volume; the stages' own transforms see the small copy or the crop alone.
+        output: What is wanted of it.
+        execution: How the networks are run.
         out_channels: Classes including background.
-        colour: Whether images are pictures, shown to the networks as red, green and blue whatever they are stored as.
-        standardize: Whether each channel is brought to mean 0 and standard deviation 1 over the whole image first; the stages' own
-            transforms see the small copy or the crop alone.
-        when_empty: Where nothing is found: ``"empty"`` gives an empty mask, ``"tile"`` runs the fine network on the whole volume.
-        axcodes: Axis order in which the networks see a volume; None keeps the file's own. Stages and policies count axes so.
-        number_from: World direction whose end gets instance 1, such as ``"S"`` for the top; by default the file order of ``axcodes``.
-        neck_depth_mm: Instances: touching objects are told apart by their necks, see :func:`stseg3d.ops.instances.split_at_necks`;
-            by default by the rough components, which for objects smaller than a rough voxel are none. Of pictures (``colour``) in pixels.
-        precision: ``"float32"``, ``"bfloat16"``, ``"float16"`` or ``"auto"`` (bfloat16 where the device has it natively, else float32),
-            whatever autocast surrounds the call.
         proposer: Other source of boxes than the rough network.
-        progress: Whether a terminal shows how many boxes are done.
-        runtime: What computes the networks: ``"torch"``, or ``"openvino"`` (``stseg3d[openvino]``), quicker on a CPU once it has started.
-            A rough network with ``spacing_mm`` stays with PyTorch: to convert it for each shape takes longer than is saved.
 
     Raises:
-        ValueError: If an option is unknown.
+        ValueError: If ``rough`` and ``fine`` have not as many axes, ``fine`` has a ``spacing_mm``, or instances are to be numbered along
+            axes of the world that ``image`` does not give.
 
     Example:
         Five lines of Python::
@@ -115,45 +72,23 @@ class SegmentThenSegmentInferer(Inferer):
         policy: BoxPolicy | None = None,
         fine_policy: FinePolicy | None = None,
         *,
-        output: str = "labels",
-        in_channels: int = 1,
+        image: ImageView | None = None,
+        output: Output | None = None,
+        execution: Execution | None = None,
         out_channels: int = 2,
-        colour: bool = False,
-        standardize: bool = False,
-        when_empty: str = "empty",
-        axcodes: str | None = "RAS",
-        number_from: str | None = None,
-        neck_depth_mm: float | None = None,
-        precision: str = "float32",
         proposer: Proposer | None = None,
-        progress: bool = False,
-        runtime: str = TORCH,
     ) -> None:
         super().__init__()
-        if output not in OUTPUTS or when_empty not in EMPTY:
-            msg = f"output must be one of {OUTPUTS} and when_empty one of {EMPTY}, got {output!r} and {when_empty!r}"
-            raise ValueError(msg)
-        if runtime not in RUNTIMES:
-            msg = f"runtime must be one of {RUNTIMES}, got {runtime!r}"
-            raise ValueError(msg)
+        self.rough, self.fine = rough, fine
+        self.policy, self.fine_policy = policy or BoxPolicy(), fine_policy or FinePolicy()
+        self.image, self.output, self.execution = image or ImageView(), output or Output(), execution or Execution()
+        self.out_channels, self.proposer = out_channels, proposer
         if len(rough.size) != len(fine.size) or fine.spacing_mm is not None:
             msg = f"rough and fine must have as many axes and fine no spacing_mm, got {rough.size} and {fine.size}, {fine.spacing_mm} mm"
             raise ValueError(msg)
-        if number_from is not None and (axcodes is None or number_from not in "RLAPSI"):
-            msg = f"number_from must be one letter of R L A P S I and needs axcodes, got {number_from!r} with axcodes={axcodes}"
+        if self.output.number_from is not None and self.image.axcodes is None:
+            msg = f"number_from needs axcodes, got {self.output.number_from!r} with axcodes=None"
             raise ValueError(msg)
-        self.rough, self.fine = rough, fine
-        self.policy = policy or BoxPolicy()
-        self.fine_policy = fine_policy or FinePolicy()
-        self.output, self.when_empty = output, when_empty
-        self.in_channels, self.out_channels = in_channels, out_channels
-        self.colour, self.standardize = colour, standardize
-        self.axcodes, self.number_from = axcodes, number_from
-        self.neck_depth_mm = neck_depth_mm
-        self.precision = precision
-        self.proposer = proposer
-        self.progress = progress
-        self.runtime = runtime
 
     def __call__(self, inputs: Tensor, network: RoughFineNet, *args: Any, **kwargs: Any) -> Tensor:
         """Segment a batch of images.
@@ -181,7 +116,7 @@ class SegmentThenSegmentInferer(Inferer):
         """Segment one volume, reading it as needed.
 
         Args:
-            volume: Volume of ``in_channels`` channels.
+            volume: Volume of ``image.channels`` channels.
             network: Composite with ``.rough`` and ``.fine``.
             proposer: Where to look, on the canonical view (see :meth:`view`); by default the inferer's own, or the rough network.
 
@@ -193,23 +128,23 @@ class SegmentThenSegmentInferer(Inferer):
         """
         view = self._checked_view(volume)
         clock = Stopwatch()
-        fine = on_runtime(self.runtime, network.fine, "fine", self.precision)
+        fine = on_runtime(self.execution.runtime, network.fine, "fine", self.execution.precision)
         proposer = proposer or self.proposer
         with clock("rough"):
             proposal = (proposer or self._rough_stage(network)).propose(view)
         warnings = self._warnings(view, proposal, given=proposer is not None)
-        if not proposal.boxes and self.when_empty == "tile":
+        if not proposal.boxes and self.output.when_empty == "tile":
             proposal = replace(proposal, boxes=whole_volume(view, self.policy, self.fine.size).boxes)
         # Labels lie in memory as the voxels do: it is along these that files are written.
         axes = [view.order.index(axis) for axis in _axes_in_memory(volume)]
-        keep = self.output == "probabilities"
+        keep = self.output.kind == "probabilities"
         canvas = Canvas(view.grid.shape, self.out_channels, self.fine_policy.fusion, keep_probabilities=keep, axes=axes)
-        stage = FineStage(fine, self.fine, self.fine_policy, self.precision, self.progress)
+        stage = FineStage(fine, self.fine, self.fine_policy, self.execution.precision, self.execution.progress)
         with clock("fine"):
             boxes = stage.paint(view, proposal, canvas)
         warnings += stage.warnings
         labels = canvas.labels
-        if self.output == "instances":
+        if self.output.kind == "instances":
             with clock("instances"):
                 labels = self._instances(view, labels, proposal, boxes, axes)
         if boxes and not any(labels[b.box.slices].any() for b in boxes):  # there are none elsewhere
@@ -249,16 +184,16 @@ class SegmentThenSegmentInferer(Inferer):
 
     def view(self, volume: Volume) -> CanonicalVolume:
         """The volume as stages and policies see it."""
-        return network_view(volume, self.axcodes, colour=self.colour, standardize=self.standardize)
+        return network_view(volume, self.image.axcodes, colour=self.image.colour, standardize=self.image.standardize)
 
     def _rough_stage(self, network: RoughFineNet) -> NetworkProposer:
-        runtime = self.runtime if self.rough.spacing_mm is None else TORCH
-        rough = on_runtime(runtime, network.rough, "rough", self.precision)
-        return NetworkProposer(rough, self.rough, self.policy, self.fine.size, self.precision)
+        runtime = self.execution.runtime if self.rough.spacing_mm is None else "torch"
+        rough = on_runtime(runtime, network.rough, "rough", self.execution.precision)
+        return NetworkProposer(rough, self.rough, self.policy, self.fine.size, self.execution.precision)
 
     def _checked_view(self, volume: Volume) -> CanonicalVolume:
-        if volume.channels != self.in_channels and not self.colour:
-            msg = f"{volume.name}: must have {self.in_channels} channel(s) for these networks, got {volume.channels}"
+        if volume.channels != self.image.channels and not self.image.colour:
+            msg = f"{volume.name}: must have {self.image.channels} channel(s) for these networks, got {volume.channels}"
             raise ValueError(msg)
         if volume.grid.ndim != len(self.fine.size):
             msg = f"{volume.name}: must have the {len(self.fine.size)} space axes of the networks' inputs, got {volume.grid.ndim}"
@@ -274,18 +209,19 @@ class SegmentThenSegmentInferer(Inferer):
         for box in boxes[1:]:
             where = where.union(box.box)
         ids, count = self._split(view, labels[where.slices] > 0, proposal, where)
-        if self.number_from and self.axcodes:
-            axis = next(i for i, code in enumerate(self.axcodes) if code in _same_axis(self.number_from))
-            ids = order_instances(ids, count, axis, descending=self.axcodes[axis] == self.number_from)
+        axcodes, first = self.image.axcodes, self.output.number_from
+        if first and axcodes:
+            axis = next(i for i, code in enumerate(axcodes) if code in _same_axis(first))
+            ids = order_instances(ids, count, axis, descending=axcodes[axis] == first)
         out = blank(labels.shape, np.min_scalar_type(count), axes)
         out[where.slices] = ids
         return out
 
     def _split(self, view: CanonicalVolume, mask: NDArray[np.bool_], proposal: Proposal, where: Box) -> tuple[NDArray[np.int32], int]:
         spacing_mm = view.grid.spacing_mm
-        if self.neck_depth_mm is not None:
+        if self.output.neck_depth_mm is not None:
             # A picture's mm are often those of print: 300 dpi in a JPEG must not change what is one object.
-            return split_at_necks(mask, self.neck_depth_mm, (1.0,) * mask.ndim if self.colour else spacing_mm)
+            return split_at_necks(mask, self.output.neck_depth_mm, (1.0,) * mask.ndim if self.image.colour else spacing_mm)
         seeds = None if proposal.ids is None else seeds_on(where, proposal.ids, view.grid.shape)
         least = max(int(self.policy.min_volume_mm3 / view.grid.voxel_mm3), 1)
         return split_instances(mask, seeds, connectivity=self.policy.connectivity, min_voxels=least, spacing_mm=spacing_mm)
@@ -294,10 +230,10 @@ class SegmentThenSegmentInferer(Inferer):
         said = []
         if not proposal.boxes:
             nothing = "nothing to look at in the mask or boxes given" if given else "nothing found by the rough stage"
-            said.append(nothing + (": the whole volume is tiled" if self.when_empty == "tile" else ""))
+            said.append(nothing + (": the whole volume is tiled" if self.output.when_empty == "tile" else ""))
         factors = [n / r for n, r in zip(view.grid.shape, self.rough.shape_of(view.grid), strict=True) if n > 1]
-        if not given and max(factors, default=1.0) < WORTH_IT:
-            said.append(f"downscaling below {WORTH_IT:g}x ({max(factors, default=1.0):.2f}x): two stages may not help")
+        if not given and max(factors, default=1.0) < LEAST_DOWNSCALE:
+            said.append(f"downscaling below {LEAST_DOWNSCALE:g}x ({max(factors, default=1.0):.2f}x): two stages may not help")
         if len(proposal.boxes) > MANY_BOXES:
             said.append(f"{len(proposal.boxes)} boxes to look into, as noise in the rough mask gives: this may take long")
         if any(b.box.voxels > prod(view.grid.shape) / 2 for b in proposal.boxes):
@@ -331,21 +267,3 @@ def _axes_in_memory(volume: Volume) -> list[int]:
     if isinstance(volume, ArrayVolume):
         return sorted(axes, key=lambda axis: (abs(volume.array.strides[axis + 1]), -axis))
     return [*axes] if isinstance(volume, FileVolume) else [*reversed(axes)]
-
-
-class Stopwatch:
-    """Wall seconds of named stages, and the process's largest memory until then; a stage that runs twice adds up."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-        self.peak_bytes: dict[str, int] = {}
-
-    @contextmanager
-    def __call__(self, name: str) -> Iterator[None]:
-        """Time the block under ``name``."""
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[name] = round(self.seconds.get(name, 0.0) + time.perf_counter() - start, 4)
-            self.peak_bytes[name] = peak_memory_bytes()

@@ -55,7 +55,7 @@ class NetworkProposer:
     precision: str = "float32"
 
     def propose(self, volume: Volume) -> Proposal:
-        """See :class:`Proposer`.
+        """Boxes of what the rough network finds.
 
         Raises:
             MemoryError: If the rough input does not fit into the device's memory.
@@ -101,7 +101,7 @@ class MaskProposer:
     fine_size: Sequence[int]
 
     def propose(self, volume: Volume) -> Proposal:
-        """See :class:`Proposer`.
+        """Boxes of what is in the mask.
 
         Raises:
             ValueError: If the mask covers another extent than the volume, or has several channels.
@@ -133,7 +133,7 @@ class BoxProposer:
     fine_size: Sequence[int]
 
     def propose(self, volume: Volume) -> Proposal:
-        """See :class:`Proposer`."""
+        """The boxes inside the volume."""
         proposal = Proposal([])
         proposal.counts["found"] = len(self.boxes)
         longest = self.policy.longest_box(volume.grid, self.fine_size)

@@ -153,17 +153,17 @@ class Calibrator:
             msg = f"{label.name}: the label must be on the grid of {image.name}, got shape {label.grid.shape} for {image.grid.shape}"
             raise ValueError(msg)
         view = self.inferer.view(image)
-        if view.channels != self.inferer.in_channels:
-            msg = f"{image.name}: must have {self.inferer.in_channels} channel(s) for these networks, got {view.channels}"
+        if view.channels != self.inferer.image.channels:
+            msg = f"{image.name}: must have {self.inferer.image.channels} channel(s) for these networks, got {view.channels}"
             raise ValueError(msg)
         fine = self.inferer.fine.size
         rough_network: Any = self.network.rough
-        classes = NetworkProposer(rough_network, self.inferer.rough, self.own, fine, self.inferer.precision).classes(view)
+        classes = NetworkProposer(rough_network, self.inferer.rough, self.own, fine, self.inferer.execution.precision).classes(view)
         rough = view.grid.resized(classes.shape[1:])
         found = []
         for policy in (*self.chain, self.own):
             proposal = propose_boxes(classes, rough, view.grid, fine, policy)
-            if not proposal.boxes and self.inferer.when_empty == "tile":
+            if not proposal.boxes and self.inferer.output.when_empty == "tile":
                 proposal = whole_volume(view, policy, fine)
             found.append([b.box for b in proposal.boxes])
         mask, origin = _objects(view.view(read_classes(label)))

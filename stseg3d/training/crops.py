@@ -47,7 +47,7 @@ class FineBoxesd(Transform):
         self.predictions = dict(predictions or {})
 
     def __call__(self, data: Data) -> dict[Hashable, Any]:
-        """See the class.
+        """The case, with ``"proposal"`` and ``"predicted"``.
 
         Raises:
             ValueError: If a prediction is of another rough size.
@@ -126,7 +126,7 @@ class RandFineCropsd(Randomizable, Transform):
         self.target, self.out_channels = target, out_channels
 
     def __call__(self, data: Data) -> list[dict[Hashable, Any]]:
-        """See the class; a case without objects gives crops of places without one.
+        """Crops of the case; of one without objects they are of places without one.
 
         Raises:
             ValueError: If voxels are NaN or infinite, or a box is to be drawn from a prediction and there is none.

@@ -69,7 +69,7 @@ class AppendRoughd(Transform):
     """Puts the channel ``rough`` of a sample, if it has one, behind those of ``image``: after what changes intensities."""
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """See the class."""
+        """The sample, its channel ``rough`` as the last one of ``image``."""
         out = dict(data)
         if "rough" in out:
             out["image"] = append_rough(out["image"], out.pop("rough"))

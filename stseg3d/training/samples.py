@@ -17,6 +17,7 @@ from torch import Tensor
 
 from stseg3d.compute import Stage, network_input
 from stseg3d.ops.resample import resample
+from stseg3d.plan import ImageView
 from stseg3d.volumes import OpenCase, network_view, open_label, open_volume
 
 Data = Mapping[Hashable, Any]
@@ -26,31 +27,22 @@ class OpenCased(Transform):
     """Opens ``image`` and ``label`` of a case; gives ``{"case": OpenCase}``.
 
     Args:
-        axcodes: Axis order in which the networks see a volume; None keeps the file's own.
+        image: How the networks see an image, as at inference.
         foreground: Whether every label above 0 becomes class 1; otherwise labels are classes.
-        in_channels: Channels that the networks take; a fourth dimension of the image counts them.
         out_channels: Number of classes including background.
-        colour: Whether images are pictures, as in :class:`stseg3d.inference.SegmentThenSegmentInferer`.
-        standardize: Whether intensities are standardised by the whole image, as there.
     """
 
-    def __init__(
-        self,
-        axcodes: str | None = "RAS",
-        foreground: bool = True,
-        in_channels: int = 1,
-        out_channels: int = 2,
-        *,
-        colour: bool = False,
-        standardize: bool = False,
-    ) -> None:
+    def __init__(self, image: ImageView | None = None, foreground: bool = True, out_channels: int = 2) -> None:
         super().__init__()
-        self.colour, self.standardize = colour, standardize
-        self.axcodes, self.foreground = axcodes, foreground
-        self.in_channels, self.out_channels = in_channels, out_channels
+        self.image, self.foreground, self.out_channels = image or ImageView(), foreground, out_channels
+
+    @property
+    def in_channels(self) -> int:
+        """Channels that the networks take."""
+        return self.image.channels
 
     def __call__(self, data: Data) -> dict[Hashable, Any]:
-        """See the class.
+        """The open case, as ``"case"``.
 
         Raises:
             ValueError: If the image has another number of channels, or the label lies on another grid than the image, has several
@@ -58,15 +50,15 @@ class OpenCased(Transform):
         """
         image = open_volume(data["image"], channels_last=True)
         label = open_label(data["label"], image.grid, foreground=self.foreground)
-        if image.channels != self.in_channels and not self.colour:
-            msg = f"{image.name}: the image must have in_channels={self.in_channels} channel(s), got {image.channels}"
+        if image.channels != self.in_channels and not self.image.colour:
+            msg = f"{image.name}: must have {self.in_channels} channel(s) for these networks, got {image.channels}"
             raise ValueError(msg)
         if label.channels != 1 or not label.grid.is_close(image.grid):
             msg = f"{label.name}: the label must have one channel on the grid of {image.name}, got {label.channels} on another grid"
             msg = msg if label.channels == 1 else f"{label.name}: the label must have one channel, got {label.channels}"
             raise ValueError(msg)
         # The image's grid for both: affines that differ in the last digit must not be flipped differently.
-        view = network_view(image, self.axcodes, colour=self.colour, standardize=self.standardize)
+        view = network_view(image, self.image.axcodes, colour=self.image.colour, standardize=self.image.standardize)
         classes = view.view(label.read()[0])
         classes = (classes > 0) if self.foreground else classes
         with np.errstate(invalid="ignore"):  # NaN becomes some number, which it then does not equal
@@ -91,7 +83,7 @@ class RoughSampled(Transform):
         self.stage, self.out_channels = stage, out_channels
 
     def __call__(self, data: Data) -> dict[Hashable, Any]:
-        """See the class.
+        """Image and label on the rough grid.
 
         Raises:
             ValueError: If voxels are NaN or infinite.

@@ -8,13 +8,14 @@ import resource
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
 import torch
 
-from stseg3d.batch import BatchSettings
 from stseg3d.bundle import save_weights
+from stseg3d.inference import Request
 from tests.inference.fakes import Threshold
 
 SHAPE = (16, 16, 16)
@@ -71,7 +72,9 @@ def make_bundle(folder: Path, level: float = 50.0) -> Path:
             "fine": stage,
             "policy": {"_target_": "stseg3d.ops.BoxPolicy", "min_volume_mm3": 0},
             "fine_policy": {"_target_": "stseg3d.inference.FinePolicy", "batch_size": "@displayable_configs#batch_size"},
+            "output": "@output",
         },
+        "output": {"_target_": "stseg3d.plan.Output", "kind": "labels"},
     }
     (folder / "configs").mkdir(parents=True)
     (folder / "configs" / "inference.json").write_text(json.dumps(config))
@@ -99,6 +102,6 @@ def make_scans(folder: Path) -> Path:
     return folder
 
 
-def settings_for(bundle: Path, out: Path, **segmenter: object) -> BatchSettings:
-    """Settings on one thread; the fakes are on nobody's allow-list."""
-    return BatchSettings(bundle, out, device="cpu", threads=1, segmenter={"trust": True, **segmenter})
+def request_for(bundle: Path, out: Path, **options: Any) -> Request:
+    """A request on one thread; the fakes are on nobody's allow-list."""
+    return Request(bundle, out, device="cpu", threads=1, trust=True, **options)

@@ -6,12 +6,13 @@ import csv
 import errno
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from stseg3d.batch import CaseOutcome, OutcomeLog, write_summary
-from stseg3d.batch.fingerprints import FileStamp
+from stseg3d.batch.stamps import FileStamp
 
 DONE = CaseOutcome(
     "a",
@@ -22,7 +23,7 @@ DONE = CaseOutcome(
     stages_s={"open": 0.5, "rough": 1.0},
     peak_memory_bytes=2**30,
     input=FileStamp("scans/a.nii", 10, 2**62, "ab"),
-    recipe={"weights_sha256": "cd", "options": {"rough_only": True}},
+    request="cd",
     output=FileStamp("a_seg.nii.gz", 5, 7, "ef"),
     started_utc="2026-01-01T00:00:00.000+00:00",
     ended_utc="2026-01-01T00:00:01.500+00:00",
@@ -89,6 +90,15 @@ def test_a_line_of_others_is_told_and_left_out(line: bytes, tmp_path: Path, capl
     assert "a line is not an outcome and is left out" in caplog.text
     reader = OutcomeLog(tmp_path)
     assert (reader.last("a"), reader.last("b")) == (BEGUN, FAILED)
+
+
+def test_a_line_of_an_earlier_version_is_read_but_is_of_no_request_of_today(tmp_path: Path) -> None:
+    log = OutcomeLog(tmp_path)
+    log.append(DONE)
+    line = json.loads(log.path.read_text())
+    line["recipe"] = {"weights_sha256": line.pop("request")}
+    log.path.write_text(json.dumps(line) + "\n")
+    assert OutcomeLog(tmp_path).last("a") == replace(DONE, request="")
 
 
 @pytest.mark.parametrize("fault", ["short", "raise"])

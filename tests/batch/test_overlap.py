@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from stseg3d.batch import BatchSettings, CaseOutcome, CaseWorker, InProcess, overlap, run_batch, work
+from stseg3d.batch import CaseOutcome, CaseWorker, InProcess, overlap, run_batch, work
 from stseg3d.batch.overlap import overlapped
 from stseg3d.batch.work import PeakWatch
-from stseg3d.inference.cases import FoundCase, OpenedCase, Outcome
-from stseg3d.inference.segment import Segmenter
+from stseg3d.inference import Request
+from stseg3d.inference.segment import CaseWork, SegmentedCase
 from stseg3d.machine import memory
 from stseg3d.volumes import Case, list_cases
 from tests.batch import fakes
@@ -22,7 +22,7 @@ from tests.batch import fakes
 PATIENCE_S = 60.0
 
 
-class Stage:
+class Recorder:
     """A worker whose steps do what a test says, ``steps["find a"] = action``, and a record of what was done in which thread."""
 
     def __init__(self, names: str) -> None:
@@ -64,27 +64,27 @@ class Stage:
 
 
 class Attempt:
-    """A case on a :class:`Stage`."""
+    """A case on a :class:`Recorder`."""
 
-    def __init__(self, stage: Stage, name: str) -> None:
-        self.stage, self.name = stage, name
+    def __init__(self, recorder: Recorder, name: str) -> None:
+        self.recorder, self.name = recorder, name
 
     @property
     def held_bytes(self) -> int:
-        return self.stage.held_bytes
+        return self.recorder.held_bytes
 
     def open(self) -> None:
-        self.stage.note(f"open {self.name}")
+        self.recorder.note(f"open {self.name}")
 
     def read_ahead(self) -> None:
-        self.stage.note(f"read {self.name}")
+        self.recorder.note(f"read {self.name}")
 
     def find(self) -> None:
-        self.stage.note(f"find {self.name}")
+        self.recorder.note(f"find {self.name}")
 
     def write(self) -> CaseOutcome:
-        self.stage.note(f"write {self.name}")
-        self.stage.open_now -= 1
+        self.recorder.note(f"write {self.name}")
+        self.recorder.open_now -= 1
         return CaseOutcome(self.name, "done", attempt=1)
 
 
@@ -105,62 +105,62 @@ def names(outcomes: Iterator[CaseOutcome]) -> list[str]:
 
 
 def test_the_next_case_is_read_and_the_last_one_written_while_the_networks_run() -> None:
-    stage = Stage("abc")
-    stage.steps = {
-        "find a": lambda: stage.has_begun("read b"),
-        "find b": lambda: (stage.has_begun("read c"), stage.has_begun("write a")),
-        "find c": lambda: stage.has_begun("write b"),
-        "write a": lambda: stage.has_begun("find b"),
-        "write b": lambda: stage.has_begun("find c"),
-        "open b": lambda: stage.has_begun("find a"),
-        "open c": lambda: stage.has_begun("find b"),
+    recorder = Recorder("abc")
+    recorder.steps = {
+        "find a": lambda: recorder.has_begun("read b"),
+        "find b": lambda: (recorder.has_begun("read c"), recorder.has_begun("write a")),
+        "find c": lambda: recorder.has_begun("write b"),
+        "write a": lambda: recorder.has_begun("find b"),
+        "write b": lambda: recorder.has_begun("find c"),
+        "open b": lambda: recorder.has_begun("find a"),
+        "open c": lambda: recorder.has_begun("find b"),
     }
-    assert names(stage.run()) == ["a", "b", "c"]
+    assert names(recorder.run()) == ["a", "b", "c"]
     aside = {"open b", "read b", "open c", "read c", "write a", "write b"}
-    assert {stage.threads[step].name for step in aside} == {"stseg3d reader", "stseg3d writer"}
-    assert stage.here() == set(stage.done) - aside  # pulling, all networks, the first reading and the last writing
+    assert {recorder.threads[step].name for step in aside} == {"stseg3d reader", "stseg3d writer"}
+    assert recorder.here() == set(recorder.done) - aside  # pulling, all networks, the first reading and the last writing
 
 
 def test_no_more_than_one_case_is_read_ahead_and_one_is_written() -> None:
-    stage = Stage("abcdef")
-    stage.steps["find a"] = lambda: stage.has_begun("read b")
-    stage.steps["find c"] = lambda: stage.has_begun("read d")
+    recorder = Recorder("abcdef")
+    recorder.steps["find a"] = lambda: recorder.has_begun("read b")
+    recorder.steps["find c"] = lambda: recorder.has_begun("read d")
     for name, after in zip("abcd", "cdef", strict=True):  # with the next but one nobody begins before
-        stage.steps[f"write {name}"] = lambda after=after: stage.event(f"pull {after}").wait(0.05)
-    assert names(stage.run()) == list("abcdef")
-    assert stage.most == 3
+        recorder.steps[f"write {name}"] = lambda after=after: recorder.event(f"pull {after}").wait(0.05)
+    assert names(recorder.run()) == list("abcdef")
+    assert recorder.most == 3
     for before, name, after in zip("abcd", "bcde", "cdef", strict=True):
-        at = stage.done.index
+        at = recorder.done.index
         assert at(f"find {before}") < at(f"pull {after}") < at(f"find {name}")
         assert at(f"write {before}") < at(f"write {name}")
         assert at(f"read {name}") < at(f"open {after}")
 
 
 def test_what_is_written_is_told_while_the_next_case_is_still_read() -> None:
-    stage, told = Stage("ab"), threading.Event()
-    stage.steps["read b"] = lambda: told.wait(PATIENCE_S) or pytest.fail("the outcome of a was not told")
-    outcomes = stage.run()
+    recorder, told = Recorder("ab"), threading.Event()
+    recorder.steps["read b"] = lambda: told.wait(PATIENCE_S) or pytest.fail("the outcome of a was not told")
+    outcomes = recorder.run()
     assert next(outcomes).case == "a"
     told.set()
     assert names(outcomes) == ["b"]
 
 
 def test_a_single_case_is_done_in_the_thread_of_the_caller_and_its_voxels_are_read_by_the_networks() -> None:
-    stage = Stage("a")
-    assert names(stage.run()) == ["a"]
-    assert stage.done == ["pull a", "open a", "find a", "write a"]
-    assert stage.here() == set(stage.done)
-    assert names(Stage("").run()) == []
+    recorder = Recorder("a")
+    assert names(recorder.run()) == ["a"]
+    assert recorder.done == ["pull a", "open a", "find a", "write a"]
+    assert recorder.here() == set(recorder.done)
+    assert names(Recorder("").run()) == []
 
 
 @pytest.mark.parametrize("free", [3, None])
 def test_where_memory_is_short_or_unknown_voxels_and_labels_wait_for_their_turn(free: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "available_bytes", lambda: free)  # of which a case would take 1
-    stage = Stage("abc")
-    assert names(stage.run()) == ["a", "b", "c"]
-    assert not any(step.startswith("read") for step in stage.done)
-    assert {f"write {name}" for name in "abc"} <= stage.here()
-    assert "open b" not in stage.here()  # a header is small
+    recorder = Recorder("abc")
+    assert names(recorder.run()) == ["a", "b", "c"]
+    assert not any(step.startswith("read") for step in recorder.done)
+    assert {f"write {name}" for name in "abc"} <= recorder.here()
+    assert "open b" not in recorder.here()  # a header is small
 
 
 # --- when something breaks ---------------------------------------------------
@@ -176,68 +176,68 @@ def stop() -> None:
 
 @pytest.mark.parametrize("step", ["pull b", "open b", "read b", "find b", "write b", "write c"])
 def test_what_is_no_failure_of_a_case_ends_all_threads_and_reaches_the_caller(step: str) -> None:
-    stage = Stage("abc")
-    stage.steps[step] = stop
+    recorder = Recorder("abc")
+    recorder.steps[step] = stop
     with pytest.raises(StopError):
-        list(stage.run())
+        list(recorder.run())
 
 
 def test_the_keyboard_ends_the_networks_while_what_is_written_is_finished_and_told() -> None:
-    stage, stopped = Stage("abcd"), threading.Event()
+    recorder, stopped = Recorder("abcd"), threading.Event()
 
     def interrupt() -> None:
         for step in ("write a", "open c"):
-            stage.has_begun(step)
+            recorder.has_begun(step)
         stopped.set()
         raise KeyboardInterrupt
 
-    stage.steps = {"find b": interrupt, "write a": lambda: stopped.wait(PATIENCE_S), "open c": lambda: stopped.wait(PATIENCE_S)}
-    outcomes = stage.run()
+    recorder.steps = {"find b": interrupt, "write a": lambda: stopped.wait(PATIENCE_S), "open c": lambda: stopped.wait(PATIENCE_S)}
+    outcomes = recorder.run()
     assert next(outcomes).case == "a"
     with pytest.raises(KeyboardInterrupt):
         next(outcomes)
-    assert {"pull d", "write b"}.isdisjoint(stage.done)
+    assert {"pull d", "write b"}.isdisjoint(recorder.done)
 
 
 def test_a_read_that_hangs_does_not_hold_the_keyboard_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(overlap, "PATIENCE_S", 0.05)
-    stage, server_is_back = Stage("abc"), threading.Event()
+    recorder, server_is_back = Recorder("abc"), threading.Event()
 
     def interrupt() -> None:
-        stage.has_begun("open b")
+        recorder.has_begun("open b")
         raise KeyboardInterrupt
 
-    stage.steps = {"open b": lambda: server_is_back.wait(PATIENCE_S), "find a": interrupt}
+    recorder.steps = {"open b": lambda: server_is_back.wait(PATIENCE_S), "find a": interrupt}
     with pytest.raises(KeyboardInterrupt):
-        list(stage.run())
-    assert "open b" not in stage.done
+        list(recorder.run())
+    assert "open b" not in recorder.done
     server_is_back.set()
-    stage.threads["open b"].join()
+    recorder.threads["open b"].join()
 
 
 def test_a_batch_that_is_closed_early_waits_for_what_is_read() -> None:
-    stage, closing = Stage("abc"), threading.Event()
-    stage.steps["read b"] = lambda: closing.wait(PATIENCE_S)
-    outcomes = stage.run()
+    recorder, closing = Recorder("abc"), threading.Event()
+    recorder.steps["read b"] = lambda: closing.wait(PATIENCE_S)
+    outcomes = recorder.run()
     assert next(outcomes).case == "a"
     threading.Timer(0.1, closing.set).start()
     outcomes.close()  # type: ignore[attr-defined]
-    assert stage.done[-1] == "read b"
+    assert recorder.done[-1] == "read b"
 
 
 def test_a_batch_that_cannot_go_on_waits_for_what_is_written() -> None:
-    stage, stopped = Stage("abc"), threading.Event()
+    recorder, stopped = Recorder("abc"), threading.Event()
 
     def stop_soon() -> None:
-        stage.has_begun("write a")
+        recorder.has_begun("write a")
         threading.Timer(0.1, stopped.set).start()
         stop()
 
-    stage.steps = {"write a": lambda: stopped.wait(PATIENCE_S), "pull c": stop_soon}
+    recorder.steps = {"write a": lambda: stopped.wait(PATIENCE_S), "pull c": stop_soon}
     with pytest.raises(StopError):
-        list(stage.run())
-    assert stage.done[-1] == "write a"
-    assert "find b" not in stage.done
+        list(recorder.run())
+    assert recorder.done[-1] == "write a"
+    assert "find b" not in recorder.done
 
 
 # --- with real cases ---------------------------------------------------------
@@ -252,49 +252,49 @@ def cases(scans: Path) -> list[Case]:
 
 
 @pytest.fixture
-def settings(bundle: Path, tmp_path: Path) -> BatchSettings:
-    return fakes.settings_for(bundle, tmp_path / "out")
+def wanted(bundle: Path, tmp_path: Path) -> Request:
+    return fakes.request_for(bundle, tmp_path / "out")
 
 
-def outputs(settings: BatchSettings) -> dict[str, Any]:
+def outputs(wanted: Request) -> dict[str, Any]:
     """Label maps, and what is said of them but for times and memory."""
-    notes = {path.name: json.loads(path.read_text()) for path in settings.output_dir.glob("*_seg.json")}
+    notes = {path.name: json.loads(path.read_text()) for path in wanted.output_dir.glob("*_seg.json")}
     for note in notes.values():
         for name in ("seconds", "stage_peak_bytes", "peak_memory_bytes", "output"):
             del note[name]
-    return notes | {path.name: path.read_bytes() for path in settings.output_dir.glob("*_seg.nii.gz")}
+    return notes | {path.name: path.read_bytes() for path in wanted.output_dir.glob("*_seg.nii.gz")}
 
 
-def test_labels_are_bit_for_bit_those_of_one_case_after_the_other(cases: list[Case], settings: BatchSettings, tmp_path: Path) -> None:
-    plain = fakes.settings_for(settings.bundle, tmp_path / "plain")
+def test_labels_are_bit_for_bit_those_of_one_case_after_the_other(cases: list[Case], wanted: Request, tmp_path: Path) -> None:
+    plain = fakes.request_for(wanted.bundle, tmp_path / "plain")
     told: list[CaseOutcome] = []
-    run_batch(cases, settings, InProcess(settings), on_outcome=told.append)
+    run_batch(cases, wanted, InProcess(wanted), on_outcome=told.append)
     run_batch(cases, plain, InProcess(plain, overlap=False))
-    assert outputs(settings) == outputs(plain)
-    assert len(outputs(settings)) == 2 * len(cases) == 16
+    assert outputs(wanted) == outputs(plain)
+    assert len(outputs(wanted)) == 2 * len(cases) == 16
     assert [outcome.case for outcome in told] == [case.id for case in cases]
     assert all(outcome.seconds >= outcome.stages_s["total"] for outcome in told)
 
 
 def test_a_case_that_fails_in_any_thread_fails_alone(
-    cases: list[Case], settings: BatchSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cases: list[Case], wanted: Request, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain = fakes.settings_for(settings.bundle, tmp_path / "plain")
+    plain = fakes.request_for(wanted.bundle, tmp_path / "plain")
     run_batch(cases, plain, InProcess(plain, overlap=False))
-    find, write = Segmenter.find, Segmenter.write
+    find, write = CaseWork.find, CaseWork.write
 
-    def no_find(self: Segmenter, opened: OpenedCase) -> FoundCase:
-        return find(self, opened) if opened.case.id != "a" else 1 / 0  # type: ignore[return-value]
+    def no_find(self: CaseWork) -> None:
+        find(self) if self.case.id != "a" else 1 / 0
 
-    def no_write(self: Segmenter, found: FoundCase) -> Outcome:
-        return write(self, found) if found.opened.case.id != "b" else 1 / 0  # type: ignore[return-value]
+    def no_write(self: CaseWork) -> SegmentedCase:
+        return write(self) if self.case.id != "b" else 1 / 0  # type: ignore[return-value]
 
-    monkeypatch.setattr(Segmenter, "find", no_find)
-    monkeypatch.setattr(Segmenter, "write", no_write)
+    monkeypatch.setattr(CaseWork, "find", no_find)
+    monkeypatch.setattr(CaseWork, "write", no_write)
     cases[1].image.write_bytes(b"no scan")  # on opening
     cases[2].image.write_bytes(cases[2].image.read_bytes()[:-9])  # on reading ahead
     told: list[CaseOutcome] = []
-    result = run_batch(cases, settings, InProcess(settings), on_outcome=told.append)
+    result = run_batch(cases, wanted, InProcess(wanted), on_outcome=told.append)
     assert result.done == {"4", "7", "c", "d"}
     assert {outcome.case: outcome.error for outcome in result.failed} == {
         "5": "ValueError",
@@ -305,35 +305,33 @@ def test_a_case_that_fails_in_any_thread_fails_alone(
     assert [outcome.case for outcome in told] == [case.id for case in cases]
     assert all(outcome.case in outcome.reason for outcome in told if outcome.bad_input)
     expected = outputs(plain)
-    assert outputs(settings) == {name: expected[name] for name in expected if name[0] in result.done}
+    assert outputs(wanted) == {name: expected[name] for name in expected if name[0] in result.done}
 
 
 def test_an_image_that_changes_between_reading_ahead_and_its_networks_is_found_out(
-    cases: list[Case], settings: BatchSettings, monkeypatch: pytest.MonkeyPatch
+    cases: list[Case], wanted: Request, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    find = Segmenter.find
+    find = CaseWork.find
 
-    def changed(self: Segmenter, opened: OpenedCase) -> FoundCase:
-        if opened.case.id in ("5", "b"):
-            fakes.make_scan(opened.case.image, seed=99, brightest=fakes.OBJECT + 1)
-        return find(self, opened)
+    def changed(self: CaseWork) -> None:
+        if self.case.id in ("5", "b"):
+            fakes.make_scan(self.case.image, seed=99, brightest=fakes.OBJECT + 1)
+        find(self)
 
-    monkeypatch.setattr(Segmenter, "find", changed)
-    result = run_batch(cases, settings, InProcess(settings))
+    monkeypatch.setattr(CaseWork, "find", changed)
+    result = run_batch(cases, wanted, InProcess(wanted))
     assert {outcome.case for outcome in result.failed} == {"5", "b"}
     assert all("file must stay as it is while it is read, got another one" in outcome.reason for outcome in result.failed)
-    assert not list(settings.output_dir.glob("[5b]_*"))
+    assert not list(wanted.output_dir.glob("[5b]_*"))
 
 
 # --- what is told ------------------------------------------------------------
 
 
-def test_seconds_do_not_count_what_a_case_waits_for_others(
-    cases: list[Case], settings: BatchSettings, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_seconds_do_not_count_what_a_case_waits_for_others(cases: list[Case], wanted: Request, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [0.0]
     monkeypatch.setattr("stseg3d.batch.work.time.perf_counter", lambda: clock[0])
-    attempt = CaseWorker(settings).attempt(cases[0])
+    attempt = CaseWorker(wanted).attempt(cases[0])
     for step in (attempt.open, attempt.read_ahead, attempt.find):
         step()
         clock[0] += 1000

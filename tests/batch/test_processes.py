@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from stseg3d.batch import BatchSettings, CaseOutcome, InProcess, OutcomeLog, Processes, run_batch
+from stseg3d.batch import CaseOutcome, InProcess, OutcomeLog, Processes, run_batch
 from stseg3d.batch.outcomes import TIME_LIMIT, WORKER_DIED
+from stseg3d.inference import Request
 from stseg3d.volumes import list_cases
 from tests.batch import fakes
 
@@ -73,7 +74,9 @@ def labels(out: Path) -> dict[str, bytes]:
 
 def facts(out: Path) -> dict[str, tuple[object, ...]]:
     """What two runs must agree on."""
-    return {o.case: (o.is_finished, o.error, o.recipe, o.input, o.output and o.output.sha256, o.warnings) for o in OutcomeLog(out).latest()}
+    return {
+        o.case: (o.is_finished, o.error, o.request, o.input, o.output and o.output.sha256, o.warnings) for o in OutcomeLog(out).latest()
+    }
 
 
 def names(out: Path) -> set[str]:
@@ -83,18 +86,18 @@ def names(out: Path) -> set[str]:
 @pytest.fixture
 def undisturbed(bundle: Path, scans: Path, tmp_path: Path) -> Path:
     """Outputs of a batch to which nothing happened."""
-    settings = fakes.settings_for(bundle, tmp_path / "undisturbed")
-    run_batch(list_cases([scans]), settings, InProcess(settings))
-    return settings.output_dir
+    wanted = fakes.request_for(bundle, tmp_path / "undisturbed")
+    run_batch(list_cases([scans]), wanted, InProcess(wanted))
+    return wanted.output_dir
 
 
-def run(scans: Path, settings: BatchSettings, jobs: int, time_limit_s: float | None = None) -> dict[str, CaseOutcome]:
+def run(scans: Path, wanted: Request, jobs: int, time_limit_s: float | None = None) -> dict[str, CaseOutcome]:
     told: dict[str, CaseOutcome] = {}
 
     def tell(outcome: CaseOutcome) -> None:
         assert told.setdefault(outcome.case, outcome) is outcome
 
-    run_batch(list_cases([scans]), settings, Processes(settings, jobs, time_limit_s=time_limit_s), on_outcome=tell)
+    run_batch(list_cases([scans]), wanted, Processes(wanted, jobs, time_limit_s=time_limit_s), on_outcome=tell)
     return told
 
 
@@ -104,19 +107,19 @@ def run(scans: Path, settings: BatchSettings, jobs: int, time_limit_s: float | N
 def test_worker_processes_do_what_this_one_does(
     scans: Path, bundle: Path, undisturbed: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    settings = fakes.settings_for(bundle, tmp_path / "out")
+    wanted = fakes.request_for(bundle, tmp_path / "out")
     caplog.clear()
-    told = run(scans, settings, jobs=1)
+    told = run(scans, wanted, jobs=1)
     assert {case: outcome.state for case, outcome in told.items()} == dict.fromkeys("abcd", "done")
-    assert labels(settings.output_dir) == labels(undisturbed)
-    assert facts(settings.output_dir) == facts(undisturbed)
+    assert labels(wanted.output_dir) == labels(undisturbed)
+    assert facts(wanted.output_dir) == facts(undisturbed)
     assert caplog.text.count("two stages may not help") == 4  # what workers log is logged here
 
 
 def test_jobs_and_the_limit_are_above_0(bundle: Path, tmp_path: Path) -> None:
     for jobs, limit in ((0, None), (1, 0.0)):
         with pytest.raises(ValueError, match="jobs and time_limit_s must be above 0, got"):
-            Processes(fakes.settings_for(bundle, tmp_path), jobs, time_limit_s=limit)
+            Processes(fakes.request_for(bundle, tmp_path), jobs, time_limit_s=limit)
 
 
 @pytest.mark.slow
@@ -126,8 +129,8 @@ def test_a_worker_that_dies_costs_a_try_and_one_that_hangs_its_case(
     for name, what in [("dies", fakes.DIES), ("dies_once", fakes.DIES_ONCE), ("hangs", fakes.SLEEPS), ("memory", fakes.LACKS_MEMORY)]:
         fakes.make_scan(scans / f"{name}.nii", brightest=what)
     monkeypatch.setenv("STSEG3D_TEST_MARK", str(tmp_path / "has_died"))
-    settings = fakes.settings_for(bundle, tmp_path / "out")
-    told = run(scans, settings, jobs=2, time_limit_s=30)
+    wanted = fakes.request_for(bundle, tmp_path / "out")
+    told = run(scans, wanted, jobs=2, time_limit_s=30)
     assert sorted(told) == ["a", "b", "c", "d", "dies", "dies_once", "hangs", "memory"]
     found = {case: (outcome.state, outcome.error, outcome.attempt) for case, outcome in told.items()}
     assert found == dict.fromkeys("abcd", ("done", "", 1)) | {
@@ -139,17 +142,17 @@ def test_a_worker_that_dies_costs_a_try_and_one_that_hangs_its_case(
     assert told["dies"].reason == "worker process died of SIGKILL in attempt 2 of 2"
     assert told["hangs"].reason == "case must end within 30 s, got a worker that had not and was killed"
     assert told["hangs"].seconds >= 30
-    assert labels(undisturbed).items() <= labels(settings.output_dir).items()
+    assert labels(undisturbed).items() <= labels(wanted.output_dir).items()
     outputs = {f"{case}_seg.{suffix}" for case in ("a", "b", "c", "d", "dies_once") for suffix in ("nii.gz", "json")}
-    assert names(settings.output_dir) == outputs | {".claims", "outcomes.jsonl", "summary.csv"}
+    assert names(wanted.output_dir) == outputs | {".claims", "outcomes.jsonl", "summary.csv"}
 
 
 @pytest.mark.slow
 def test_a_bundle_that_no_worker_can_load_stops_the_batch(scans: Path, tmp_path: Path, bundle: Path) -> None:
-    settings = fakes.settings_for(bundle, tmp_path / "out", output="nothing")
-    with pytest.raises(ValueError, match="output must be one of"):
-        run(scans, settings, jobs=2)
-    assert not settings.output_dir.exists()
+    wanted = fakes.request_for(bundle, tmp_path / "out", overrides={"nothing": 0})
+    with pytest.raises(ValueError, match="must have the entry 'nothing' to override it"):
+        run(scans, wanted, jobs=2)
+    assert not wanted.output_dir.exists()
 
 
 @pytest.mark.slow
@@ -158,7 +161,7 @@ def test_workers_that_are_stillborn_stop_the_batch(scans: Path, tmp_path: Path) 
     config = bundle / "configs" / "inference.json"
     config.write_text(config.read_text().replace('"level": 50.0', '"level": "$__import__(\'os\')._exit(3)"'))
     with pytest.raises(RuntimeError, match="got 3 that died one after the other, the last of exit status 3"):
-        run(scans, fakes.settings_for(bundle, tmp_path / "out"), jobs=1)
+        run(scans, fakes.request_for(bundle, tmp_path / "out"), jobs=1)
 
 
 @pytest.mark.slow
@@ -246,11 +249,11 @@ def test_a_full_disk(scans: Path, bundle: Path, tmp_path: Path, small_disk: Path
     subprocess.run(["mount", "-o", "remount,size=10m", str(small_disk)], check=True)
     status, said = finish(segment(scans, bundle, out))
     assert status == 0, said
-    settings = fakes.settings_for(bundle, tmp_path / "undisturbed")
-    run_batch(list_cases([scans]), settings, InProcess(settings))
-    assert labels(out) == labels(settings.output_dir)
-    assert facts(out) == facts(settings.output_dir)
-    assert names(out) == names(settings.output_dir)
+    wanted = fakes.request_for(bundle, tmp_path / "undisturbed")
+    run_batch(list_cases([scans]), wanted, InProcess(wanted))
+    assert labels(out) == labels(wanted.output_dir)
+    assert facts(out) == facts(wanted.output_dir)
+    assert names(out) == names(wanted.output_dir)
 
 
 # --- all of it ---------------------------------------------------------------
@@ -273,12 +276,12 @@ def test_two_hundred_cases_three_of_them_broken_killed_twice(bundle: Path, tmp_p
     assert status == 1
     assert said.count("stseg3d: error: ") == 3
     assert all(f"{case[-3:]}.nii" in said for case in broken)
-    settings = fakes.settings_for(bundle, tmp_path / "undisturbed")
-    result = run_batch(list_cases([scans]), settings, InProcess(settings))
+    wanted = fakes.request_for(bundle, tmp_path / "undisturbed")
+    result = run_batch(list_cases([scans]), wanted, InProcess(wanted))
     assert (len(result.done), sorted(outcome.case for outcome in result.failed)) == (197, sorted(broken))
-    assert labels(out) == labels(settings.output_dir)
-    assert facts(out) == facts(settings.output_dir)
-    assert names(out) == names(settings.output_dir)
+    assert labels(out) == labels(wanted.output_dir)
+    assert facts(out) == facts(wanted.output_dir)
+    assert names(out) == names(wanted.output_dir)
     with (out / "summary.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert sorted(row["case"] for row in rows) == sorted(facts(out))

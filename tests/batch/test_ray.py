@@ -16,12 +16,13 @@ from typing import Any
 import pytest
 
 from stseg3d import cli
-from stseg3d.batch import BatchSettings, CaseOutcome, InProcess, OutcomeLog, RayCluster, run_batch
+from stseg3d.batch import CaseOutcome, InProcess, OutcomeLog, RayCluster, run_batch
 from stseg3d.batch.actor import Reply, ensure_in, place_of
 from stseg3d.batch.crew import Crew, Job, Worker
 from stseg3d.batch.outcomes import TIME_LIMIT, WORKER_DIED
 from stseg3d.batch.run import BatchResult
 from stseg3d.bundle import find_bundle
+from stseg3d.inference import Request
 from stseg3d.synthesis.phantoms import write_dataset
 from stseg3d.volumes import Case, list_cases
 from tests.batch import fakes
@@ -32,13 +33,13 @@ NODE = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
 
 
 @pytest.fixture
-def settings(bundle: Path, tmp_path: Path) -> BatchSettings:
-    return fakes.settings_for(bundle, tmp_path / "out")
+def wanted(bundle: Path, tmp_path: Path) -> Request:
+    return fakes.request_for(bundle, tmp_path / "out")
 
 
-def undisturbed(scans: Path, settings: BatchSettings) -> Path:
+def undisturbed(scans: Path, wanted: Request) -> Path:
     """Outputs of the same batch to which nothing happens, in this process."""
-    there = replace(settings, output_dir=settings.output_dir.with_name("undisturbed"))
+    there = replace(wanted, output_dir=wanted.output_dir.with_name("undisturbed"))
     run_batch(list_cases([scans]), there, InProcess(there))
     return there.output_dir
 
@@ -60,16 +61,16 @@ def undisturbed(scans: Path, settings: BatchSettings) -> Path:
     ],
 )
 def test_what_no_cluster_takes_is_refused_before_one_is_started(
-    options: dict[str, Any], device: str, sentence: str, settings: BatchSettings
+    options: dict[str, Any], device: str, sentence: str, wanted: Request
 ) -> None:
     with pytest.raises(ValueError, match=sentence):
-        RayCluster(replace(settings, device=device), **({"address": "local"} | options))
+        RayCluster(replace(wanted, device=device), **({"address": "local"} | options))
 
 
-def test_without_ray_the_install_command_is_told(settings: BatchSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_ray_the_install_command_is_told(wanted: Request, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     with pytest.raises(ModuleNotFoundError, match=r"pip install 'stseg3d\[ray\]'"):
-        RayCluster(settings, "local")
+        RayCluster(wanted, "local")
 
 
 @pytest.mark.parametrize(
@@ -85,42 +86,40 @@ def test_without_ray_the_install_command_is_told(settings: BatchSettings, monkey
         (1.0, {"CPU": 8.0}, 0),
     ],
 )
-def test_a_node_has_room_for_whole_workers(gpus: float, resources: dict[str, float], room: int, settings: BatchSettings) -> None:
-    assert Job(settings, SimpleNamespace(), lambda _: None, cpus=2, gpus=gpus).room(resources) == room
+def test_a_node_has_room_for_whole_workers(gpus: float, resources: dict[str, float], room: int, wanted: Request) -> None:
+    assert Job(wanted, SimpleNamespace(), lambda _: None, cpus=2, gpus=gpus).room(resources) == room
 
 
-def test_a_worker_looks_whether_it_is_in_the_right_place(bundle: Path, settings: BatchSettings, tmp_path: Path) -> None:
+def test_a_worker_looks_whether_it_is_in_the_right_place(bundle: Path, wanted: Request, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="output folder must be on storage that all nodes share, got none at"):
-        place_of(settings)
-    settings.output_dir.mkdir()
-    (settings.output_dir / ".claims").touch()
-    place = place_of(settings)
-    ensure_in(place, settings)
+        place_of(wanted)
+    wanted.output_dir.mkdir()
+    (wanted.output_dir / ".claims").touch()
+    place = place_of(wanted)
+    ensure_in(place, wanted)
     with pytest.raises(ValueError, match=r"stseg3d must be 0\.0\.1 on all nodes"):
-        ensure_in(replace(place, version="0.0.1"), settings)
+        ensure_in(replace(place, version="0.0.1"), wanted)
     copy = shutil.copytree(bundle, tmp_path / "copy")
-    ensure_in(place, replace(settings, bundle=copy))
+    ensure_in(place, replace(wanted, bundle=copy))
     (copy / "configs" / "inference.json").write_text("{}")
     with pytest.raises(ValueError, match=r"or be the same on all, got another one at .*copy"):
-        ensure_in(place, replace(settings, bundle=copy))
+        ensure_in(place, replace(wanted, bundle=copy))
     with pytest.raises(FileNotFoundError, match=r"bundle must be on storage that all nodes share, got none at .*nowhere"):
-        ensure_in(place, replace(settings, bundle=tmp_path / "nowhere"))
-    os.utime(settings.output_dir / ".claims", (0, 0))
+        ensure_in(place, replace(wanted, bundle=tmp_path / "nowhere"))
+    os.utime(wanted.output_dir / ".claims", (0, 0))
     with pytest.raises(ValueError, match="output folder must be on storage that all nodes share, got another one at"):
-        ensure_in(place, settings)
+        ensure_in(place, wanted)
 
 
 @needs_ray
-def test_when_a_worker_dies_its_idle_neighbours_are_asked_for_a_sign_of_life(
-    settings: BatchSettings, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_when_a_worker_dies_its_idle_neighbours_are_asked_for_a_sign_of_life(wanted: Request, monkeypatch: pytest.MonkeyPatch) -> None:
     import ray
 
     def get(_: Any) -> Any:
         raise ray.exceptions.RayActorError
 
     actor = SimpleNamespace(load=SimpleNamespace(remote=object), run=SimpleNamespace(remote=lambda _: object()))
-    crew = Crew(Job(settings, SimpleNamespace(), lambda _: None, cpus=1, gpus=0.0), is_fixed=False)
+    crew = Crew(Job(wanted, SimpleNamespace(), lambda _: None, cpus=1, gpus=0.0), is_fixed=False)
     crew.workers = [Worker(actor, node, f"host of {node}") for node in ("one", "one", "other")]
     busy, neighbour, stranger = crew.workers
     for worker in crew.workers:
@@ -151,11 +150,11 @@ def test_the_command_asks_for_a_cluster(
 ) -> None:
     calls: list[Any] = []
 
-    def cluster(settings: BatchSettings, address: str, *, jobs: int, gpus: float, time_limit_s: float) -> str:
-        calls.append((address, jobs, gpus, time_limit_s, settings.threads))
+    def cluster(wanted: Request, address: str, *, jobs: int, gpus: float, time_limit_s: float) -> str:
+        calls.append((address, jobs, gpus, time_limit_s, wanted.threads))
         return "cluster"
 
-    def run_batch(cases: Any, settings: Any, runner: str, **_: Any) -> BatchResult:
+    def run_batch(cases: Any, wanted: Any, runner: str, **_: Any) -> BatchResult:
         assert runner == "cluster"
         return BatchResult(done={"a"})
 
@@ -213,9 +212,9 @@ def nodes(cluster: Any) -> Any:
 
 @pytest.mark.slow
 def test_two_hundred_cases_three_of_them_broken_and_a_node_that_dies(
-    nodes: Any, settings: BatchSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    nodes: Any, wanted: Request, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    scans, out = tmp_path / "scans", settings.output_dir
+    scans, out = tmp_path / "scans", wanted.output_dir
     for n in range(200):
         fakes.make_scan(scans / f"{n:03}.nii", seed=n)
     broken = {"007": b"no scan", "123": b"", "199": (scans / "199.nii").read_bytes()[:2000]}
@@ -234,11 +233,11 @@ def test_two_hundred_cases_three_of_them_broken_and_a_node_that_dies(
         elif len(told) == 70:
             nodes.add_node(**NODE)
 
-    result = run_batch(list_cases([scans]), settings, RayCluster(settings, "auto"), on_outcome=tell)
+    result = run_batch(list_cases([scans]), wanted, RayCluster(wanted, "auto"), on_outcome=tell)
     assert (len(result.done), sorted(outcome.case for outcome in result.failed)) == (197, sorted(broken))
     assert sorted(outcome.case for outcome in told) == [f"{n:03}" for n in range(200)]
     assert len(set(hired)) == 3  # the third joined meanwhile
-    there = undisturbed(scans, settings)
+    there = undisturbed(scans, wanted)
     assert labels(out) == labels(there)
     assert facts(out) == facts(there)
     assert names(out) == names(there)
@@ -246,15 +245,15 @@ def test_two_hundred_cases_three_of_them_broken_and_a_node_that_dies(
 
 @pytest.mark.slow
 def test_a_worker_that_dies_costs_a_try_and_one_that_hangs_its_case(
-    nodes: Any, mark: Path, scans: Path, settings: BatchSettings, caplog: pytest.LogCaptureFixture
+    nodes: Any, mark: Path, scans: Path, wanted: Request, caplog: pytest.LogCaptureFixture
 ) -> None:
-    there = undisturbed(scans, settings)
+    there = undisturbed(scans, wanted)
     for name, what in [("dies", fakes.DIES), ("dies_once", fakes.DIES_ONCE), ("hangs", fakes.SLEEPS)]:
         fakes.make_scan(scans / f"{name}.nii", brightest=what)
     caplog.clear()
     told: dict[str, CaseOutcome] = {}
-    cluster = RayCluster(settings, "auto", time_limit_s=20)
-    run_batch(list_cases([scans]), settings, cluster, on_outcome=lambda outcome: told.update({outcome.case: outcome}))
+    cluster = RayCluster(wanted, "auto", time_limit_s=20)
+    run_batch(list_cases([scans]), wanted, cluster, on_outcome=lambda outcome: told.update({outcome.case: outcome}))
     found = {case: (outcome.state, outcome.error, outcome.attempt) for case, outcome in told.items()}
     assert found == dict.fromkeys("abcd", ("done", "", 1)) | {
         "dies": ("failed", WORKER_DIED, 2),
@@ -265,40 +264,40 @@ def test_a_worker_that_dies_costs_a_try_and_one_that_hangs_its_case(
     assert told["dies"].reason.startswith("worker on ")
     assert told["dies"].reason.endswith(" died in attempt 2 of 2")
     assert told["hangs"].reason == "case must end within 20 s, got a worker that had not and was killed"
-    assert labels(there).items() <= labels(settings.output_dir).items()
+    assert labels(there).items() <= labels(wanted.output_dir).items()
     outputs = {f"{case}_seg.{suffix}" for case in ("a", "b", "c", "d", "dies_once") for suffix in ("nii.gz", "json")}
-    assert names(settings.output_dir) == outputs | {".claims", "outcomes.jsonl", "summary.csv"}
+    assert names(wanted.output_dir) == outputs | {".claims", "outcomes.jsonl", "summary.csv"}
     assert caplog.text.count("two stages may not help") == 5  # what workers log is logged here
 
 
 @pytest.mark.slow
-def test_a_bundle_that_no_node_can_load_stops_the_batch(nodes: Any, scans: Path, settings: BatchSettings) -> None:
-    bad = replace(settings, segmenter={"trust": True, "output": "nothing"})
-    with pytest.raises(ValueError, match=r"node .*: output must be one of"):
+def test_a_bundle_that_no_node_can_load_stops_the_batch(nodes: Any, scans: Path, wanted: Request) -> None:
+    bad = replace(wanted, overrides={"nothing": 0})
+    with pytest.raises(ValueError, match=r"node .*: .*must have the entry 'nothing' to override it"):
         run_batch(list_cases([scans]), bad, RayCluster(bad, "auto"))
-    assert not settings.output_dir.exists()
+    assert not wanted.output_dir.exists()
 
 
-def _exit(_: BatchSettings) -> Any:
+def _exit(_: Request) -> Any:
     os._exit(3)
 
 
 @pytest.mark.slow
-def test_nodes_where_no_worker_lives_stop_the_batch(nodes: Any, scans: Path, settings: BatchSettings) -> None:
+def test_nodes_where_no_worker_lives_stop_the_batch(nodes: Any, scans: Path, wanted: Request) -> None:
     with pytest.raises(RuntimeError, match="workers must live to load the bundle, got 3 that died one after the other"):
-        run_batch(list_cases([scans]), settings, RayCluster(settings, "auto", jobs=1, make_worker=_exit))
+        run_batch(list_cases([scans]), wanted, RayCluster(wanted, "auto", jobs=1, make_worker=_exit))
 
 
 @pytest.mark.slow
 def test_a_real_bundle_gives_the_same_labels_bit_for_bit(nodes: Any, tmp_path: Path) -> None:
     write_dataset(tmp_path, training=2, validation=1, seed=0, shape=(64, 64, 56))
     scans = tmp_path / "imagesTr"
-    settings = BatchSettings(find_bundle("aorta_ct_segmentation"), tmp_path / "out", device="cpu")
-    result = run_batch(list_cases([scans]), settings, RayCluster(settings, "auto"))
+    wanted = Request(find_bundle("aorta_ct_segmentation"), tmp_path / "out", device="cpu")
+    result = run_batch(list_cases([scans]), wanted, RayCluster(wanted, "auto"))
     assert (len(result.done), result.failed) == (2, [])
-    there = undisturbed(scans, settings)
-    assert labels(settings.output_dir) == labels(there)
-    assert facts(settings.output_dir) == facts(there)
+    there = undisturbed(scans, wanted)
+    assert labels(wanted.output_dir) == labels(there)
+    assert facts(wanted.output_dir) == facts(there)
 
 
 # --- the driver --------------------------------------------------------------
@@ -314,9 +313,9 @@ def descendants(pid: int) -> set[int]:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT], ids=lambda kind: kind.name)
 def test_a_batch_that_is_stopped_leaves_nobody_and_goes_on_where_it_was(
-    kind: signal.Signals, scans: Path, bundle: Path, settings: BatchSettings
+    kind: signal.Signals, scans: Path, bundle: Path, wanted: Request
 ) -> None:
-    out = settings.output_dir
+    out = wanted.output_dir
     process = segment(scans, bundle, out, "--ray", "local", "--jobs", 1, pause_s=2.0)
     wait_for(lambda: done(out))
     crowd = descendants(process.pid)
@@ -333,7 +332,7 @@ def test_a_batch_that_is_stopped_leaves_nobody_and_goes_on_where_it_was(
     status, said = finish(segment(scans, bundle, out, "--ray", "local", "--jobs", 1))
     assert status == 0, said
     assert f"{len(finished)} of 4 cases were done before" in said
-    there = undisturbed(scans, settings)
+    there = undisturbed(scans, wanted)
     assert labels(out) == labels(there)
     assert facts(out) == facts(there)
     assert names(out) == names(there)

@@ -10,80 +10,81 @@ from pathlib import Path
 
 import pytest
 
-from stseg3d.batch import BatchResult, BatchSettings, InProcess, OutcomeLog, run_batch
-from stseg3d.batch.fingerprints import is_unchanged, recipe_of, stamp
+from stseg3d.batch import BatchResult, InProcess, OutcomeLog, run_batch
+from stseg3d.batch.stamps import is_unchanged, stamp
+from stseg3d.inference import Request
 from stseg3d.volumes import Case
 from tests.batch import fakes
 
 
-def run(cases: list[Case], settings: BatchSettings, *, overwrite: bool = False) -> BatchResult:
-    return run_batch(cases, settings, InProcess(settings), overwrite=overwrite)
+def run(cases: list[Case], wanted: Request, *, overwrite: bool = False) -> BatchResult:
+    return run_batch(cases, wanted, InProcess(wanted), overwrite=overwrite)
 
 
 @pytest.fixture
-def settings(bundle: Path, tmp_path: Path, cases: list[Case]) -> BatchSettings:
+def wanted(bundle: Path, tmp_path: Path, cases: list[Case]) -> Request:
     """Of a batch that was done."""
-    settings = fakes.settings_for(bundle, tmp_path / "out")
-    assert run(cases, settings).done == {"a", "b", "c", "d"}
-    return settings
+    wanted = fakes.request_for(bundle, tmp_path / "out")
+    assert run(cases, wanted).done == {"a", "b", "c", "d"}
+    return wanted
 
 
-def output(settings: BatchSettings, case: str) -> Path:
-    return settings.output_dir / f"{case}_seg.nii.gz"
+def output(wanted: Request, case: str) -> Path:
+    return wanted.output_dir / f"{case}_seg.nii.gz"
 
 
 def refusals(result: BatchResult) -> dict[str, str]:
     return {outcome.case: outcome.reason for outcome in result.failed}
 
 
-def test_what_is_done_is_skipped(settings: BatchSettings, cases: list[Case]) -> None:
-    before = {case.id: output(settings, case.id).stat().st_mtime_ns for case in cases}
-    result = run(cases, settings)
+def test_what_is_done_is_skipped(wanted: Request, cases: list[Case]) -> None:
+    before = {case.id: output(wanted, case.id).stat().st_mtime_ns for case in cases}
+    result = run(cases, wanted)
     assert (result.done, result.skipped, result.failed) == (set(), 4, [])
-    assert {case.id: output(settings, case.id).stat().st_mtime_ns for case in cases} == before
-    assert run(cases, settings, overwrite=True).skipped == 4  # they are what would be written
-    latest = OutcomeLog(settings.output_dir).latest()
+    assert {case.id: output(wanted, case.id).stat().st_mtime_ns for case in cases} == before
+    assert run(cases, wanted, overwrite=True).skipped == 4  # they are what would be written
+    latest = OutcomeLog(wanted.output_dir).latest()
     assert {outcome.state for outcome in latest} == {"skipped"}
     assert all(outcome.reason.startswith("done before, 20") and outcome.seconds > 0 for outcome in latest)
 
 
-def test_where_all_is_done_no_bundle_is_loaded(settings: BatchSettings, cases: list[Case], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_all_is_done_no_bundle_is_loaded(wanted: Request, cases: list[Case], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("stseg3d.batch.work.Segmenter", None)
-    assert run(cases, settings).skipped == 4
+    assert run(cases, wanted).skipped == 4
 
 
-def test_moved_and_touched_files_are_known_by_their_content(settings: BatchSettings, cases: list[Case], tmp_path: Path) -> None:
+def test_moved_and_touched_files_are_known_by_their_content(wanted: Request, cases: list[Case], tmp_path: Path) -> None:
     os.utime(cases[0].image, ns=(0, 0))  # the clock went backwards
-    os.utime(output(settings, "a"), ns=(0, 0))
+    os.utime(output(wanted, "a"), ns=(0, 0))
     shutil.copytree(cases[0].image.parent, tmp_path / "moved")
-    settings.output_dir.rename(tmp_path / "there")
-    moved = replace(settings, output_dir=tmp_path / "there")
+    wanted.output_dir.rename(tmp_path / "there")
+    moved = replace(wanted, output_dir=tmp_path / "there")
     assert run([Case(c.id, tmp_path / "moved" / c.image.name) for c in cases], moved).skipped == 4
 
 
-def test_an_output_that_is_missing_is_made_again(settings: BatchSettings, cases: list[Case]) -> None:
-    content = output(settings, "a").read_bytes()
-    output(settings, "a").unlink()
-    result = run(cases, settings)
+def test_an_output_that_is_missing_is_made_again(wanted: Request, cases: list[Case]) -> None:
+    content = output(wanted, "a").read_bytes()
+    output(wanted, "a").unlink()
+    result = run(cases, wanted)
     assert (result.done, result.skipped) == ({"a"}, 3)
-    assert output(settings, "a").read_bytes() == content
+    assert output(wanted, "a").read_bytes() == content
 
 
-def change_input(settings: BatchSettings, cases: list[Case]) -> BatchSettings:
+def change_input(wanted: Request, cases: list[Case]) -> Request:
     fakes.make_scan(cases[0].image, seed=9)
-    return settings
+    return wanted
 
 
-def change_output(settings: BatchSettings, cases: list[Case]) -> BatchSettings:
-    content = bytearray(output(settings, "a").read_bytes())
+def change_output(wanted: Request, cases: list[Case]) -> Request:
+    content = bytearray(output(wanted, "a").read_bytes())
     content[-1] ^= 1  # as many bytes as before
-    output(settings, "a").write_bytes(content)
-    return settings
+    output(wanted, "a").write_bytes(content)
+    return wanted
 
 
-def remove_notes(settings: BatchSettings, cases: list[Case]) -> BatchSettings:
-    (settings.output_dir / "a_seg.json").unlink()
-    return settings
+def remove_notes(wanted: Request, cases: list[Case]) -> Request:
+    (wanted.output_dir / "a_seg.json").unlink()
+    return wanted
 
 
 @pytest.mark.parametrize(
@@ -94,79 +95,77 @@ def remove_notes(settings: BatchSettings, cases: list[Case]) -> BatchSettings:
         (remove_notes, "changed since it was made"),
     ],
 )
-def test_what_would_be_different_is_refused_and_replaced_when_asked(
-    change: object, why: str, settings: BatchSettings, cases: list[Case]
-) -> None:
-    change(settings, cases)  # type: ignore[operator]
+def test_what_would_be_different_is_refused_and_replaced_when_asked(change: object, why: str, wanted: Request, cases: list[Case]) -> None:
+    change(wanted, cases)  # type: ignore[operator]
     for _ in range(2):  # the refusal itself changes nothing
-        result = run(cases, settings)
+        result = run(cases, wanted)
         assert result.skipped == 3
-        assert refusals(result) == {"a": f"output {output(settings, 'a')} is there already; --overwrite replaces it ({why})"}
+        assert refusals(result) == {"a": f"output {output(wanted, 'a')} is there already; --overwrite replaces it ({why})"}
         assert result.failed[0].bad_input
-    assert run(cases, settings, overwrite=True).done == {"a"}
-    assert run(cases, settings).skipped == 4
+    assert run(cases, wanted, overwrite=True).done == {"a"}
+    assert run(cases, wanted).skipped == 4
 
 
-def test_another_bundle_or_option_is_another_batch(settings: BatchSettings, cases: list[Case], tmp_path: Path) -> None:
+def test_another_bundle_or_option_is_another_batch(wanted: Request, cases: list[Case], tmp_path: Path) -> None:
     other = [
-        replace(settings, bundle=fakes.make_bundle(tmp_path / "weights_segmentation", level=60.0)),
-        fakes.settings_for(settings.bundle, settings.output_dir, output="instances"),
-        replace(settings, segment={"keep_rough": True}),
+        replace(wanted, bundle=fakes.make_bundle(tmp_path / "weights_segmentation", level=60.0)),
+        fakes.request_for(wanted.bundle, wanted.output_dir, output="instances"),
+        replace(wanted, keep_rough=True),
     ]
     for changed in other:
         result = run(cases, changed)
         assert list(refusals(result)) == ["a", "b", "c", "d"]
         assert "made with another bundle or other options" in result.failed[0].reason
-    assert run(cases, settings).skipped == 4  # all is as it was
-    elsewhere = replace(settings, bundle=shutil.copytree(settings.bundle, tmp_path / "copy_segmentation"), device="auto", threads=2)
+    assert run(cases, wanted).skipped == 4  # all is as it was
+    elsewhere = replace(wanted, bundle=shutil.copytree(wanted.bundle, tmp_path / "copy_segmentation"), device="auto", threads=2)
     assert run(cases, elsewhere).skipped == 4  # the same bundle by content
 
 
 def test_a_file_of_somebody_else_is_refused(bundle: Path, cases: list[Case], tmp_path: Path) -> None:
-    settings = fakes.settings_for(bundle, tmp_path / "out")
-    settings.output_dir.mkdir()
-    output(settings, "b").write_text("somebody's")
-    result = run(cases, settings)
+    wanted = fakes.request_for(bundle, tmp_path / "out")
+    wanted.output_dir.mkdir()
+    output(wanted, "b").write_text("somebody's")
+    result = run(cases, wanted)
     assert (result.done, list(refusals(result))) == ({"a", "c", "d"}, ["b"])
-    assert output(settings, "b").read_text() == "somebody's"
-    assert list(refusals(run(cases, settings))) == ["b"]
-    assert run(cases, settings, overwrite=True).done == {"b"}
+    assert output(wanted, "b").read_text() == "somebody's"
+    assert list(refusals(run(cases, wanted))) == ["b"]
+    assert run(cases, wanted, overwrite=True).done == {"b"}
 
 
 @pytest.mark.parametrize("left", ["nothing", "the whole output", "notes alone"])
-def test_what_a_killed_run_left_is_done_again(left: str, settings: BatchSettings, cases: list[Case]) -> None:
-    content = output(settings, "b").read_bytes()
-    log = settings.output_dir / "outcomes.jsonl"
+def test_what_a_killed_run_left_is_done_again(left: str, wanted: Request, cases: list[Case]) -> None:
+    content = output(wanted, "b").read_bytes()
+    log = wanted.output_dir / "outcomes.jsonl"
     lines = log.read_text().splitlines(keepends=True)
     killed = [line for line in lines if json.loads(line)["case"] != "b" or json.loads(line)["state"] == "started"]
     log.write_text("".join(killed) + '{"case": "c", "sta')
     if left != "the whole output":
-        output(settings, "b").unlink()
+        output(wanted, "b").unlink()
     if left == "nothing":
-        (settings.output_dir / "b_seg.json").unlink()
-    (settings.output_dir / ".123.b_seg.nii.gz").write_bytes(content[:10])
-    (settings.output_dir / ".123.a.b_seg.nii.gz").write_text("of another case, a.b")
-    result = run(cases, settings)
+        (wanted.output_dir / "b_seg.json").unlink()
+    (wanted.output_dir / ".123.b_seg.nii.gz").write_bytes(content[:10])
+    (wanted.output_dir / ".123.a.b_seg.nii.gz").write_text("of another case, a.b")
+    result = run(cases, wanted)
     assert (result.done, result.skipped, result.failed) == ({"b"}, 3, [])
-    assert output(settings, "b").read_bytes() == content
-    assert sorted(p.name for p in settings.output_dir.glob(".*")) == [".123.a.b_seg.nii.gz", ".claims"]
-    last = OutcomeLog(settings.output_dir).last("b")
+    assert output(wanted, "b").read_bytes() == content
+    assert sorted(p.name for p in wanted.output_dir.glob(".*")) == [".123.a.b_seg.nii.gz", ".claims"]
+    last = OutcomeLog(wanted.output_dir).last("b")
     assert last is not None
     assert last.attempt == 2
 
 
 def test_a_case_that_failed_is_tried_again(bundle: Path, cases: list[Case], tmp_path: Path) -> None:
-    settings = fakes.settings_for(bundle, tmp_path / "out")
+    wanted = fakes.request_for(bundle, tmp_path / "out")
     content = cases[1].image.read_bytes()
     cases[1].image.write_bytes(content[:1000])
-    result = run(cases, settings)
+    result = run(cases, wanted)
     assert result.done == {"a", "c", "d"}
     assert "b.nii" in refusals(result)["b"]
     cases[1].image.write_bytes(content)
-    assert run(cases, settings).done == {"b"}
+    assert run(cases, wanted).done == {"b"}
 
 
-# --- fingerprints ------------------------------------------------------------
+# --- stamps ------------------------------------------------------------------
 
 
 def test_a_series_is_all_its_files(tmp_path: Path) -> None:
@@ -196,6 +195,5 @@ def test_files_among_the_options_count_by_content(bundle: Path, tmp_path: Path) 
     found = []
     for content in ("[1]", "[1]", "[2]"):
         boxes.write_text(content)
-        found.append(recipe_of(bundle, {"boxes": boxes, "overrides": {"a": (1, 2)}}))
+        found.append(Request(bundle, boxes=boxes, overrides={"a": (1, 2)}).digest)
     assert found[0] == found[1] != found[2]
-    assert json.loads(json.dumps(found[0])) == found[0]

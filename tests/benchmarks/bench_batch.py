@@ -27,8 +27,9 @@ from pathlib import Path
 import nibabel as nib
 import torch
 
-from stseg3d.batch import BatchSettings, CaseOutcome, CaseWorker, InProcess, Processes, RayCluster, Runner, run_batch
+from stseg3d.batch import CaseOutcome, CaseWorker, InProcess, Processes, RayCluster, Runner, run_batch
 from stseg3d.bundle import find_bundle
+from stseg3d.inference import Request
 from stseg3d.synthesis import ct_phantom
 from stseg3d.volumes import Case, list_cases
 
@@ -53,7 +54,7 @@ class Run:
     wall_s: float
 
 
-Way = Callable[[list[Case], BatchSettings], tuple[float, float]]
+Way = Callable[[list[Case], Request], tuple[float, float]]
 
 
 def make_scans(folder: Path, cases: int, shape: Sequence[int], suffix: str) -> list[Case]:
@@ -67,13 +68,13 @@ def make_scans(folder: Path, cases: int, shape: Sequence[int], suffix: str) -> l
     return list_cases([folder])
 
 
-def plain_loop(cases: list[Case], settings: BatchSettings) -> tuple[float, float]:
+def plain_loop(cases: list[Case], request: Request) -> tuple[float, float]:
     """What a script would do: no journal, no claims, no resuming. Seconds until the first case could begin, and seconds after that."""
     begin = time.perf_counter()
-    segmenter = CaseWorker(settings).segmenter
+    segmenter = CaseWorker(request).segmenter
     ready = time.perf_counter()
     for case in cases:
-        segmenter.segment(case, settings.output_dir)
+        segmenter.segment(case, request.output_dir)
     return ready - begin, time.perf_counter() - ready
 
 
@@ -94,15 +95,15 @@ class Watched:
             yield case
 
 
-def batch(make_runner: Callable[[BatchSettings], Runner]) -> Way:
+def batch(make_runner: Callable[[Request], Runner]) -> Way:
     """The same of ``run_batch``."""
 
-    def measure(cases: list[Case], settings: BatchSettings) -> tuple[float, float]:
+    def measure(cases: list[Case], request: Request) -> tuple[float, float]:
         def note(outcome: CaseOutcome) -> None:
             assert outcome.state == "done", outcome.reason
 
-        begin, runner = time.perf_counter(), Watched(make_runner(settings))
-        run_batch(cases, settings, runner, on_outcome=note)
+        begin, runner = time.perf_counter(), Watched(make_runner(request))
+        run_batch(cases, request, runner, on_outcome=note)
         return runner.begun[0] - begin, time.perf_counter() - runner.begun[0]
 
     return measure
@@ -112,20 +113,20 @@ def ways_of(jobs: int, threads: int) -> dict[str, tuple[Way, int]]:
     """The ways with so many threads in all: each, and the threads of a worker."""
     ways = {
         "plain loop": (plain_loop, threads),
-        ONE_BY_ONE: (batch(lambda settings: InProcess(settings, overlap=False)), threads),
+        ONE_BY_ONE: (batch(lambda request: InProcess(request, overlap=False)), threads),
         "overlapped": (batch(InProcess), threads),
     }
     if jobs and threads >= jobs:
-        ways[f"{jobs} jobs"] = (batch(lambda settings: Processes(settings, jobs)), threads // jobs)
+        ways[f"{jobs} jobs"] = (batch(lambda request: Processes(request, jobs)), threads // jobs)
         if importlib.util.find_spec("ray"):
-            ways[f"Ray, {jobs} jobs"] = (batch(lambda settings: RayCluster(settings, "local", jobs=jobs)), threads // jobs)
+            ways[f"Ray, {jobs} jobs"] = (batch(lambda request: RayCluster(request, "local", jobs=jobs)), threads // jobs)
     return ways
 
 
-def timed(way: Way, cases: list[Case], settings: BatchSettings) -> Run:
+def timed(way: Way, cases: list[Case], request: Request) -> Run:
     """One run."""
     before, begin = os.times(), time.perf_counter()
-    start_s, seconds = way(cases, settings)
+    start_s, seconds = way(cases, request)
     wall_s, after = time.perf_counter() - begin, os.times()
     return Run(start_s, seconds, sum(after[:4]) - sum(before[:4]), wall_s)
 
@@ -138,16 +139,16 @@ def labels(folder: Path) -> dict[str, bytes]:
 def bench(options: argparse.Namespace, folder: Path) -> dict[str, dict[str, list[Run]]]:
     """Runs of each way, by number of threads."""
     cases = make_scans(folder / "scans", options.cases, options.shape, options.suffix)
-    base = BatchSettings(find_bundle(options.bundle), folder, device=options.device)
+    base = Request(find_bundle(options.bundle), folder, device=options.device)
     plain_loop(cases[:1], replace(base, output_dir=folder / "warm"))  # imports, of which each new process pays its own
     runs: dict[str, dict[str, list[Run]]] = {}
     found = []
     for run in range(options.runs):  # interleaved: the machine's mood changes
         for threads in options.threads:
             for name, (way, share) in ways_of(options.jobs, threads).items():
-                settings = replace(base, output_dir=folder / f"{run}_{threads}_{name}", threads=share)
-                runs.setdefault(str(threads), {}).setdefault(name, []).append(timed(way, cases, settings))
-                found.append(labels(settings.output_dir))
+                request = replace(base, output_dir=folder / f"{run}_{threads}_{name}", threads=share)
+                runs.setdefault(str(threads), {}).setdefault(name, []).append(timed(way, cases, request))
+                found.append(labels(request.output_dir))
     assert all(one == found[0] and len(one) == options.cases for one in found), "labels must be the same in all ways"
     return runs
 

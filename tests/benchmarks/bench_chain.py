@@ -68,12 +68,12 @@ def measured(network: RoughFineNet, inferer: SegmentThenSegmentInferer, image: V
     boxes = [b.box for b in found.boxes]
     labels = resample((found.labels > 0)[None], truth.shape)[0] > 0.5
     view = inferer.view(image)
-    rough = NetworkProposer(network.rough, inferer.rough, inferer.policy, inferer.fine.size, inferer.precision).propose(view)
+    rough = NetworkProposer(network.rough, inferer.rough, inferer.policy, inferer.fine.size, inferer.execution.precision).propose(view)
     assert rough.ids is not None
     kept = ndimage.binary_dilation(rough.ids > 0, np.ones((3, 3, 3)))
     touched = truth & view.restore(resample(kept[None], view.view(truth).shape, "nearest")[0])
-    macs = multiply_adds(network.rough, inferer.rough, inferer.in_channels, inferer.rough.shape_of(view.grid))
-    macs += found.counts["crops"] * multiply_adds(network.fine, inferer.fine, inferer.in_channels)
+    macs = multiply_adds(network.rough, inferer.rough, inferer.image.channels, inferer.rough.shape_of(view.grid))
+    macs += found.counts["crops"] * multiply_adds(network.fine, inferer.fine, inferer.image.channels)
     whole = np.ones(truth.shape, dtype=np.uint8)
     scaled = [image.grid.map(box, image.grid.resized(truth.shape)) for box in boxes]
     end = distal(truth)

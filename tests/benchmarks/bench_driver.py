@@ -16,34 +16,35 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
-from stseg3d.batch import BatchSettings, CaseOutcome, RayCluster, Runner, run_batch
-from stseg3d.batch.fingerprints import stamp
+from stseg3d.batch import CaseOutcome, RayCluster, Runner, run_batch
+from stseg3d.batch.stamps import stamp
 from stseg3d.bundle import find_bundle
+from stseg3d.inference import Request
 from stseg3d.volumes import Case, output_name
 
-STAGES = ("read", "rough", "boxes", "fine", "fuse", "write")
+STEPS = ("read", "rough", "boxes", "fine", "fuse", "write")
 
 
 class Idler:
     """A worker that does nothing, and says so as a real one would."""
 
-    def __init__(self, settings: BatchSettings) -> None:
-        self.settings = settings
+    def __init__(self, request: Request) -> None:
+        self.request = request
 
     def run(self, case: Case) -> CaseOutcome:
         """An empty output."""
-        output = self.settings.output_dir / output_name(case.id)
+        output = self.request.output_dir / output_name(case.id)
         output.touch()
         output.with_name(f"{case.id}_seg.json").touch()
         stamps = {"input": stamp(case.image, content=True), "output": stamp(output, content=True)}
-        return CaseOutcome(case.id, "done", attempt=1, seconds=1.2345, stages_s=dict.fromkeys(STAGES, 0.1234), **stamps)
+        return CaseOutcome(case.id, "done", attempt=1, seconds=1.2345, stages_s=dict.fromkeys(STEPS, 0.1234), **stamps)
 
 
 class Idle:
     """The runner of one idler, in this process."""
 
-    def __init__(self, settings: BatchSettings) -> None:
-        self.worker = Idler(settings)
+    def __init__(self, request: Request) -> None:
+        self.worker = Idler(request)
 
     def run(self, cases: Iterator[Case]) -> Generator[CaseOutcome, None, None]:
         """Outcomes, in the order of the cases."""
@@ -51,14 +52,14 @@ class Idle:
             yield self.worker.run(case)
 
 
-def measure(make_runner: Callable[[BatchSettings], Runner], cases: list[Case], settings: BatchSettings) -> dict[str, float]:
+def measure(make_runner: Callable[[Request], Runner], cases: list[Case], request: Request) -> dict[str, float]:
     """Outcomes a second between the first and the last, then those of a second run, which skips all, and bytes of the journal a case."""
     times: list[float] = []
-    result = run_batch(cases, settings, make_runner(settings), on_outcome=lambda _: times.append(time.perf_counter()))
+    result = run_batch(cases, request, make_runner(request), on_outcome=lambda _: times.append(time.perf_counter()))
     assert len(result.done) == len(cases)
-    journal = (settings.output_dir / "outcomes.jsonl").stat().st_size
+    journal = (request.output_dir / "outcomes.jsonl").stat().st_size
     begin = time.perf_counter()
-    again = run_batch(cases, settings, make_runner(settings))
+    again = run_batch(cases, request, make_runner(request))
     assert again.skipped == len(cases)
     return {
         "outcomes_per_s": (len(times) - 1) / (times[-1] - times[0]),
@@ -75,7 +76,7 @@ def main() -> None:
     parser.add_argument("--ray", default="local", help="address of the cluster")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    ways: dict[str, Callable[[BatchSettings], Runner]] = {"in this process": Idle}
+    ways: dict[str, Callable[[Request], Runner]] = {"in this process": Idle}
     if importlib.util.find_spec("ray"):
         ways[f"Ray, {options.workers} workers"] = lambda s: RayCluster(s, options.ray, jobs=options.workers, make_worker=Idler)
     rows: dict[str, list[dict[str, float]]] = {name: [] for name in ways}
@@ -86,7 +87,7 @@ def main() -> None:
         base = find_bundle("aorta_ct_segmentation")
         for run in range(options.runs):  # interleaved: the machine's mood changes
             for name, make in ways.items():
-                rows[name].append(measure(make, cases, BatchSettings(base, Path(folder, f"{run}_{name}"), device="cpu")))
+                rows[name].append(measure(make, cases, Request(base, Path(folder, f"{run}_{name}"), device="cpu")))
     if options.json:
         options.json.write_text(json.dumps({"cases": options.cases, "workers": options.workers, "ways": rows}, indent=2) + "\n")
     print(f"{options.cases} cases that cost nothing, median of {options.runs}")

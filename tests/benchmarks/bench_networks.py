@@ -108,7 +108,7 @@ def main() -> None:
         inferer = bundle.get_parsed_content("inferer")
         for stage, most in (("fine", BATCHES[0]), ("rough", 1)):
             size = tuple(getattr(inferer, stage).size)
-            batch = torch.randn(most, inferer.in_channels, *size, generator=torch.Generator().manual_seed(0))
+            batch = torch.randn(most, inferer.image.channels, *size, generator=torch.Generator().manual_seed(0))
             own = getattr(network, stage).eval()
 
             def fresh(own: nn.Module = own) -> nn.Module:

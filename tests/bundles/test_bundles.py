@@ -154,9 +154,8 @@ def test_training_and_inference_use_the_same_networks_and_inputs(bundle: Path) -
 
 
 def test_training_opens_images_as_inference_does(bundle: Path) -> None:
-    inferer, open_case = config(bundle, "inference.json")["inferer"], config(bundle, "train.json")["open_case"]
-    for option in ("in_channels", "colour", "standardize", "axcodes"):
-        assert inferer.get(option) == open_case.get(option)
+    assert config(bundle, "inference.json")["image"] == config(bundle, "train.json")["image"]
+    assert config(bundle, "inference.json")["inferer"]["image"] == config(bundle, "train.json")["open_case"]["image"] == "@image"
 
 
 def test_metadata_tell_the_sizes_of_both_stages(bundle: Path) -> None:
@@ -176,7 +175,8 @@ def test_evaluation_runs_the_inferer_of_inference(bundle: Path) -> None:
     inference = ConfigParser(config(bundle, "inference.json"))
     evaluate = ConfigParser(config(bundle, "train.json") | config(bundle, "evaluate.json"))
     assert inference.get_parsed_content("fine_policy") == evaluate.get_parsed_content("fine_policy")
-    assert config(bundle, "inference.json")["inferer"] == config(bundle, "evaluate.json")["inferer"]
+    for entry in ("inferer", "output", "execution"):
+        assert config(bundle, "inference.json")[entry] == config(bundle, "evaluate.json")[entry]
 
 
 def test_a_bundle_carries_no_python_and_a_licence(bundle: Path) -> None:
@@ -205,7 +205,7 @@ def label_contract(bundle: Path, image: Any) -> Any:
 
 
 def of_a_picture(bundle: Path) -> bool:
-    return bool(config(bundle, "inference.json")["inferer"].get("colour"))
+    return bool(config(bundle, "inference.json")["image"].get("colour"))
 
 
 def test_monai_label_gets_labels_on_the_image_grid(trained: Path) -> None:

@@ -1,4 +1,4 @@
-"""Gathering crops: the way of another device, gone on the CPU, gives the inputs and labels of the CPU's own way.
+"""Gathering crops: the way of another device, gone on the CPU, gives the labels of the CPU's own way.
 
 No test here needs a GPU; those marked ``gpu`` ask one, where there is one.
 """
@@ -13,82 +13,24 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from monai.transforms import NormalizeIntensity, ScaleIntensityRange
 
 from stseg3d.compute import evaluating, inputs, lay_channels_last
 from stseg3d.compute.gather import Gather
-from stseg3d.compute.inputs import as_float32, resample_tensor
 from stseg3d.geometry import Box, Grid
 from stseg3d.inference import BoxProposer, FinePolicy, FineStage, NetworkProposer, Stage
 from stseg3d.inference.segment import Segmenter
 from stseg3d.ops import BoxPolicy, Canvas
-from stseg3d.ops.resample import resample
 from stseg3d.synthesis import ct_phantom
-from stseg3d.volumes import ArrayVolume, CanonicalVolume, open_volume
+from stseg3d.volumes import ArrayVolume
 from tests.inference.fakes import Threshold, Witness, dice
 from tests.phantoms import many_objects
 
 CPU = torch.device("cpu")
-TYPES = ["int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "float32"]
 SIZE = (6, 7, 8)
 on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 
-def numbers(dtype, shape, rng):
-    """Numbers of a type, its least and largest among them."""
-    if dtype == "float32":
-        return rng.normal(0, 1000, shape).astype(np.float32)
-    ends = np.iinfo(dtype)
-    array = rng.integers(ends.min, ends.max, shape, dtype=dtype, endpoint=True)
-    array.flat[:2] = ends.min, ends.max
-    return array
-
-
-def both_ways(volume, box, stage):
-    return [g.prepare(g.read(volume, box)) for g in (Gather(stage, CPU), Gather(stage, CPU, on_device=True))]
-
-
-# --- inputs ------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("dtype", sorted({*TYPES} - {"uint64"}))  # which is read as float32, see the next test
-def test_numbers_of_every_type_become_those_that_numpy_makes(dtype, rng):
-    array = numbers(dtype, (2, 3, 4, 5), rng)
-    np.testing.assert_array_equal(as_float32(torch.from_numpy(array)), array.astype(np.float32))
-
-
-@pytest.mark.parametrize("dtype", TYPES)
-def test_inputs_of_every_type_agree(dtype, rng):
-    volume = ArrayVolume(numbers(dtype, (2, 12, 11, 10), rng), Grid((12, 11, 10)))
-    own, devices = both_ways(volume, Box((1, 0, 2), (11, 5, 10)), Stage(SIZE))
-    assert own.shape == devices.shape == (2, *SIZE)
-    torch.testing.assert_close(devices, own, rtol=1e-5, atol=1e-5 * float(own.abs().max()))
-
-
-@pytest.mark.parametrize("axcodes", ["RAS", "LPI", "SAR", "PIL"])
-@pytest.mark.parametrize("name", ["scan.nii", "scan.nii.gz"])
-def test_inputs_from_files_agree_along_any_axes(axcodes, name, write_nifti, rng):
-    path = write_nifti(name, rng.integers(-1000, 1000, (14, 12, 10)).astype(np.int16))
-    view = CanonicalVolume(open_volume(path), axcodes)
-    stage = Stage(SIZE, transform=ScaleIntensityRange(-500, 500, -1, 1, clip=True))
-    own, devices = both_ways(view, Box((1, 2, 1), view.grid.shape), stage)
-    torch.testing.assert_close(devices, own, rtol=1e-5, atol=1e-5)
-
-
-@pytest.mark.parametrize("shape", [(6, 7, 8), (3, 20, 1), (40, 7, 9), (1, 1, 1)])
-@pytest.mark.parametrize("size", [(6, 7, 8), (9, 4, 1)])
-def test_tensors_are_resampled_as_arrays_are(shape, size, rng):
-    array = rng.normal(size=(2, *shape)).astype(np.float32)
-    for stored in (array, np.asfortranarray(array)):
-        found = resample_tensor(torch.from_numpy(stored), size)
-        assert found.is_contiguous()
-        torch.testing.assert_close(found, torch.from_numpy(resample(array, size)), rtol=1e-5, atol=1e-5)
-
-
-def test_what_is_at_its_size_stays_as_it_is(rng):
-    array = rng.normal(size=(1, *SIZE)).astype(np.float32)
-    tensor = torch.from_numpy(array)
-    assert resample_tensor(tensor, SIZE).data_ptr() == tensor.data_ptr()
+# --- reading ahead -----------------------------------------------------------
 
 
 def test_a_gpu_is_given_voxels_as_they_are_stored_from_pinned_memory(rng, monkeypatch):
@@ -99,35 +41,6 @@ def test_a_gpu_is_given_voxels_as_they_are_stored_from_pinned_memory(rng, monkey
     assert pinned[0] is found
     assert found.dtype == torch.uint16
     np.testing.assert_array_equal(found, array[(slice(None), *box.slices)])
-
-
-def test_nothing_leaves_the_device_on_the_way():
-    """Tensors without voxels, on PyTorch's device of that kind: bringing one to the host raises."""
-    voxels = torch.empty((1, 12, 9, 8), dtype=torch.uint16, device="meta")
-    found = Stage(SIZE, transform=ScaleIntensityRange(-500, 500, -1, 1, clip=True)).prepare(resample_tensor(voxels, SIZE))
-    assert (found.device.type, found.shape, found.dtype) == ("meta", (1, *SIZE), torch.float32)
-    with pytest.raises((NotImplementedError, RuntimeError)):
-        voxels.cpu()
-
-
-def test_a_lower_precision_leaves_intensities_alone(rng):
-    volume = ArrayVolume(rng.integers(-1000, 1000, (1, 12, 11, 10)).astype(np.int16), Grid((12, 11, 10)))
-    stage = Stage(SIZE, transform=NormalizeIntensity(channel_wise=True))
-    plain = both_ways(volume, volume.grid.box, stage)
-    with evaluating(Threshold(), "bfloat16"):
-        for found, expected in zip(both_ways(volume, volume.grid.box, stage), plain, strict=True):
-            assert torch.equal(found, expected)
-
-
-@pytest.mark.parametrize("on_device", [False, True])
-def test_voxels_that_are_no_numbers_are_refused(on_device, rng):
-    array = rng.normal(size=(1, 12, 11, 10)).astype(np.float32)
-    array[0, 3, 4, 5], array[0, 3, 4, 6] = np.nan, np.inf
-    gather = Gather(Stage(SIZE), CPU, on_device)
-    volume = ArrayVolume(array, Grid((12, 11, 10)))
-    with pytest.raises(ValueError, match=r"array: voxels must be finite, got 2 NaN or infinite in Box"):
-        gather.read(volume, volume.grid.box)
-    assert gather.read(volume, Box((4, 0, 0), (12, 11, 10))).isfinite().all()
 
 
 class Counting(ArrayVolume):
@@ -163,9 +76,6 @@ def test_a_huge_box_is_never_read_whole(on_device, rng, monkeypatch):
     found = whole.prepare(whole.read(volume, box))
     assert 0 < Here.most <= 1000
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-3)
-
-
-# --- reading ahead -----------------------------------------------------------
 
 
 def test_the_next_batch_is_read_while_the_network_runs():
@@ -311,17 +221,6 @@ def test_weights_are_laid_channels_last_on_other_devices_in_a_lower_precision(de
         warnings.simplefilter("ignore")  # PyTorch's autocast says that there is no GPU
         with evaluating(network, precision):
             assert network.weight.is_contiguous(memory_format=torch.channels_last_3d) == laid
-
-
-@on_gpu
-@pytest.mark.gpu
-@pytest.mark.parametrize("dtype", TYPES)
-def test_inputs_gathered_on_a_gpu_agree(dtype, rng):
-    volume = ArrayVolume(numbers(dtype, (2, 12, 11, 10), rng), Grid((12, 11, 10)))
-    own, gpu = (Gather(Stage(SIZE), torch.device(d)) for d in ("cpu", "cuda"))
-    expected = own.prepare(own.read(volume, volume.grid.box))
-    found = gpu.prepare(gpu.read(volume, volume.grid.box)).cpu()
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5 * float(expected.abs().max()))
 
 
 @on_gpu

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import weakref
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -21,11 +22,11 @@ from monai.networks.nets import BasicUNet, BasicUNetPlusPlus, DynUNet, UNet
 from monai.utils import set_determinism
 from torch import nn
 
-from stseg3d.batch import BatchSettings
 from stseg3d.bundle import find_bundle
 from stseg3d.cli import main
 from stseg3d.compute import evaluating, probabilities, runtimes
 from stseg3d.compute.runtimes import OpenVinoNetwork, ensure_runtime, on_runtime
+from stseg3d.inference import Request
 from stseg3d.inference.segment import Segmenter
 from stseg3d.networks import MeanEnsemble, SqueezeDepth
 from stseg3d.synthesis import ct_phantom
@@ -151,7 +152,7 @@ def test_the_network_is_left_in_the_mode_it_was_in(training):
 def test_labels_of_a_phantom_agree_and_a_rough_network_of_changing_size_stays_with_pytorch(precision, compiled):
     image, _, grid = ct_phantom((96, 96, 80), seed=3)
     plain, fast = (Segmenter("aorta_ct_segmentation", device="cpu", precision=p) for p in ("float32", precision))
-    fast.inferer.runtime = "openvino"
+    fast.inferer.execution = replace(fast.inferer.execution, runtime="openvino")
     one, other = (s.inferer.segment(ArrayVolume(image[None], grid), s.network) for s in (plain, fast))
     assert one.labels.any()
     assert dice(one.labels, other.labels) >= 0.999
@@ -283,9 +284,9 @@ def test_a_want_of_memory_stays_one(monkeypatch):
 
 def test_a_result_of_another_runtime_is_another_result(tmp_path):
     bundle = find_bundle("aorta_ct")
-    recipes = [BatchSettings(bundle, tmp_path, segmenter={"runtime": runtime}).recipe for runtime in (None, "torch", "openvino")]
-    assert recipes[0] == BatchSettings(bundle, tmp_path).recipe
-    assert all(recipes[i] != recipes[j] for i in range(3) for j in range(i))
+    digests = {Request(bundle, tmp_path, runtime=runtime).digest for runtime in (None, "torch", "openvino")}
+    assert len(digests) == 3
+    assert Request(bundle, tmp_path).digest in digests
 
 
 # --- from the command and the bundle -----------------------------------------
@@ -326,7 +327,7 @@ def test_bundle_run_takes_it_and_gives_the_labels_of_the_command(scan, tmp_path,
     assert main([*arguments, "--runtime", "openvino"]) == 0
     paths = {"config_file": f"{bundle}/configs/inference.json", "bundle_root": str(bundle), "dataset_dir": str(scan.parent)}
     try:
-        run(**paths, output_dir=str(tmp_path / "bundle"), device="$torch.device('cpu')", **{"inferer#runtime": "openvino"})
+        run(**paths, output_dir=str(tmp_path / "bundle"), device="$torch.device('cpu')", **{"execution#runtime": "openvino"})
     finally:
         set_determinism(None)
     assert len(compiled) == 2  # once each

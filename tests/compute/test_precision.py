@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from stseg3d.batch import BatchSettings
+from stseg3d.bundle import find_bundle
 from stseg3d.compute import evaluating, fast_precision, precision_on, probabilities
+from stseg3d.inference import Request
 from stseg3d.inference.segment import Segmenter
 from stseg3d.synthesis import ct_phantom
 from stseg3d.volumes import ArrayVolume
@@ -77,7 +78,7 @@ def test_the_json_tells_the_precision_that_ran(tmp_path, write_nifti, monkeypatc
 
 
 def test_a_result_of_another_precision_is_another_result(tmp_path):
-    bundle = Segmenter("aorta_ct_segmentation", device="cpu").bundle
-    recipes = [BatchSettings(bundle, tmp_path, segmenter={"precision": p}).recipe for p in (None, "auto", "bfloat16", "float32")]
-    assert recipes[0] == BatchSettings(bundle, tmp_path).recipe
-    assert all(recipes[i] != recipes[j] for i in range(4) for j in range(i))
+    bundle = find_bundle("aorta_ct_segmentation")
+    digests = {Request(bundle, tmp_path, precision=p).digest for p in (None, "auto", "bfloat16", "float32")}
+    assert len(digests) == 4
+    assert Request(bundle, tmp_path).digest in digests

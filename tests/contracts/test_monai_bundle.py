@@ -70,7 +70,7 @@ def test_an_exported_network_computes_the_same(contract: Contract, tmp_path: Pat
     network = parser.get_parsed_content("network_def").eval()
     network.load_state_dict(torch.load(weights, weights_only=True))
     stages = [parser.get_parsed_content(f"{stage}_stage") for stage in ("rough", "fine")]
-    channels = parser.get_parsed_content("inferer").in_channels
+    channels = parser.get_parsed_content("inferer").image.channels
     exported = torch.jit.load(out).eval()
     with torch.no_grad():
         for stage, name in zip(stages, ("rough", "fine"), strict=True):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 import numpy as np
 import torch
 from torch import nn
@@ -10,6 +12,7 @@ from stseg3d.geometry import Grid
 from stseg3d.inference import FinePolicy, SegmentThenSegmentInferer, Stage
 from stseg3d.networks import RoughFineNet
 from stseg3d.ops import BoxPolicy
+from stseg3d.plan import Execution, ImageView, Output
 from stseg3d.volumes import ArrayVolume
 
 
@@ -74,7 +77,11 @@ def networks(rough_level: float = 25.0, fine_level: float = 50.0) -> RoughFineNe
 def pipeline(
     rough: tuple[int, ...], fine: tuple[int, ...], policy: BoxPolicy | None = None, fine_policy: FinePolicy | None = None, **options: object
 ) -> SegmentThenSegmentInferer:
-    return SegmentThenSegmentInferer(Stage(rough), Stage(fine), policy, fine_policy, **options)
+    """An inferer; options are fields of its values, or other arguments of its own."""
+    values = {}
+    for name, kind in {"image": ImageView, "output": Output, "execution": Execution}.items():
+        values[name] = kind(**{f.name: options.pop(f.name) for f in fields(kind) if f.name in options})
+    return SegmentThenSegmentInferer(Stage(rough), Stage(fine), policy, fine_policy, **values, **options)
 
 
 def volume_of(image: np.ndarray, **grid: object) -> ArrayVolume:

@@ -160,7 +160,7 @@ def test_a_neighbour_that_looks_in_is_left_out_if_the_bundle_says_so():
 
 def test_a_neighbours_probability_is_left_out_too():
     image, large, small, policy = near_neighbours()
-    inferer = pipeline((12, 12, 12), FINE, policy, FinePolicy(only_proposed=True), output="probabilities")
+    inferer = pipeline((12, 12, 12), FINE, policy, FinePolicy(only_proposed=True), kind="probabilities")
     found = inferer.segment(volume_of(image), networks())
     assert found.probabilities[0][small].max() < 0.5
     assert found.probabilities[0][large].mean() > 0.85
@@ -264,7 +264,7 @@ def test_labels_are_the_slow_fusion_of_what_the_network_says_about_the_boxes(fus
     image = many_objects(shape, 60)[0]
     fine = (9, 8, 7)
     policy = BoxPolicy(margin_fraction=0, margin_rough_voxels=2, merge=False)
-    inferer = pipeline((20, 18, 16), fine, policy, FinePolicy(fusion=fusion, batch_size=5), output="probabilities")
+    inferer = pipeline((20, 18, 16), fine, policy, FinePolicy(fusion=fusion, batch_size=5), kind="probabilities")
     found = inferer.segment(volume_of(image), RoughFineNet(Threshold(25), Smooth()))
     crops = []
     for box in found.boxes:

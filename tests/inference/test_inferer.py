@@ -19,6 +19,7 @@ from stseg3d.inference import BoxProposer, FinePolicy, NetworkProposer, SegmentT
 from stseg3d.networks import RoughFineNet, SqueezeDepth
 from stseg3d.ops import BoxPolicy
 from stseg3d.ops.resample import resample, slabs
+from stseg3d.plan import ImageView
 from stseg3d.volumes import ArrayVolume, as_volume, open_volume
 from tests.inference.fakes import Bands, Threshold, Witness, dice, networks, pipeline, volume_of
 from tests.phantoms import image_of, many_objects, near
@@ -112,7 +113,7 @@ def test_a_metatensor_gives_a_metatensor_with_its_affine_and_file(image, expecte
 def test_each_image_of_a_batch_has_its_own_affine(image):
     turned = torch.diag(torch.tensor([-1.0, 1, -1, 1], dtype=torch.float64))
     single = [MetaTensor(torch.from_numpy(image)[None], affine=a) for a in (torch.eye(4, dtype=torch.float64), turned)]
-    inferer = pipeline(ROUGH, FINE, POLICY, output="instances", number_from="S")
+    inferer = pipeline(ROUGH, FINE, POLICY, kind="instances", number_from="S")
     both = inferer(list_data_collate(single), networks())
     assert both.shape == (2, 1, *SHAPE)
     for one, found in zip(single, both, strict=True):
@@ -123,12 +124,12 @@ def test_each_image_of_a_batch_has_its_own_affine(image):
 def test_several_channels_are_read_together(image, expected):
     inputs = torch.from_numpy(np.stack([image, np.zeros_like(image)]))[None]
     network = RoughFineNet(Witness(Threshold(25)), Witness(Threshold(50)))
-    np.testing.assert_array_equal(call(inputs, network, in_channels=2)[0, 0], expected)
+    np.testing.assert_array_equal(call(inputs, network, channels=2)[0, 0], expected)
     assert {x.shape[1] for x in network.rough.inputs + network.fine.inputs} == {2}
 
 
 def test_probabilities_are_those_of_the_foreground(image, expected):
-    out = call(torch.from_numpy(image)[None, None], output="probabilities")
+    out = call(torch.from_numpy(image)[None, None], kind="probabilities")
     assert (out.dtype, out.shape) == (torch.float32, (1, 1, *SHAPE))
     assert 0 <= out.min() <= out.max() <= 1
     np.testing.assert_array_equal(out[0, 0] > 0.5, expected > 0)
@@ -136,7 +137,7 @@ def test_probabilities_are_those_of_the_foreground(image, expected):
 
 def test_probabilities_have_a_channel_for_each_class_but_the_background(image):
     network = RoughFineNet(Threshold(25), Bands(3))
-    out = call(torch.from_numpy(2 * image)[None, None], network, output="probabilities", out_channels=3)
+    out = call(torch.from_numpy(2 * image)[None, None], network, kind="probabilities", out_channels=3)
     assert out.shape == (1, 2, *SHAPE)
     labels = call(torch.from_numpy(2 * image)[None, None], network, out_channels=3)
     assert labels.unique().tolist() == [0, 1, 2]
@@ -146,14 +147,14 @@ def test_probabilities_have_a_channel_for_each_class_but_the_background(image):
 
 
 def test_instances_come_in_a_type_that_holds_them_and_that_torch_can_compute_with(image, expected):
-    out = call(torch.from_numpy(image)[None, None], output="instances")
+    out = call(torch.from_numpy(image)[None, None], kind="instances")
     assert out.dtype == torch.uint8
     assert out.unique().tolist() == list(range(13))
     np.testing.assert_array_equal(out[0, 0] > 0, expected > 0)
     many = torch.from_numpy(many_objects(SHAPE, 300)[0])
     policy = BoxPolicy(margin_fraction=0, margin_rough_voxels=1)
     batch = torch.stack([many, torch.from_numpy(image)])[:, None]
-    out = pipeline(SHAPE, (8, 8, 8), policy, output="instances")(batch, networks(rough_level=50))
+    out = pipeline(SHAPE, (8, 8, 8), policy, kind="instances")(batch, networks(rough_level=50))
     assert out.dtype == torch.int32
     assert [int(o.max()) for o in out] == [300, 12]
 
@@ -174,7 +175,7 @@ def everything(array, grid):
     """Labels, instances numbered from the top, and probabilities."""
     volume = ArrayVolume(array[None], grid)
     for output in ("labels", "instances", "probabilities"):
-        inferer = pipeline((11, 13, 9), (8, 10, 6), BoxPolicy(margin_mm=1.5), output=output, number_from="S")
+        inferer = pipeline((11, 13, 9), (8, 10, 6), BoxPolicy(margin_mm=1.5), kind=output, number_from="S")
         found = inferer.segment(volume, networks())
         yield found.labels if found.probabilities is None else found.probabilities[0]
 
@@ -252,7 +253,7 @@ def test_a_volume_of_depth_one_gives_the_true_2d_result(slice_image):
     for policy in (POLICY, BoxPolicy(max_downscale=0.6, margin_mm=2), BoxPolicy(keep_aspect=True)):
         flat_nets = RoughFineNet(Blur(20, 2), Blur(50, 2))
         deep_nets = RoughFineNet(SqueezeDepth(Blur(20, 2)), SqueezeDepth(Blur(50, 2)))
-        flat = SegmentThenSegmentInferer(Stage((30, 25)), Stage((14, 12)), policy, axcodes=None)
+        flat = SegmentThenSegmentInferer(Stage((30, 25)), Stage((14, 12)), policy, image=ImageView(axcodes=None))
         deep = SegmentThenSegmentInferer(Stage((30, 25, 1)), Stage((14, 12, 1)), policy)
         two = flat.segment(ArrayVolume(slice_image[None], Grid(slice_image.shape)), flat_nets)
         three = deep.segment(volume_of(slice_image[..., None]), deep_nets)
@@ -290,11 +291,9 @@ class Brighter(nn.Module):
 
 def pictures(**options):
     """A pipeline for pictures, and its networks: depth 1 around networks of two axes."""
-    stages = Stage((32, 32, 1)), Stage((24, 24, 1))
     policy = BoxPolicy(margin_fraction=0.2, min_downscale=1)
     network = RoughFineNet(SqueezeDepth(Brighter(0.2)), SqueezeDepth(Brighter(0.9)))
-    inferer = SegmentThenSegmentInferer(*stages, policy, in_channels=3, colour=True, standardize=True, **options)
-    return inferer, network
+    return pipeline((32, 32, 1), (24, 24, 1), policy, channels=3, colour=True, standardize=True, **options), network
 
 
 @pytest.fixture(scope="module")
@@ -311,7 +310,7 @@ def storages(nuclei):
 
 
 def test_a_picture_has_the_same_labels_however_its_colours_are_stored(nuclei, tmp_path):
-    inferer, network = pictures(output="instances", neck_depth_mm=0.75)
+    inferer, network = pictures(kind="instances", neck_depth_mm=0.75)
     found = {}
     for name, channels in storages(nuclei).items():
         stack = np.stack(channels)
@@ -366,7 +365,7 @@ def test_a_picture_with_a_voxel_that_is_no_number_is_refused(nuclei):
 
 @pytest.mark.parametrize(("depth", "count"), [(None, 3), (0.75, 4), (9, 3)])
 def test_instances_that_touch_are_split_at_their_necks_where_asked(nuclei, depth, count):
-    inferer, network = pictures(output="instances", neck_depth_mm=depth)
+    inferer, network = pictures(kind="instances", neck_depth_mm=depth)
     labels = inferer(torch.from_numpy(nuclei)[None, None], network)
     assert labels.unique().tolist() == list(range(count + 1))
 
@@ -374,9 +373,9 @@ def test_instances_that_touch_are_split_at_their_necks_where_asked(nuclei, depth
 def test_necks_of_pictures_are_measured_in_pixels_of_volumes_in_mm(nuclei):
     for spacing, of_volume in [(1.0, 4), (0.0847, 3)]:  # 300 dpi
         volume = ArrayVolume(nuclei[None, ..., None], Grid((*nuclei.shape, 1), spacing_mm=(spacing, spacing, 1)))
-        inferer, network = pictures(output="instances", neck_depth_mm=0.75)
+        inferer, network = pictures(kind="instances", neck_depth_mm=0.75)
         assert inferer.segment(volume, network).labels.max() == 4
-        deep = SegmentThenSegmentInferer(Stage((32, 32, 1)), Stage((24, 24, 1)), POLICY, output="instances", neck_depth_mm=0.75)
+        deep = pipeline((32, 32, 1), (24, 24, 1), POLICY, kind="instances", neck_depth_mm=0.75)
         assert deep.segment(volume, networks(60, 120)).labels.max() == of_volume
 
 
@@ -474,10 +473,10 @@ def test_a_network_that_returns_another_size_is_refused(image, stage):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"output": "mask"}, "output must be one of ('labels', 'instances', 'probabilities') and when_empty"),
+        ({"kind": "mask"}, "output must be one of ('labels', 'instances', 'probabilities') and when_empty"),
         ({"when_empty": "crash"}, "when_empty one of ('empty', 'tile'), got 'labels' and 'crash'"),
-        ({"number_from": "top"}, "number_from must be one letter of R L A P S I and needs axcodes, got 'top'"),
-        ({"number_from": "S", "axcodes": None}, "needs axcodes, got 'S' with axcodes=None"),
+        ({"number_from": "top"}, "number_from must be one letter of R L A P S I, got 'top'"),
+        ({"number_from": "S", "axcodes": None}, "number_from needs axcodes, got 'S' with axcodes=None"),
     ],
 )
 def test_unknown_options_are_refused(options, said):

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from stseg3d.geometry import Grid
 from stseg3d.inference.segment import Segmenter
+from stseg3d.plan import Output
 from stseg3d.synthesis import ct_phantom
 from stseg3d.volumes import ArrayVolume, CanonicalVolume, open_volume
 
@@ -95,12 +96,12 @@ def test_a_tensor_gives_the_labels_of_the_array_however_it_lies_in_memory(
 @pytest.mark.parametrize("order", list(permutations(range(3))))
 def test_labels_lie_in_memory_as_the_voxels_do(scan: Scan, segmenter: Segmenter, order: tuple[int, ...], output: str) -> None:
     array = np.ascontiguousarray(scan[0].transpose(order)).transpose(np.argsort(order))
-    assert segmenter.inferer.output == "labels"
-    segmenter.inferer.output = output
+    assert segmenter.inferer.output == Output()
+    segmenter.inferer.output = Output(output)
     try:
         labels = segmenter.inferer(MetaTensor(torch.from_numpy(array)[None, None], affine=torch.tensor(scan[1].affine)), segmenter.network)
     finally:
-        segmenter.inferer.output = "labels"
+        segmenter.inferer.output = Output()
     assert labels[0, 0].permute(order).is_contiguous()
 
 

@@ -31,7 +31,7 @@ def test_nothing_found_is_an_empty_mask_and_a_warning():
 
 @pytest.mark.parametrize("output", ["instances", "probabilities"])
 def test_nothing_found_is_empty_in_every_kind_of_output(output):
-    found = pipeline((12, 12, 12), (16, 16, 16), output=output).segment(volume_of(np.zeros(CUBE, np.float32)), networks())
+    found = pipeline((12, 12, 12), (16, 16, 16), kind=output).segment(volume_of(np.zeros(CUBE, np.float32)), networks())
     assert not found.labels.any()
     assert (found.probabilities is None) == (output == "instances")
     assert found.probabilities is None or not found.probabilities.any()
@@ -127,7 +127,7 @@ def test_a_thousand_small_objects():
     shape = (52, 52, 52)
     image, mask = many_objects(shape, 1000)
     policy = BoxPolicy(margin_fraction=0, margin_rough_voxels=1)
-    inferer = pipeline(shape, (8, 8, 8), policy, FinePolicy(batch_size=64), output="instances")
+    inferer = pipeline(shape, (8, 8, 8), policy, FinePolicy(batch_size=64), kind="instances")
     found = inferer.segment(volume_of(image), networks(rough_level=50))
     assert found.counts["found"] == 1000
     assert found.labels.dtype == np.uint16
@@ -138,7 +138,7 @@ def test_a_thousand_small_objects():
 def test_touching_objects_are_told_apart_by_what_the_rough_stage_told_apart():
     shape = (64, 32, 32)
     image, mask = touching_objects(shape)
-    inferer = pipeline((32, 16, 16), (32, 32, 32), BoxPolicy(margin_mm=5), output="instances", number_from="L")
+    inferer = pipeline((32, 16, 16), (32, 32, 32), BoxPolicy(margin_mm=5), kind="instances", number_from="L")
     found = inferer.segment(volume_of(image), RoughFineNet(Cores(), Threshold()))
     assert found.counts["found"] == 2
     assert np.unique(found.labels).tolist() == [0, 1, 2]
@@ -157,7 +157,7 @@ def test_instances_are_numbered_from_where_the_bundle_says(number_from):
     centres = np.array([[12, 12, 12], [24, 36, 24], [36, 24, 36]])
     image, mask = image_of(np.logical_or.reduce([ball(*c) for c in centres]))
     policy = BoxPolicy(margin_rough_voxels=0.5)
-    found = pipeline((12, 12, 12), (24, 24, 24), policy, output="instances", number_from=number_from).segment(volume_of(image), networks())
+    found = pipeline((12, 12, 12), (24, 24, 24), policy, kind="instances", number_from=number_from).segment(volume_of(image), networks())
     assert dice(found.labels, mask) > 0.95
     order = np.argsort(centres[:, axis] * (-1 if number_from in "RAS" else 1))
     assert [found.labels[tuple(centres[i])] for i in order] == [1, 2, 3]

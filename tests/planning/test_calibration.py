@@ -120,7 +120,7 @@ def test_an_object_without_a_box_is_lost_and_a_case_without_objects_loses_nothin
 
 
 def test_a_bundle_that_tiles_the_volume_when_nothing_is_found_loses_nothing(tmp_path: Path, dataset: Path) -> None:
-    bundle = make_bundle(tmp_path / "tiling_segmentation", when_empty="tile")
+    bundle = make_bundle(tmp_path / "tiling_segmentation", output={"_target_": "stseg3d.plan.Output", "when_empty": "tile"})
     measured = Calibrator(bundle, "cpu", thresholds=[0.999], margins=[0]).measure(labelled_cases(dataset, "validation")[0])
     assert (measured.loss[0], measured.voxels[0]) == (0, 24**3)
 

@@ -177,13 +177,13 @@ def test_a_network_of_two_channels_learns_from_a_fourth_dimension(bundle: Path, 
     for path in dataset.parent.glob("image*.nii.gz"):
         image = np.asarray(nib.load(path).dataobj)
         nib.save(nib.Nifti1Image(np.stack([image, image], axis=-1), np.eye(4)), path)
-    with pytest.raises(ValueError, match=r"image\d\.nii\.gz: the image must have in_channels=1 channel\(s\), got 2"):
+    with pytest.raises(ValueError, match=r"image\d\.nii\.gz: must have 1 channel\(s\) for these networks, got 2"):
         train_bundle(bundle, dataset, epochs=1, device="cpu")
     path = bundle / "configs/train.json"
     config = json.loads(path.read_text())
     for stage in ("rough", "fine"):
         config[f"{stage}_network_def"]["in_channels"] = 2
-    config["open_case"]["in_channels"] = 2
+    config["image"]["channels"] = 2
     path.write_text(json.dumps(config))
     metadata = bundle / "configs/metadata.json"
     content = json.loads(metadata.read_text())
@@ -192,5 +192,6 @@ def test_a_network_of_two_channels_learns_from_a_fourth_dimension(bundle: Path, 
     inference = json.loads((bundle / "configs/inference.json").read_text())
     for stage in ("rough", "fine"):
         inference[f"{stage}_network_def"]["in_channels"] = 2
+    inference["image"]["channels"] = 2
     (bundle / "configs/inference.json").write_text(json.dumps(inference))
     assert train_bundle(bundle, dataset, epochs=1, device="cpu").is_file()

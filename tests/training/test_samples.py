@@ -18,6 +18,7 @@ from stseg3d.inference import FinePolicy, FineStage, NetworkProposer, Stage
 from stseg3d.networks import RoughFineNet
 from stseg3d.ops import BoxPolicy, Canvas
 from stseg3d.ops.resample import resample
+from stseg3d.plan import ImageView
 from stseg3d.training import AppendRoughd, FineBoxesd, OpenCased, RandFineCropsd, RoughSampled, augmentation
 from stseg3d.training.samples import class_fractions
 from tests.inference.fakes import Threshold, Witness, pipeline
@@ -73,7 +74,7 @@ def test_image_and_label_are_seen_along_the_worlds_axes(write_case):
     assert case.label.shape == case.image.grid.shape == (6, 4, 5)
     np.testing.assert_array_equal(case.image.read()[0] > 50, case.label > 0)
     np.testing.assert_array_equal(case.label, label.transpose(2, 0, 1)[:, ::-1])
-    own = OpenCased(axcodes=None)(write_case(label, affine))["case"]
+    own = OpenCased(ImageView(axcodes=None))(write_case(label, affine))["case"]
     np.testing.assert_array_equal(own.label, label)
 
 

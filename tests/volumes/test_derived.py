@@ -11,6 +11,7 @@ import SimpleITK
 
 from stseg3d.geometry import Box, Grid
 from stseg3d.inference import SegmentThenSegmentInferer, Stage
+from stseg3d.plan import ImageView
 from stseg3d.training import OpenCased
 from stseg3d.volumes import ArrayVolume, ColourVolume, StandardizedVolume, network_view, open_volume
 from stseg3d.volumes import derived as derived_module
@@ -168,9 +169,9 @@ def test_training_and_inference_see_the_same(tmp_path, rng, colour, standardize,
     array = rng.integers(0, 255, (6, 7, 4), dtype=np.uint8)
     SimpleITK.WriteImage(SimpleITK.GetImageFromArray(array, isVector=True), str(tmp_path / "a.png"))
     SimpleITK.WriteImage(SimpleITK.GetImageFromArray(array[..., 0] // 200), str(tmp_path / "label.png"))
-    options = {"axcodes": axcodes, "in_channels": 3 if colour else 4, "colour": colour, "standardize": standardize}
-    case = OpenCased(**options)({"image": tmp_path / "a.png", "label": tmp_path / "label.png"})["case"]
-    seen = SegmentThenSegmentInferer(Stage((4, 4, 1)), Stage((4, 4, 1)), **options).view(open_volume(tmp_path / "a.png"))
+    image = ImageView(3 if colour else 4, axcodes, colour, standardize)
+    case = OpenCased(image)({"image": tmp_path / "a.png", "label": tmp_path / "label.png"})["case"]
+    seen = SegmentThenSegmentInferer(Stage((4, 4, 1)), Stage((4, 4, 1)), image=image).view(open_volume(tmp_path / "a.png"))
     np.testing.assert_array_equal(case.image.read(), seen.read())
     assert case.image.grid == seen.grid
     due = np.moveaxis(array, -1, 0).transpose(0, 2, 1)[: 3 if colour else 4, ..., None]

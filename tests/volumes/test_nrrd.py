@@ -13,6 +13,7 @@ import pytest
 from stseg3d.evaluate.pairing import Pair, pair_cases
 from stseg3d.evaluate.scoring import evaluate_case
 from stseg3d.geometry import Grid
+from stseg3d.plan import ImageView
 from stseg3d.volumes import CanonicalVolume, case_id, find_cases, list_cases, load_dataset, open_label, open_volume, write_labels
 
 SHAPE = (7, 6, 5)
@@ -268,5 +269,5 @@ def test_a_cropped_segmentation_is_a_training_label(tmp_path, label):
     (tmp_path / "dataset.json").write_text(json.dumps({"training": [entry]}))
     case = load_dataset(tmp_path).training[0]
     assert case.id == "D1"
-    opened = training.OpenCased(axcodes="LPS")(case.as_dict())["case"]
+    opened = training.OpenCased(ImageView(axcodes="LPS"))(case.as_dict())["case"]
     np.testing.assert_array_equal(opened.label, label)

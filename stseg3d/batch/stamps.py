@@ -1,16 +1,11 @@
-"""What a result was made of and what came of it, so that the same work is known again: files by size and time, then by content."""
+"""Stamps of files, so that the same file is known again: by size and time, then by content."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from stseg3d.bundle import INFERENCE, weights_sha256
 
 # Headers whose voxels are in a file beside them, under one of these suffixes.
 DETACHED = {".mhd": (".raw", ".zraw"), ".nhdr": (".raw", ".raw.gz")}
@@ -70,25 +65,6 @@ def is_unchanged(path: Path, then: FileStamp) -> bool:
         return now.size_bytes == then.size_bytes and bool(then.sha256) and stamp(path, content=True).sha256 == then.sha256
     except OSError:
         return False
-
-
-def recipe_of(bundle: Path, options: Mapping[str, Any]) -> dict[str, Any]:
-    """What labels depend on besides the image, as JSON has it: hashes of weights and config, and the options.
-
-    Device, threads and versions of libraries are not part of it: a batch may go on elsewhere.
-
-    Args:
-        bundle: Folder of the bundle.
-        options: What was asked for; of the files among them content counts as well.
-    """
-    stamps = {f"{key}_sha256": _sha256([value]) for key, value in options.items() if isinstance(value, Path) and value.is_file()}
-    recipe = {
-        "weights_sha256": weights_sha256(bundle),
-        "config_sha256": _sha256([bundle / INFERENCE]),
-        "options": dict(options) | stamps,
-    }
-    found: dict[str, Any] = json.loads(json.dumps(recipe, default=str, sort_keys=True))
-    return found
 
 
 def _files(path: Path) -> list[Path]:
