@@ -95,7 +95,7 @@ def test_the_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= MAX_LINES
 
 
-@pytest.mark.parametrize("page", [*PAGES, ".github/CONTRIBUTING.md"])
+@pytest.mark.parametrize("page", DOCS)
 def test_lines_are_short(page: str) -> None:
     """Those of tables and code too in the README, on other pages where they can be."""
     lines = (ROOT / page).read_text(encoding="utf-8").splitlines() if page == "README.md" else prose(page).splitlines()
