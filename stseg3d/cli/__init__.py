@@ -7,6 +7,7 @@ Exit status: 0 all done; 1 something failed; 2 the input or the arguments were b
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 import warnings
 from collections.abc import Sequence
@@ -32,8 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Args:
         argv: Arguments without the program's name; by default the process's own.
     """
-    if argv is None and not sys.warnoptions:
-        warnings.simplefilter("ignore")  # third parties' deprecations; what a user should know, we log
+    if argv is None:
+        _begin_program()
     log_to_stderr()
     args = _parser().parse_args(argv)
     try:
@@ -44,6 +45,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:  # every failure is one sentence
         return fail(error, args)
     return status
+
+
+def _begin_program() -> None:
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")  # third parties' deprecations; what a user should know, we log
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a path may have letters that a pipe lacks, on Windows
 
 
 def _parser() -> argparse.ArgumentParser:
