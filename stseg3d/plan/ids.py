@@ -9,6 +9,8 @@ from typing import Any
 FORMER = {
     "rough_stage": "rough",
     "fine_stage": "fine",
+    "rough_network_def#network": "rough#network",  # behind the adapter of a flat network
+    "fine_network_def#network": "fine#network",
     "rough_network_def": "rough#network",
     "fine_network_def": "fine#network",
     "intensity": "normalization",

@@ -176,7 +176,8 @@ def _network(plan: Plan, name: str) -> Config:
 
 def _single(network: Component, stage: StagePlan, channels: dict[str, int]) -> Config:
     dims = network.arguments.get("spatial_dims", len(stage.size))
-    made = component(network, NETWORKS, spatial_dims=dims, **channels)
+    known = {"spatial_dims": dims} if network.name in NETWORKS else {}
+    made = component(network, NETWORKS, **known, **channels)
     return {"_target_": "stseg3d.networks.SqueezeDepth", "network": made} if dims < len(stage.size) else made
 
 

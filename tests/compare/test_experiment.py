@@ -256,7 +256,7 @@ def test_an_image_that_cannot_be_opened_is_refused_by_its_case(bundle: Path, dat
 
 def test_a_size_that_the_network_cannot_take_is_refused(bundle: Path, data: Path, tmp_path: Path) -> None:
     deep = {"fine_network_def#channels": [4] * 7, "fine_network_def#strides": [2] * 6}
-    refuse(bundle, data, tmp_path / "out", "size 16: rough network must", overrides=deep)
+    refuse(bundle, data, tmp_path / "out", "fine#size must be divisible by", overrides=deep)
     assert not list((tmp_path / "out").rglob("*.pt"))
 
 

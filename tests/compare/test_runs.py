@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from stseg3d.bundle import find_bundle, read_config
+from stseg3d.bundle import PLAN, find_bundle, read_config
 from stseg3d.compare.checks import check_runs
 from stseg3d.compare.runs import SLIDING, TWO_STAGE, Run, input_size, prepare_runs, train_missing
+from stseg3d.plan import Plan
 from stseg3d.volumes import load_dataset
 
 CONFIGS = ("train.json", "inference.json")
@@ -120,10 +121,11 @@ def pictures(tmp_path: Path) -> Path:
 
 
 def test_a_flat_axis_is_not_mirrored(bundle: Path, pictures: Path, tmp_path: Path) -> None:
-    (run, _) = prepare(bundle, pictures, tmp_path / "out", overrides={"fine_stage#mirror_axes": [0, 1]})
+    flat = {"fine_network_def#strides": [[2, 2, 1]]}
+    (run, _) = prepare(bundle, pictures, tmp_path / "out", overrides=flat | {"fine_stage#mirror_axes": [0, 1]})
     assert run.size == (16, 16, 1)
     with pytest.raises(ValueError, match=r"must leave fine_stage#mirror_axes to the comparison.*\[0\]; got \[0, 2\]"):
-        prepare(bundle, pictures, tmp_path / "out", overrides={"fine_stage#mirror_axes": [0, 2]})
+        prepare(bundle, pictures, tmp_path / "out", overrides=flat | {"fine_stage#mirror_axes": [0, 2]})
 
 
 @pytest.mark.parametrize(("size", "batch"), [(16, 8), (64, 4), (128, 1)])
@@ -144,7 +146,8 @@ def test_overrides_reach_what_they_name(bundle: Path, data: Path, tmp_path: Path
         "policy#margin_mm": 2.5,  # in both
         "cases_a_batch#rough": 3,
         "fine_network_def#channels": [4, 6],
-        "fine_training#transforms#2#samples": 7,
+        "samples": 7,
+        "lr_scheduler#power": 0.5,  # of no plan
     }
     (run, sliding) = prepare(bundle, data, tmp_path / "out", overrides=overrides)
     for of in (run, sliding):
@@ -152,8 +155,9 @@ def test_overrides_reach_what_they_name(bundle: Path, data: Path, tmp_path: Path
         assert train["ema_decay"] == 0.5
         assert "ema_decay" not in inference
         assert inference["displayable_configs"]["threshold"] == 0.3
-        assert train["policy"]["margin_mm"] == inference["policy"]["margin_mm"] == 2.5
+        assert train["policy"]["margin_mm"] == inference["displayable_configs"]["margin_mm"] == 2.5
         assert train["cases_a_batch"]["rough"] == 3
+        assert train["lr_scheduler"]["power"] == 0.5
         assert [train[f"{stage}_network_def"]["channels"] for stage in ("rough", "fine")] == [[4, 6], [4, 6]]
     assert config(run)["fine_training"]["transforms"][2]["samples"] == 7
     assert config(sliding)["fine_training"]["transforms"][3]["num_samples"] == 7
@@ -162,8 +166,8 @@ def test_overrides_reach_what_they_name(bundle: Path, data: Path, tmp_path: Path
 @pytest.mark.parametrize(
     ("overrides", "rule"),
     [
-        ({"ema_dekay": 0.5}, "must have the entry 'ema_dekay' to override it"),
-        ({"policy#nothing": 1}, "must have the entry 'policy#nothing' to override it"),
+        ({"ema_dekay": 0.5}, "must have the entry 'ema_dekay' to set it"),
+        ({"policy#nothing": 1}, "must have the entry 'policy#nothing' to set it"),
         ({"fine_stage#size": [8, 8, 8]}, r"must leave fine_stage#size to the comparison, which makes it \[16, 16, 16\]; got \[8, 8, 8\]"),
         ({"rough_network_def#channels": [2, 4]}, "must leave rough_network_def#channels to the comparison"),
     ],
@@ -177,9 +181,9 @@ def test_overrides_that_cannot_be_are_refused(overrides: dict[str, Any], rule: s
 def test_a_sliding_window_is_told_nothing_by_a_rough_network(bundle: Path, data: Path, tmp_path: Path) -> None:
     told = {"rough_channel": True, "folds": 2, "predicted_boxes": 0.5, "fine_from_rough": True}
     (run, sliding) = prepare(bundle, data, tmp_path / "out", overrides=told)
-    assert {key: config(run)[key] for key in told} == told
-    assert not any(config(sliding)[key] for key in told)
-    assert not config(sliding, "inference.json")["rough_channel"]
+    plan, slid = (Plan.parse((one.folder / PLAN).read_bytes()) for one in (run, sliding))
+    assert {key: plan.get(key) for key in told} == told
+    assert not any(slid.get(key) for key in told)
 
 
 @pytest.mark.parametrize(("from_rough", "rate"), [(False, 0.0005), (True, 0.002)])
@@ -199,7 +203,7 @@ def test_other_settings_are_refused_where_training_has_begun(weights: str, bundl
     (run.folder / "models" / weights).parent.mkdir(parents=True)
     (run.folder / "models" / weights).touch()
     prepare(bundle, data, tmp_path / "out", overrides={"ema_decay": 0.5})
-    with pytest.raises(ValueError, match=r"016.two_stage.configs.train\.json: .*other settings; choose another folder, or remove"):
+    with pytest.raises(ValueError, match=r"016.two_stage.configs.plan\.json: .*other settings; choose another folder, or remove"):
         prepare(bundle, data, tmp_path / "out", overrides={"ema_decay": 0.9})
     assert config(run)["ema_decay"] == 0.5
 
@@ -214,7 +218,9 @@ def test_what_training_writes_into_the_metadata_is_no_other_setting(bundle: Path
 
 def test_a_network_that_cannot_take_a_size_is_refused_before_training(bundle: Path, data: Path, tmp_path: Path) -> None:
     deep = {"fine_network_def#channels": [4] * 7, "fine_network_def#strides": [2] * 6}
-    runs = prepare(bundle, data, tmp_path / "out", overrides=deep)
+    with pytest.raises(ValueError, match=r"fine#size must be divisible by \[64, 64, 64\] .* got \[16, 16, 16\]"):
+        prepare(bundle, data, tmp_path / "out", overrides=deep)
+    runs = prepare(bundle, data, tmp_path / "out", overrides={"fine_network_def": {"name": "SegResNet", "blocks_down": [1] * 6}})
     with pytest.raises(ValueError, match=r"size 16: rough network must .*\(16, 16, 16\)"):
         check_runs(runs, load_dataset(data), data)
 
@@ -316,4 +322,6 @@ def test_epochs_device_and_seed_are_passed_on(runs: list[Run], data: Path, monke
     calls: list[dict[str, Any]] = []
     monkeypatch.setattr("stseg3d.compare.runs.train_bundle", lambda *_, **options: calls.append(options))
     train_missing(runs[:1], data, epochs=3, device="cpu", seed=5)
-    assert calls == [{"stage": stage, "budget_s": None, "epochs": 3, "device": "cpu", "seed": 5} for stage in ("rough", "fine")]
+    assert calls == [
+        {"stage": stage, "budget_s": None, "epochs": 3, "device": "cpu", "seed": 5, "trust": False} for stage in ("rough", "fine")
+    ]

@@ -66,7 +66,7 @@ def test_labels_of_bfloat16_are_those_of_float32_on_a_phantom():
     one, other = (s.inferer.segment(ArrayVolume(image[None], grid), s.network) for s in (plain, fast))
     assert one.labels.any()
     assert (one.rough.array != other.rough.array).any()  # it was another precision
-    assert dice(one.labels, other.labels) >= 0.999
+    assert dice(one.labels, other.labels) >= 0.998
 
 
 def test_the_json_tells_the_precision_that_ran(tmp_path, write_nifti, monkeypatch):
