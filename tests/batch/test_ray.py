@@ -26,6 +26,7 @@ from stseg3d.training.phantoms import write_dataset
 from stseg3d.volumes import Case, list_cases
 from tests.batch import fakes
 from tests.batch.test_processes import children, done, facts, finish, is_alive, labels, names, segment, wait_for
+from tests.systems import on_linux
 
 needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs Ray: pip install 'stseg3d[ray]'")
 NODE = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
@@ -312,10 +313,12 @@ def descendants(pid: int) -> set[int]:
 
 @needs_ray
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT], ids=lambda kind: kind.name)
+@on_linux
+@pytest.mark.parametrize("name", ["SIGKILL", "SIGTERM", "SIGINT"])
 def test_a_batch_that_is_stopped_leaves_nobody_and_goes_on_where_it_was(
-    kind: signal.Signals, scans: Path, bundle: Path, settings: BatchSettings
+    name: str, scans: Path, bundle: Path, settings: BatchSettings
 ) -> None:
+    kind = signal.Signals[name]
     out = settings.output_dir
     process = segment(scans, bundle, out, "--ray", "local", "--jobs", 1, pause_s=2.0)
     wait_for(lambda: done(out))
