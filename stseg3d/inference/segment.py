@@ -213,7 +213,7 @@ class Segmenter:
             stages = {"seconds": seconds, "stage_peak_bytes": clock.peak_bytes | found.peak_bytes}
             provenance = self._provenance(made, output) | stages
             provenance |= {"rough": {"path": str(rough), "threshold": self.inferer.policy.threshold}} if rough else {}
-            notes.write_text(json.dumps(provenance, indent=2) + "\n", encoding="utf-8", newline="")
+            notes.write_text(json.dumps(provenance, indent=2) + "\n", encoding="utf-8")
         return Outcome(case.id, output, provenance, [b.box for b in found.boxes])
 
     def _found(self, volume: Volume, mask: Path | None, boxes: Path | None) -> tuple[Segmentation, str]:

@@ -312,13 +312,12 @@ def descendants(pid: int) -> set[int]:
 
 
 @needs_ray
-@pytest.mark.slow
 @on_linux
-@pytest.mark.parametrize("name", ["SIGKILL", "SIGTERM", "SIGINT"])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [getattr(signal, "SIGKILL", signal.SIGTERM), signal.SIGTERM, signal.SIGINT], ids=lambda kind: kind.name)
 def test_a_batch_that_is_stopped_leaves_nobody_and_goes_on_where_it_was(
-    name: str, scans: Path, bundle: Path, settings: BatchSettings
+    kind: signal.Signals, scans: Path, bundle: Path, settings: BatchSettings
 ) -> None:
-    kind = signal.Signals[name]
     out = settings.output_dir
     process = segment(scans, bundle, out, "--ray", "local", "--jobs", 1, pause_s=2.0)
     wait_for(lambda: done(out))
