@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import ast
 import json
+import math
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import pytest
+
+from stseg3d.batch import processes
 from stseg3d.volumes import open_volume
 from tests.batch import fakes
 
@@ -36,7 +42,27 @@ def test_the_whole_package_is_imported_and_segments_without_posix(tmp_path: Path
         assert open_volume(out / f"{scan.stem}_seg.nii.gz").read().any()
     notes = json.loads((out / "a_seg.json").read_text(encoding="utf-8"))
     assert notes["peak_memory_bytes"] > 2**20
-    assert b"\r" not in (out / "outcomes.jsonl").read_bytes() + (out / "a_seg.json").read_bytes()
+    assert b"\r" not in (out / "outcomes.jsonl").read_bytes() + (out / "summary.csv").read_bytes()
+
+
+def test_where_signals_cannot_be_blocked_processes_are_started_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(signal, "pthread_sigmask", raising=False)
+    with processes._interrupts_blocked():
+        pass
+
+
+@pytest.mark.parametrize("last", [None, processes.READY])
+def test_a_process_that_has_ended_is_noticed_though_its_pipe_stays_open(last: str | None) -> None:
+    """As on Windows, where this end holds the other one, too, until the process has taken it over; what it said before is heard."""
+    messages = [last] if last else []
+    worker = processes._Worker.__new__(processes._Worker)
+    worker.case, worker.death, worker.is_ready, worker.deadline = None, "", False, math.inf
+    worker.pipe = SimpleNamespace(poll=lambda: bool(messages), recv=messages.pop, close=list)  # type: ignore[assignment]
+    worker.process = SimpleNamespace(is_alive=lambda: False, join=list, exitcode=3)  # type: ignore[assignment]
+    assert worker.take(1.0) is None
+    assert (worker.is_ready, worker.death) == ((True, "") if last else (False, "exit status 3"))
+    worker.take(1.0)
+    assert worker.death == "exit status 3"
 
 
 def unencoded(call: ast.Call) -> bool:

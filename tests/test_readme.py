@@ -26,6 +26,7 @@ from stseg3d import cli
 from stseg3d.bundle import WEIGHTS, embedded_folder
 from stseg3d.synthesis.phantoms import write_dataset
 from stseg3d.volumes import load_dataset
+from tests.systems import make_link
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = Path(os.environ.get("STSEG3D_DATA", ROOT.parent / "shared" / "data"))
@@ -150,7 +151,7 @@ def workplace(phantoms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     """A copy of the phantoms, with the bundles, as working directory; ``--threads`` of a block is forgotten after it."""
     threads = torch.get_num_threads()
     shutil.copytree(phantoms, tmp_path, dirs_exist_ok=True)
-    (tmp_path / "bundles").symlink_to(embedded_folder())
+    make_link(tmp_path / "bundles", embedded_folder())
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("STSEG3D_DATA", str(DATA))
     yield tmp_path

@@ -62,7 +62,7 @@ def write_report(
         page = files.enter_context(atomic_write(path))
         if volumes == "link":
             _write_volumes(path, looks)
-        page.write_text(html(out, looks, linked=f"{path.stem}_volumes" if volumes == "link" else ""), encoding="utf-8")
+        page.write_text(html(out, looks, linked=f"{path.stem}_volumes" if volumes == "link" else ""), encoding="utf-8", newline="")
     return path, looks
 
 
@@ -74,7 +74,7 @@ def _write_volumes(path: Path, looks: Sequence[Look]) -> None:
         old.unlink()
     for n, look in enumerate(looks):
         if look.viewer:
-            (folder / f"{n}.js").write_text(f"stseg3dVolumes({n}, {look.viewer});\n", encoding="utf-8")
+            (folder / f"{n}.js").write_text(f"stseg3dVolumes({n}, {look.viewer});\n", encoding="utf-8", newline="")
 
 
 def html(out: Path, looks: Sequence[Look], *, linked: str = "") -> str:

@@ -38,13 +38,14 @@ class Obedient(Threshold):
 
 
 def _run_out_of_memory() -> None:
-    """Ask for more than this process may have; Windows does not limit it, so the end is played there."""
-    try:
-        import resource
-    except ImportError:
-        raise MemoryError from None
+    """Ask for more than this process may have; elsewhere than on Linux as if."""
+    statm = Path("/proc/self/statm")
+    if not statm.is_file():
+        raise MemoryError
+    import resource
+
     limits = resource.getrlimit(resource.RLIMIT_AS)
-    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    pages = int(statm.read_text().split()[0])
     resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + 2**26, limits[1]))
     try:
         bytearray(2**30)

@@ -19,6 +19,7 @@ from stseg3d.batch.outcomes import TIME_LIMIT, WORKER_DIED
 from stseg3d.inference import Request
 from stseg3d.volumes import list_cases
 from tests.batch import fakes
+from tests.systems import on_linux, on_posix
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PATIENCE_S = 600
@@ -122,6 +123,7 @@ def test_jobs_and_the_limit_are_above_0(bundle: Path, tmp_path: Path) -> None:
             Processes(fakes.request_for(bundle, tmp_path), jobs, time_limit_s=limit)
 
 
+@on_linux
 @pytest.mark.slow
 def test_a_worker_that_dies_costs_a_try_and_one_that_hangs_its_case(
     scans: Path, bundle: Path, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -164,6 +166,7 @@ def test_workers_that_are_stillborn_stop_the_batch(scans: Path, tmp_path: Path) 
         run(scans, fakes.request_for(bundle, tmp_path / "out"), jobs=1)
 
 
+@on_posix
 @pytest.mark.slow
 def test_a_pipe_that_nobody_writes_to(scans: Path, bundle: Path, undisturbed: Path, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "silent.nii")
@@ -181,10 +184,12 @@ def test_a_pipe_that_nobody_writes_to(scans: Path, bundle: Path, undisturbed: Pa
 
 @pytest.mark.slow
 @pytest.mark.parametrize("options", [(), ("--jobs", 2)])
-@pytest.mark.parametrize("kind", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+@on_posix
+@pytest.mark.parametrize("name", ["SIGKILL", "SIGTERM", "SIGINT"])
 def test_a_batch_that_is_stopped_goes_on_where_it_was(
-    kind: signal.Signals, options: tuple[object, ...], scans: Path, bundle: Path, undisturbed: Path, tmp_path: Path
+    name: str, options: tuple[object, ...], scans: Path, bundle: Path, undisturbed: Path, tmp_path: Path
 ) -> None:
+    kind = signal.Signals[name]
     out = tmp_path / "out"
     process = segment(scans, bundle, out, *options, pause_s=0.5)
     wait_for(lambda: done(out))
@@ -235,6 +240,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(folder)], check=True)
 
 
+@on_linux
 @pytest.mark.slow
 def test_a_full_disk(scans: Path, bundle: Path, tmp_path: Path, small_disk: Path) -> None:
     for seed in range(4, 16):

@@ -27,6 +27,7 @@ from stseg3d.synthesis.phantoms import write_dataset
 from stseg3d.volumes import Case, list_cases
 from tests.batch import fakes
 from tests.batch.test_processes import children, done, facts, finish, is_alive, labels, names, segment, wait_for
+from tests.systems import on_linux
 
 needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs Ray: pip install 'stseg3d[ray]'")
 NODE = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
@@ -310,8 +311,9 @@ def descendants(pid: int) -> set[int]:
 
 
 @needs_ray
+@on_linux
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT], ids=lambda kind: kind.name)
+@pytest.mark.parametrize("kind", [getattr(signal, "SIGKILL", signal.SIGTERM), signal.SIGTERM, signal.SIGINT], ids=lambda kind: kind.name)
 def test_a_batch_that_is_stopped_leaves_nobody_and_goes_on_where_it_was(
     kind: signal.Signals, scans: Path, bundle: Path, wanted: Request
 ) -> None:

@@ -16,9 +16,9 @@ from stseg3d.ops.fuse import blank
 from stseg3d.ops.resample import SLAB_VOXELS, resample_volume, slabs
 from stseg3d.synthesis import ct_phantom
 from stseg3d.volumes import CanonicalVolume, open_volume
+from tests.systems import on_linux
 
 STATUS = Path("/proc/self/status")
-on_linux = pytest.mark.skipif(not STATUS.is_file(), reason="memory is told by /proc, on Linux")
 MIB = 1 << 20
 
 

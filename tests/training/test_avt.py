@@ -17,6 +17,7 @@ from stseg3d.bundle import embedded_folder
 from stseg3d.synthesis import ct_phantom
 from stseg3d.training import OpenCased
 from stseg3d.volumes import Volume, load_dataset, open_volume
+from tests.systems import make_link
 from tests.test_readme import Block, blocks
 
 SOURCES = {"KiTS": "K", "Rider": "R", "Dongyang": "D"}
@@ -72,7 +73,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def avt(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working directory with ``AVT`` and the bundles in it."""
     shutil.copytree(made, tmp_path / "AVT")
-    (tmp_path / "bundles").symlink_to(embedded_folder())
+    make_link(tmp_path / "bundles", embedded_folder())
     monkeypatch.chdir(tmp_path)
     return tmp_path / "AVT"
 

@@ -25,6 +25,7 @@ from stseg3d.training import join_processes, own_device, rank
 from stseg3d.training.history import read_history
 from stseg3d.training.processes import distribute, undistributed
 from stseg3d.training.run import SEVERAL, train_bundle
+from tests.systems import on_linux
 from tests.training import two_processes
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -206,6 +207,7 @@ def test_the_bundle_trains_in_two_processes_and_the_first_alone_writes(without_d
     assert not list(roots[0].glob("models/stages/last_*"))
 
 
+@on_linux
 @pytest.mark.slow
 def test_a_training_killed_in_two_processes_goes_on(bundle: Path, four: Path) -> None:
     words = ["-m", "stseg3d", "train", str(bundle), "--data", str(four), "--stage", "rough", "--device", "cpu"]

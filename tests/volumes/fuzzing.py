@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
-import resource
 import shutil
 import time
 import warnings
@@ -22,6 +21,7 @@ import SimpleITK as sitk  # noqa: N813
 from stseg3d.bundle import read_config, read_weights
 from stseg3d.geometry import Grid
 from stseg3d.inference.boxfile import read_boxes
+from stseg3d.machine.memory import peak_memory_bytes, reset_peak_memory
 from stseg3d.volumes import load_dataset, open_volume
 from tests.volumes.mutations import (
     ANYWHERE,
@@ -228,6 +228,8 @@ def _in_a_process(name: str, numbers: range, seed: int, folder: Path) -> Iterato
 
 
 def _work(name: str, numbers: range, seed: int, folder: Path, sender: Any) -> None:
+    import resource
+
     quiet = os.open(os.devnull, os.O_WRONLY)
     os.dup2(quiet, 1)  # libraries say on their own what they find broken
     os.dup2(quiet, 2)
@@ -236,11 +238,12 @@ def _work(name: str, numbers: range, seed: int, folder: Path, sender: Any) -> No
     warnings.simplefilter("ignore")
     for number in numbers:
         broken = break_one(name, number, seed, folder)
-        before = reset_peak()
+        reset_peak_memory()
+        before = peak_memory_bytes()
         start = time.perf_counter()
         outcome = judge(FORMATS[name], broken)
         seconds = time.perf_counter() - start
-        grown = peak_bytes() - before
+        grown = peak_memory_bytes() - before
         if grown > MEMORY_BYTES:
             outcome = f"memory: {grown >> 20} MiB"
         sender.send((outcome, max(grown, 0), seconds))
@@ -277,15 +280,3 @@ def judge(case: Format, folder: Path) -> str:
     except BaseException as error:  # that is what is looked for
         return f"other: {type(error).__name__}: {str(error)[:300]!r}"
     return "read"
-
-
-def reset_peak() -> int:
-    """Forget the most memory that this process has had; returns what it has now."""
-    Path("/proc/self/clear_refs").write_text("5")  # VmHWM starts again from what is resident now
-    return peak_bytes()
-
-
-def peak_bytes() -> int:
-    """The most memory that this process has had since."""
-    status = Path("/proc/self/status").read_text()
-    return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1]) * 1024

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from stseg3d.volumes import Case, list_cases
+from tests.systems import make_link
 from tests.volumes.empty import touch
 
 
@@ -65,9 +66,9 @@ def test_what_segment_wrote_is_no_input(tmp_path: Path) -> None:
 
 def test_links_are_followed_and_no_folder_is_searched_twice(tmp_path: Path) -> None:
     touch(tmp_path, "store/1/image.nii", "in/x.nii")
-    (tmp_path / "in" / "patient").symlink_to(tmp_path / "store" / "1")
-    (tmp_path / "in" / "round").symlink_to(tmp_path / "in")
-    (tmp_path / "in" / "again").symlink_to(tmp_path / "store" / "1")
+    make_link(tmp_path / "in" / "patient", tmp_path / "store" / "1")
+    make_link(tmp_path / "in" / "round", tmp_path / "in")
+    make_link(tmp_path / "in" / "again", tmp_path / "store" / "1")
     assert ids(tmp_path / "in") == ["x", "again__image"]
 
 

@@ -11,6 +11,7 @@ import pytest
 from stseg3d.geometry import Box, Grid
 from stseg3d.volumes import inflate, open_volume
 from stseg3d.volumes.file import scaled_dtype
+from tests.systems import on_linux
 
 MIB = 2**20
 
@@ -136,6 +137,7 @@ def resident_bytes() -> int:
         return int(file.read().split()[1]) * 4096
 
 
+@on_linux
 def test_a_box_of_a_nii_touches_that_box_alone(write_nifti, tmp_path):
     """A file of 8 GiB, all of it a hole: read as a whole it would not fit, here or in the time of a test."""
     shape = (2048, 2048, 1024)
