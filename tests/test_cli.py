@@ -455,7 +455,7 @@ def test_train_is_a_thin_caller(bundle: Path, monkeypatch: pytest.MonkeyPatch, c
     given = ["--epochs", "3", "--budget", "2min", "--stage", "fine", "--seed", "5", "--from", "w.pt", "--device", "cpu", "--trust"]
     assert cli.main(["train", str(bundle), "--data", "dataset.json", *given]) == 0
     assert capsys.readouterr().out == f"{bundle / 'models' / 'model.pt'}\n"
-    expected = {"stage": "fine", "epochs": 3, "budget_s": 120, "device": "cpu", "seed": 5, "weights": Path("w.pt")}
+    expected = {"stage": "fine", "epochs": 3, "budget_s": 120, "device": "cpu", "seed": 5, "weights": Path("w.pt"), "trust": True}
     assert calls == [((bundle, Path("dataset.json")), expected)]
 
 
@@ -519,7 +519,7 @@ def test_compare_ends_with_one_sentence_of_advice(
 ) -> None:
     assert cli.main(["compare", "aorta_ct", "--data", "dataset.json", "-o", str(tmp_path)]) == 0
     assert capsys.readouterr().out.splitlines() == ["a table", str(tmp_path / "summary.md"), "Cropping pays."]
-    expected = {"sizes": [32, 48, 64], "part": "validation", "device": "auto", "overrides": {}}
+    expected = {"sizes": [32, 48, 64], "part": "validation", "device": "auto", "overrides": {}, "trust": False}
     assert comparisons == [(("aorta_ct", Path("dataset.json"), tmp_path), expected)]
 
 
@@ -531,7 +531,10 @@ def test_compare_passes_its_choices_on(comparisons: list[tuple[Any, dict[str, An
     ]
     assert cli.main(["compare", "aorta_ct", "--data", "dataset.json", "-o", str(tmp_path), *given]) == 0
     values = ([16, 32], [64], [32], ["rough_only", "two_stage"], "test", 7200.0, 3, "cpu", 5, 1)
-    expected = dict(zip(COMPARE_OPTIONS, values, strict=True)) | {"overrides": {"ema_decay": 0.5, "policy#margin_mm": 2}}
+    expected = dict(zip(COMPARE_OPTIONS, values, strict=True)) | {
+        "overrides": {"ema_decay": 0.5, "policy#margin_mm": 2},
+        "trust": False,
+    }
     assert comparisons[0][1] == expected
 
 

@@ -7,8 +7,6 @@ from stseg3d.bundle.lookup import (
     NAME_SUFFIX,
     PLAN,
     WEIGHTS,
-    bundle_names,
-    embedded_folder,
     find_bundle,
     read_metadata,
     weights_sha256,
@@ -17,6 +15,7 @@ from stseg3d.bundle.rendering import open_bundle, render_bundle, write_plan
 from stseg3d.bundle.trained import remember_trained
 from stseg3d.bundle.trust import OpenBundle, UntrustedError, read_bundle
 from stseg3d.bundle.weights import load_weights, read_weights, save_weights
+from stseg3d.embedded import bundle_names, embedded_folder
 from stseg3d.machine.devices import select_device
 
 __all__ = [

@@ -6,6 +6,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+from stseg3d.embedded import bundle_names, embedded_folder
 from stseg3d.plan.json_values import read_json
 
 INFERENCE = Path("configs", "inference.json")
@@ -14,19 +15,6 @@ METADATA = Path("configs", "metadata.json")
 WEIGHTS = Path("models", "model.pt")
 # MONAI Label reads the kind of task from the name, so every embedded bundle ends on it; a user need not type it.
 NAME_SUFFIX = "_segmentation"
-
-
-def embedded_folder() -> Path:
-    """Folder of the bundles that come with the package: inside it in a wheel, beside it in a checkout."""
-    package = Path(__file__).resolve().parents[1]
-    checkout = package.parent
-    # The pyproject.toml tells a checkout from a site-packages that happens to have a folder of this name.
-    return checkout / "bundles" if (checkout / "pyproject.toml").is_file() else package / "bundles"
-
-
-def bundle_names() -> list[str]:
-    """Names of the bundles that come with the package, sorted; empty if there are none."""
-    return sorted(path.parents[1].name for path in embedded_folder().glob(f"*/{INFERENCE.as_posix()}"))
 
 
 def find_bundle(name_or_path: str | Path) -> Path:

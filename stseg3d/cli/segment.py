@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def add_segment(commands: Any) -> Command:
     """The command ``segment`` and its arguments."""
-    from stseg3d.bundle import bundle_names
+    from stseg3d.embedded import bundle_names
 
     command = commands.add_parser("segment", help="label maps for images: files, folders or DICOM series in, NIfTI + JSON out")
     command.add_argument(
