@@ -126,7 +126,8 @@ def with_formats(metadata: Mapping[str, Any], plan: Plan) -> dict[str, Any]:
             for tensor in found.get(entry, {}).get(kind, {}).values():
                 tensor |= {"num_channels": count, "spatial_shape": list(stage.size)}
                 if kind == "inputs" and len(tensor.get("channel_def", {})) != count:
-                    names = dict(list(tensor.get("channel_def", {}).items())[: plan.image.channels])
+                    named = tensor.get("channel_def", {})
+                    names = {str(n): named.get(str(n), "image") for n in range(plan.image.channels)}
                     tensor["channel_def"] = names | ({str(plan.image.channels): "rough probability"} if stage.rough_channel else {})
     return found
 

@@ -138,14 +138,6 @@ def test_each_process_of_a_machine_has_a_gpu_of_its_own(monkeypatch: pytest.Monk
         own_device()
 
 
-def test_a_bundle_without_the_overlay_is_refused_by_torchrun(bundle: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in LAUNCHED.items():
-        monkeypatch.setenv(name, value)
-    (bundle / "configs" / SEVERAL).unlink()
-    with pytest.raises(FileNotFoundError, match=r"tiny_segmentation: bundle must have configs/multi_gpu_train\.json"):
-        train_bundle(bundle, dataset, epochs=1, device="cpu")
-
-
 # --- two processes -----------------------------------------------------------
 
 

@@ -12,23 +12,25 @@ import pytest
 import torch
 from monai.bundle import verify_net_in_out
 
-from stseg3d.bundle import INFERENCE, WEIGHTS, load_network, read_metadata
+from stseg3d.bundle import PLAN, WEIGHTS, load_network, open_bundle, read_metadata
+from stseg3d.bundle.trained import TRAINED
 from stseg3d.cli import main
 from stseg3d.inference.segment import Segmenter
+from stseg3d.plan import json_text, set_entries
 from stseg3d.training import ResumeHandler, ensemble_bundles
 from stseg3d.training.folds import load_predictions, predictions_path, save_predictions
 from stseg3d.training.history import read_history
 from stseg3d.training.run import _run, train_bundle
+from stseg3d.training.task import TrainingTask
 from stseg3d.volumes import find_cases
 
 FOLDED = {"predicted_boxes": 0.5, "folds": 2}
 
 
 def change(bundle: Path, **entries: Any) -> None:
-    """Set top-level entries of both configs."""
-    for name in ("train.json", "inference.json"):
-        path = bundle / "configs" / name
-        path.write_text(json.dumps(json.loads(path.read_text()) | entries))
+    """Set entries of the plan, as a person does who edits it."""
+    plan = set_entries(open_bundle(bundle).require_plan(), entries)
+    (bundle / PLAN).write_text(json_text(plan.as_json()))
 
 
 def state_of(path: Path, part: str) -> dict[str, torch.Tensor]:
@@ -43,12 +45,12 @@ class Runs:
         self.names: list[str] = []
         self.kill = kill
 
-    def __call__(self, bundle: Path, configs: tuple[str, ...], options: dict[str, Any]) -> None:
+    def __call__(self, task: TrainingTask, configs: tuple[str, ...], options: dict[str, Any]) -> None:
         fold = options.get("fold")
         self.names.append("fine" if len(configs) == 1 else "rough" if fold is None else f"fold{fold}")
         if len(self.names) == self.kill:
             raise KeyboardInterrupt
-        _run(bundle, configs, options)
+        _run(task, configs, options)
 
 
 # --- options from outside ----------------------------------------------------
@@ -62,9 +64,9 @@ def test_an_entry_that_does_not_exist_is_named(bundle: Path, dataset: Path) -> N
 @pytest.mark.parametrize(
     ("option", "match"),
     [
-        ({"negatives": 1.5}, r"negatives must be a probability in \[0, 1\], got 1\.5"),
-        ({"corruption": -1}, r"corruption must be a probability in \[0, 1\], got -1"),
-        ({"ema_decay": 2}, r"ema_decay must be in \[0, 1\), got 2"),
+        ({"negatives": 1.5}, r"negatives must be in \[0, 1\], got 1\.5"),
+        ({"corruption": -1}, r"corruption must be in \[0, 1\], got -1"),
+        ({"ema_decay": 2}, "ema_decay must be at least 0 and below 1, got 2"),
         ({"target": "organ"}, "target must be one of"),
     ],
 )
@@ -81,37 +83,33 @@ def test_an_option_out_of_range_is_refused_before_training(
 def test_the_command_line_sets_entries(bundle: Path, dataset: Path, capsys: pytest.CaptureFixture[str]) -> None:
     line = ["train", str(bundle), "--data", str(dataset), "--epochs", "1", "--device", "cpu"]
     assert main([*line, "--stage", "rough", "--set", "ema_decay=0.5", "--set", 'target="component"']) == 0
-    assert json.loads((bundle / "logs/rough.json").read_text()) == {"ema_decay": 0.5, "target": "component"}
+    assert json.loads((bundle / "logs/rough.json").read_text())["options"] == {"ema_decay": 0.5, "target": "component"}
     assert main([*line, "--folds", "9", "--set", "predicted_boxes=0.5"]) == 2
     assert "folds must be 0, or from 2 to the number of training cases, 2, got 9" in capsys.readouterr().err
     for wrong in ("ema_decay", "target=component", "ema_decay=", "=1"):
         with pytest.raises(SystemExit, match="2"):
             main([*line, "--set", wrong])
-        assert "must be KEY=JSON, such as ema_decay=0.99" in capsys.readouterr().err
+        assert "must be KEY=JSON, such as training#ema_decay=0.99" in capsys.readouterr().err
 
 
 def test_options_reach_the_training_and_are_written_beside_its_log(bundle: Path, dataset: Path) -> None:
-    before = {name: (bundle / "configs" / name).read_bytes() for name in ("train.json", "inference.json")}
+    before = {path: path.read_bytes() for path in (bundle / "configs").iterdir()}
     plain = train_bundle(bundle, dataset, epochs=1, device="cpu", seed=1).read_bytes()
     options = {"negatives": 1.0, "jitter#shift": 0.5}
     changed = train_bundle(bundle, dataset, epochs=1, device="cpu", seed=1, overrides=options)
     assert changed.read_bytes() != plain
-    assert json.loads((bundle / "logs/fine.json").read_text()) == options
-    assert {name: (bundle / "configs" / name).read_bytes() for name in before} == before
+    assert json.loads((bundle / "logs/fine.json").read_text())["options"] == options
+    assert {path: path.read_bytes() for path in (bundle / "configs").iterdir()} == before
 
 
-def test_networks_that_inference_would_not_load_are_refused_before_training(bundle: Path, dataset: Path) -> None:
-    path = bundle / "configs/train.json"
-    config = json.loads(path.read_text())
-    path.write_text(json.dumps(config | {"rough_channel": True}))
-    with pytest.raises(
-        ValueError, match=r"fine_stage\.rough_channel must be the same in train\.json and inference\.json, got True and False"
-    ):
+def test_what_one_stage_was_trained_to_see_holds_for_the_next_one(bundle: Path, dataset: Path) -> None:
+    train_bundle(bundle, dataset, stage="rough", epochs=1, device="cpu")
+    change(bundle, normalization=[{"name": "ScaleIntensity"}])
+    with pytest.raises(ValueError, match=r"logs/rough\.json: normalization#0.* in plan\.json must be what the stage was trained with"):
         train_bundle(bundle, dataset, epochs=1, device="cpu")
-    config["fine_network_def"]["channels"] = [4, 16]
-    path.write_text(json.dumps(config))
-    with pytest.raises(ValueError, match=r"network_def, at fine\..* must be the same"):
-        train_bundle(bundle, dataset, epochs=1, device="cpu")
+    shutil.rmtree(bundle / "models")
+    train_bundle(bundle, dataset, epochs=1, device="cpu")
+    load_network(bundle)
 
 
 def test_a_network_that_is_set_from_outside_is_written_into_both_configs(bundle: Path, dataset: Path) -> None:
@@ -201,7 +199,7 @@ def test_the_fine_network_starts_from_the_rough_one(bundle: Path, dataset: Path)
 
 
 def test_networks_that_are_not_alike_are_refused(bundle: Path, dataset: Path) -> None:
-    change(bundle, fine_network_def=json.loads((bundle / "configs/train.json").read_text())["fine_network_def"] | {"channels": [6, 12]})
+    change(bundle, **{"fine#network#channels": [6, 12]})
     with pytest.raises(ValueError, match=r"fine_from_rough needs networks alike: .* \d+% .* at least 50% are due, from .*rough\.pt"):
         train_bundle(bundle, dataset, epochs=1, device="cpu", overrides={"fine_from_rough": True})
 
@@ -220,10 +218,10 @@ def test_rough_networks_predict_what_they_have_not_seen_for_the_fine_one(
     seen: list[dict[str, Any]] = []
     runs = Runs()
 
-    def run(bundle: Path, configs: tuple[str, ...], options: dict[str, Any]) -> None:
+    def run(task: TrainingTask, configs: tuple[str, ...], options: dict[str, Any]) -> None:
         if len(configs) == 1:
-            seen.append(load_predictions(bundle / "models/stages"))
-        runs(bundle, configs, options)
+            seen.append(load_predictions(task.stages))
+        runs(task, configs, options)
 
     monkeypatch.setattr("stseg3d.training.run._run", run)
     train_bundle(bundle, dataset, epochs=2, device="cpu", overrides=FOLDED)
@@ -256,9 +254,9 @@ def test_folds_start_without_weights_that_may_have_seen_their_cases(
 ) -> None:
     weights, given = trained / WEIGHTS, []
 
-    def run(bundle: Path, configs: tuple[str, ...], options: dict[str, Any]) -> None:
+    def run(task: TrainingTask, configs: tuple[str, ...], options: dict[str, Any]) -> None:
         given.append((options.get("fold"), options["pretrained"]))
-        _run(bundle, configs, options)
+        _run(task, configs, options)
 
     monkeypatch.setattr("stseg3d.training.run._run", run)
     train_bundle(bundle, dataset, epochs=1, device="cpu", weights=weights, overrides=FOLDED)
@@ -272,9 +270,9 @@ def test_predictions_of_other_folds_or_cases_are_not_taken_for_these(bundle: Pat
     save_predictions({"of_another_data_set": stale}, predictions_path(stages, "fold1of2"))
     runs, seen = Runs(), []
 
-    def run(bundle: Path, configs: tuple[str, ...], options: dict[str, Any]) -> None:
-        seen.append(set(load_predictions(bundle / "models/stages")))
-        runs(bundle, configs, options)
+    def run(task: TrainingTask, configs: tuple[str, ...], options: dict[str, Any]) -> None:
+        seen.append(set(load_predictions(task.stages)))
+        runs(task, configs, options)
 
     monkeypatch.setattr("stseg3d.training.run._run", run)
     train_bundle(bundle, dataset, epochs=1, device="cpu", overrides=FOLDED)
@@ -315,7 +313,8 @@ def test_a_fine_network_learns_with_the_rough_channel_and_inference_gives_it_one
     network, parser = load_network(bundle)
     assert network.fine.model[0].conv.weight.shape[1] == 2
     assert parser.get_parsed_content("fine_stage").rough_channel
-    assert json.loads((bundle / "configs/train.json").read_text())["rough_channel"] is True
+    assert json.loads((bundle / "configs/train.json").read_text())["fine_stage"]["rough_channel"] is True
+    assert json.loads((bundle / PLAN).read_text())["fine"]["rough_channel"] is True
     metadata = bundle / "configs/metadata.json"
     assert read_metadata(bundle)["network_data_format"]["inputs"]["image"]["channel_def"] == {"0": "image", "1": "rough probability"}
     verify_net_in_out("network_def", str(metadata), str(bundle / "configs/inference.json"), device="cpu")
@@ -337,10 +336,7 @@ def test_a_rough_channel_needs_a_rough_network(bundle: Path, dataset: Path) -> N
 def test_a_network_with_several_heads_learns_and_infers(flat: bool, bundle: Path, dataset: Path) -> None:
     depth = 1 if flat else 2
     heads = {
-        "_target_": "DynUNet",
-        "spatial_dims": 3,
-        "in_channels": "$1 + int(@rough_channel)",
-        "out_channels": 2,
+        "name": "DynUNet",
         "kernel_size": [[3, 3, 2 * depth - 1]] * 3,
         "strides": [[1, 1, 1], [2, 2, depth], [2, 2, depth]],
         "upsample_kernel_size": [[2, 2, depth], [2, 2, depth]],
@@ -391,9 +387,9 @@ def test_members_of_an_ensemble_may_be_of_any_architecture(bundle: Path, dataset
 
 def test_members_of_an_ensemble_tell_the_same_classes_apart(trained: Path, tmp_path: Path) -> None:
     other = Path(shutil.copytree(trained, tmp_path / "other"))
-    inferer = json.loads((other / INFERENCE).read_text())["inferer"]
-    change(other, inferer=inferer | {"out_channels": 3})
-    with pytest.raises(ValueError, match=r"other: inferer of an ensemble's members must be that of"):
+    change(other, classes=["background", "vertebra"])
+    (other / TRAINED).unlink()
+    with pytest.raises(ValueError, match=r"other: classes of an ensemble's members must be that of"):
         ensemble_bundles([trained, other], tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -410,6 +406,6 @@ def test_an_ensemble_that_cannot_be_written_leaves_nothing(trained: Path, tmp_pa
 
 def test_members_of_an_ensemble_see_inputs_of_one_size(trained: Path, tmp_path: Path) -> None:
     other = Path(shutil.copytree(trained, tmp_path / "other"))
-    change(other, fine_stage={"_target_": "stseg3d.inference.Stage", "size": [16, 16, 32]})
-    with pytest.raises(ValueError, match=r"other: fine_stage of an ensemble's members must be that of"):
+    change(other, fine_stage={"size": [16, 16, 32], "network": json.loads((other / PLAN).read_text())["fine"]["network"]})
+    with pytest.raises(ValueError, match=r"other: fine input of an ensemble's members must be that of"):
         ensemble_bundles([trained, other], tmp_path / "out")

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 import torch
 
-from stseg3d.bundle import WEIGHTS, load_network
+from stseg3d.bundle import WEIGHTS, load_network, read_metadata
 from stseg3d.training import KeepBest, ResumeHandler
 from stseg3d.training.run import _run, train_bundle
+from stseg3d.training.task import TrainingTask
 
 
 def test_training_writes_one_composite_that_inference_loads(bundle: Path, dataset: Path) -> None:
@@ -107,12 +108,11 @@ def test_a_killed_training_goes_on_and_does_not_forget_the_best(bundle: Path, da
 
 
 def test_a_network_that_cannot_take_its_input_is_refused_before_training(bundle: Path, dataset: Path) -> None:
-    path = bundle / "configs/train.json"
-    config = json.loads(path.read_text())
-    config["fine_stage"]["size"] = [16, 16, 15]
-    path.write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=r"fine#size must be divisible by \[2, 2, 2\] .* got \[16, 16, 15\]"):
+        train_bundle(bundle, dataset, epochs=1, device="cpu", overrides={"fine#size": [16, 16, 15]})
+    resnet = {"fine#size": [16, 16, 15], "fine#network": {"name": "SegResNet"}}
     with pytest.raises(ValueError, match=r"fine network must .*\(16, 16, 15\)"):
-        train_bundle(bundle, dataset, epochs=1, device="cpu")
+        train_bundle(bundle, dataset, epochs=1, device="cpu", overrides=resnet)
 
 
 def test_a_training_killed_in_the_fine_stage_does_not_repeat_the_rough_one(
@@ -120,11 +120,11 @@ def test_a_training_killed_in_the_fine_stage_does_not_repeat_the_rough_one(
 ) -> None:
     ran: list[str] = []
 
-    def killed_in_fine(bundle: Path, configs: tuple[str, ...], options: dict[str, Any]) -> None:
+    def killed_in_fine(task: TrainingTask, configs: tuple[str, ...], options: dict[str, Any]) -> None:
         ran.append("rough" if len(configs) == 2 else "fine")
         if ran == ["rough", "fine"]:
             raise KeyboardInterrupt
-        _run(bundle, configs, options)
+        _run(task, configs, options)
 
     monkeypatch.setattr("stseg3d.training.run._run", killed_in_fine)
     with pytest.raises(KeyboardInterrupt):
@@ -137,9 +137,7 @@ def test_a_training_killed_in_the_fine_stage_does_not_repeat_the_rough_one(
 
 
 def test_a_stage_that_ends_between_two_validations_is_validated_at_its_end(bundle: Path, dataset: Path) -> None:
-    path = bundle / "configs/train.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"validate_every": {"rough": 5, "fine": 5}}))
-    train_bundle(bundle, dataset, epochs=2, device="cpu")
+    train_bundle(bundle, dataset, epochs=2, device="cpu", overrides={"validate_every": {"rough": 5, "fine": 5}})
     load_network(bundle)
 
 
@@ -179,19 +177,6 @@ def test_a_network_of_two_channels_learns_from_a_fourth_dimension(bundle: Path, 
         nib.save(nib.Nifti1Image(np.stack([image, image], axis=-1), np.eye(4)), path)
     with pytest.raises(ValueError, match=r"image\d\.nii\.gz: must have 1 channel\(s\) for these networks, got 2"):
         train_bundle(bundle, dataset, epochs=1, device="cpu")
-    path = bundle / "configs/train.json"
-    config = json.loads(path.read_text())
-    for stage in ("rough", "fine"):
-        config[f"{stage}_network_def"]["in_channels"] = 2
-    config["image"]["channels"] = 2
-    path.write_text(json.dumps(config))
-    metadata = bundle / "configs/metadata.json"
-    content = json.loads(metadata.read_text())
-    content["network_data_format"]["inputs"]["image"]["num_channels"] = 2
-    metadata.write_text(json.dumps(content))
-    inference = json.loads((bundle / "configs/inference.json").read_text())
-    for stage in ("rough", "fine"):
-        inference[f"{stage}_network_def"]["in_channels"] = 2
-    inference["image"]["channels"] = 2
-    (bundle / "configs/inference.json").write_text(json.dumps(inference))
-    assert train_bundle(bundle, dataset, epochs=1, device="cpu").is_file()
+    assert train_bundle(bundle, dataset, epochs=1, device="cpu", overrides={"image#channels": 2}).is_file()
+    assert read_metadata(bundle)["network_data_format"]["inputs"]["image"]["num_channels"] == 2
+    load_network(bundle)
