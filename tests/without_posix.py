@@ -62,7 +62,7 @@ def import_all() -> int:
     """Import every module of the package; those that need an extra that is not installed are left out."""
     import stseg3d
 
-    names = [m.name for m in pkgutil.walk_packages(stseg3d.__path__, "stseg3d.") if m.name != "stseg3d.__main__"]
+    names = [m.name for m in pkgutil.walk_packages(stseg3d.__path__, "stseg3d.") if not m.name.endswith(".__main__")]
     for name in names:
         try:
             importlib.import_module(name)
