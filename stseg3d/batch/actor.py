@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
-import threading
-import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from logging.handlers import QueueHandler
-from typing import Any
-
-from tqdm import tqdm
+from dataclasses import dataclass
 
 from stseg3d import __version__
 from stseg3d.batch.claims import CLAIMS_NAME
+from stseg3d.batch.logs import send_logs
 from stseg3d.batch.outcomes import FAILED, CaseOutcome
 from stseg3d.batch.work import CaseWorker
 from stseg3d.inference import Request
@@ -69,17 +64,8 @@ def ensure_in(place: Place, request: Request) -> None:
     ensure_writable(request.output_dir)
 
 
-@dataclass(frozen=True)
-class Reply:
-    """What a worker has to say.
-
-    Attributes:
-        outcome: Of the case it was given; an outcome of no case says why it cannot work at all.
-        logged: What the package logged since the last reply.
-    """
-
-    outcome: CaseOutcome | None = None
-    logged: list[logging.LogRecord] = field(default_factory=list)
+# Outcome of the case that a worker was given, if any; an outcome of no case says why it cannot work at all. And what it has logged since.
+Reply = tuple[CaseOutcome | None, list[logging.LogRecord]]
 
 
 class NodeWorker:
@@ -94,46 +80,25 @@ class NodeWorker:
     def __init__(self, request: Request, place: Place, make_worker: Callable[[Request], CaseWorker] = CaseWorker) -> None:
         self.request, self.place, self.make_worker = request, place, make_worker
         self.worker: CaseWorker | None = None
-        self._log = _LogBuffer()
+        self._logged: list[logging.LogRecord] = []
 
     def load(self) -> Reply:
         """Load the bundle, unless that was done, and say whether cases may come."""
         try:
             if self.worker is None:
-                self._log.listen()
+                send_logs(self._logged.append)
                 ensure_in(self.place, self.request)
                 self.worker = self.make_worker(self.request)
         except Exception as error:  # also those of libraries that the driver may not have
-            return Reply(CaseOutcome("", FAILED).failed(error), logged=self._log.taken())
-        return Reply(logged=self._log.taken())
+            return self._reply(CaseOutcome("", FAILED).failed(error))
+        return self._reply(None)
 
     def run(self, case: Case) -> Reply:
         """Work on a case; the worker is loaded."""
         assert self.worker is not None
-        return Reply(self.worker.run(case), logged=self._log.taken())
+        return self._reply(self.worker.run(case))
 
-
-class _LogBuffer(QueueHandler):
-    """Keeps what the package logs, ready to be sent."""
-
-    queue: Any
-
-    def __init__(self) -> None:
-        super().__init__([])  # type: ignore[arg-type]
-
-    def listen(self) -> None:
-        """Make this the process of a worker: what it logs comes here, and what third parties say goes nowhere."""
-        warnings.simplefilter("ignore")
-        tqdm.set_lock(threading.RLock())  # its own is a semaphore of the system, which a killed process would leave behind
-        package = logging.getLogger("stseg3d")
-        package.addHandler(self)
-        package.propagate = False
-
-    def enqueue(self, record: logging.LogRecord) -> None:
-        self.queue.append(record)
-
-    def taken(self) -> list[logging.LogRecord]:
-        """What was logged since the last time."""
-        records: list[logging.LogRecord] = self.queue
-        self.queue = []
-        return records
+    def _reply(self, outcome: CaseOutcome | None) -> Reply:
+        logged = self._logged[:]
+        del self._logged[: len(logged)]
+        return outcome, logged

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 from stseg3d.batch.actor import NodeWorker, Place, Reply
 from stseg3d.batch.assignment import ATTEMPTS, MAX_STILLBORN, PATIENCE_S, Assignment
@@ -176,16 +176,16 @@ class Crew:
             self._lose(worker)
             return worker.time_out(time_limit_s)
         try:
-            reply: Reply = ray.get(worker.answer)
+            outcome, logged = cast(Reply, ray.get(worker.answer))
         except ray.exceptions.RayError as error:
             return self._died(worker, error)
-        for record in reply.logged:
+        for record in logged:
             logging.getLogger(record.name).handle(record)
-        if reply.outcome and not reply.outcome.case:
-            self._leave_out(worker, reply.outcome.as_error(f"node {worker.host}: "))
+        if outcome and not outcome.case:
+            self._leave_out(worker, outcome.as_error(f"node {worker.host}: "))
             return None
         self._stillborn[worker.node] = 0
-        return worker.done(reply.outcome)
+        return worker.done(outcome)
 
     def dismiss(self) -> None:
         """End all processes, whatever they are at."""

@@ -12,20 +12,16 @@ import math
 import multiprocessing
 import os
 import signal
-import sys
 import threading
 import time
-import warnings
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from logging.handlers import QueueHandler
 from multiprocessing import connection, resource_tracker
 from typing import Any
 
-from tqdm import tqdm
-
 from stseg3d.batch.assignment import ATTEMPTS, MAX_STILLBORN, PATIENCE_S, Assignment, CaseQueue
+from stseg3d.batch.logs import send_logs
 from stseg3d.batch.outcomes import FAILED, WORKER_DIED, CaseOutcome
 from stseg3d.batch.work import CaseWorker
 from stseg3d.inference import Request
@@ -191,25 +187,11 @@ def _interrupts_blocked() -> Iterator[None]:
 # --- in the process ----------------------------------------------------------
 
 
-class _ToDriver(QueueHandler):
-    """Sends what the package logs to the driver, which shows it."""
-
-    queue: Any
-
-    def enqueue(self, record: logging.LogRecord) -> None:
-        self.queue.send(record)
-
-
 def _serve(pipe: Any, request: Request) -> None:
     """Work on the cases that come through the pipe until it ends; an outcome of no case says why there is nobody to work on any."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    if not sys.warnoptions:
-        warnings.simplefilter("ignore")  # third parties' deprecations, as on the command line
-    tqdm.set_lock(threading.RLock())  # its own is a semaphore of the system, which a killed process would leave behind
-    package = logging.getLogger("stseg3d")
-    package.addHandler(_ToDriver(pipe))
-    package.propagate = False
+    send_logs(pipe.send)
     try:
         worker = CaseWorker(request)
     except Exception as error:

@@ -17,7 +17,7 @@ import pytest
 
 from stseg3d import cli
 from stseg3d.batch import CaseOutcome, InProcess, OutcomeLog, RayCluster, run_batch
-from stseg3d.batch.actor import Reply, ensure_in, place_of
+from stseg3d.batch.actor import ensure_in, place_of
 from stseg3d.batch.crew import Crew, Job, Worker
 from stseg3d.batch.outcomes import TIME_LIMIT, WORKER_DIED
 from stseg3d.batch.run import BatchResult
@@ -124,7 +124,7 @@ def test_when_a_worker_dies_its_idle_neighbours_are_asked_for_a_sign_of_life(wan
     crew.workers = [Worker(actor, node, f"host of {node}") for node in ("one", "one", "other")]
     busy, neighbour, stranger = crew.workers
     for worker in crew.workers:
-        worker.done(Reply())
+        worker.done(None)
     busy.give(Case("a", Path("a.nii")), 1, 60.0)
     monkeypatch.setattr(ray, "kill", lambda _: None)
     monkeypatch.setattr(ray, "wait", lambda answers, **_: (answers, []))
