@@ -28,10 +28,12 @@ def open_bundle(folder: Path, *, trust: bool = False) -> OpenBundle:
         ValueError: If the plan is no plan.
     """
     found = read_bundle(folder, trust=trust)
-    if found.plan is not None and found.stale:
+    if found.plan is None and found.stale:
+        logger.warning("%s: configs are run as they are, and differ from %s: %s", folder, PLAN.name, ", ".join(found.stale))
+    elif found.stale:
         with suppress(OSError):  # it is run as rendered, whether or not it can be written
             _write(folder, {name: found.texts[name] for name in found.stale})
-            _write_formats(folder, found.plan)
+            _write_formats(folder, found.require_plan())
             logger.warning("%s: rendered anew from %s: %s", folder, PLAN.name, ", ".join(found.stale))
     return found
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +10,6 @@ from typing import Any
 
 from stseg3d.bundle.lookup import METADATA, PLAN, read_metadata
 from stseg3d.plan import Plan, code_in_overrides, is_intact, render
-
-logger = logging.getLogger(__name__)
 
 CONFIGS = Path("configs")
 # Files that MONAI or Python would read as a config or a program.
@@ -31,7 +28,7 @@ class OpenBundle:
         folder: Its folder.
         plan: Its plan; None where the configs are run as they are, on trust.
         texts: Its configs, by file name: what is run, whatever becomes of the files.
-        stale: Names of files on the disk that are of an earlier plan, or missing.
+        stale: Names of files on the disk that are not what the plan renders to.
     """
 
     folder: Path
@@ -76,8 +73,7 @@ def read_bundle(folder: Path, *, trust: bool = False) -> OpenBundle:
     for reason in _reasons(folder, plan, found, rendered, edited):
         _refuse(folder, reason, trust=trust)
     if edited:
-        logger.warning("%s: configs are run as they are, and differ from %s: %s", folder, PLAN.name, ", ".join(edited))
-        return OpenBundle(folder, None, _texts(found))
+        return OpenBundle(folder, None, _texts(found), tuple(edited))
     return OpenBundle(folder, plan, rendered, stale)
 
 

@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from stseg3d.bundle import INFERENCE, weights_sha256
+from stseg3d.bundle import INFERENCE, read_bundle, weights_sha256
 from stseg3d.plan.values import OUTPUTS, PRECISIONS, RUNTIMES
 
 # Fields on which no label depends: a batch may go on elsewhere.
@@ -93,7 +93,8 @@ class Request:
         given = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in NOT_OF_LABELS}
         options = {name: value for name, value in given.items() if value not in (None, False, {})}
         files = {name: _sha256(path) for name, path in options.items() if isinstance(path, Path) and path.is_file()}
-        parts = [weights_sha256(self.bundle), _sha256(self.bundle / INFERENCE), options, files]
+        config = read_bundle(self.bundle, trust=True).texts[INFERENCE.name]  # what will be run, also after an edit of the plan
+        parts = [weights_sha256(self.bundle), config, options, files]
         return hashlib.sha256(json.dumps(parts, default=str, sort_keys=True).encode()).hexdigest()
 
     def absolute(self) -> Request:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import pickle
+import shutil
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from stseg3d.bundle import find_bundle
+from stseg3d.bundle import PLAN, find_bundle, open_bundle
 from stseg3d.inference import Request
+from stseg3d.plan import json_text
 
 WANTED = Request(find_bundle("aorta_ct_segmentation"), Path("out"))
 # Another value of each field on which labels depend.
@@ -71,3 +73,14 @@ def test_another_process_is_given_the_same() -> None:
 def test_unknown_words_and_contradictions_are_refused(options: dict[str, Any], rule: str) -> None:
     with pytest.raises(ValueError, match=rule):
         replace(WANTED, **options)
+
+
+def test_a_request_knows_of_an_edited_plan_before_it_is_rendered(tmp_path: Path) -> None:
+    bundle = tmp_path / "bundle"
+    shutil.copytree(find_bundle("nuclei"), bundle, ignore=shutil.ignore_patterns("docs", "logs", "stages"))
+    before = Request(bundle).digest
+    plan = open_bundle(bundle).require_plan()
+    (bundle / PLAN).write_text(json_text(plan.set({"policy#threshold": 0.1}).as_json()))
+    edited = Request(bundle).digest
+    open_bundle(bundle)  # renders
+    assert before != edited == Request(bundle).digest
