@@ -1,8 +1,7 @@
 """The code blocks of the pages run, and their links lead somewhere.
 
 An HTML comment before a block says how: ``<!-- readme: run -->`` runs it here, with ``slow`` only under ``pytest -m slow``, with ``data``
-only where ``STSEG3D_DATA`` (by default ``../shared/data``) holds the real scans, with ``plan`` only where the embedded bundles have a
-``plan.json``. The two install commands are checked for their form, as ``.ci/run`` runs them.
+only where ``STSEG3D_DATA`` (by default ``../shared/data``) holds the real scans. The two install commands are checked for their form, as ``.ci/run`` runs them.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ from tests.systems import make_link
 ROOT = Path(__file__).resolve().parents[1]
 DATA = Path(os.environ.get("STSEG3D_DATA", ROOT.parent / "shared" / "data"))
 PAGES = (
-    *("README.md", "data/README.md", "bundles/README.md", "tests/benchmarks/README.md"),
+    *("README.md", "data/README.md", "bundles/README.md", "tests/benchmarks/README.md", "stseg3d/README.md"),
     *(f"stseg3d/{room}/README.md" for room in ("inference", "batch", "report", "evaluate", "training", "planning", "compare")),
 )
 DOCS = (*PAGES, ".github/CONTRIBUTING.md", *(str(p.relative_to(ROOT)) for p in sorted(ROOT.glob("bundles/*/docs/README.md"))))
@@ -84,7 +83,6 @@ def anchors(file: Path) -> set[str]:
 
 BLOCKS = [block for page in PAGES for block in blocks(page)]
 MARKS = {"slow": pytest.mark.slow}
-HAVE_PLANS = all(path.with_name("plan.json").is_file() for path in embedded_folder().glob("*/configs/inference.json"))
 
 
 def test_the_readme_opens_with_the_two_commands() -> None:
@@ -179,8 +177,6 @@ def run_line(line: str) -> None:
 def test_block_runs(block: Block, workplace: Path) -> None:
     if "data" in block.how and not DATA.is_dir():
         pytest.skip(f"needs the real scans, and there is no folder {DATA}")
-    if "plan" in block.how and not HAVE_PLANS:
-        pytest.skip("needs a plan.json in each embedded bundle")
     for name in re.findall(r"\w+_segmentation", block.text):
         if name != "my_segmentation" and not (embedded_folder() / name / WEIGHTS).is_file():
             pytest.fail(f"{name} has no weights")
