@@ -1,7 +1,8 @@
 """The code blocks of the pages run, and their links lead somewhere.
 
 An HTML comment before a block says how: ``<!-- readme: run -->`` runs it here, with ``slow`` only under ``pytest -m slow``, with ``data``
-only where ``STSEG3D_DATA`` (by default ``../shared/data``) holds the real scans. The two install commands are checked for their form, as ``.ci/run`` runs them.
+only where ``STSEG3D_DATA`` (by default ``../shared/data``) holds the real scans. The two install commands are checked for their form, as
+``.ci/run`` runs them.
 """
 
 from __future__ import annotations
