@@ -23,7 +23,7 @@ from stseg3d.machine.threads import map_in_threads
 from stseg3d.ops.resample import Float, as_float32, resample_region
 
 # Voxels on an axis of one painted block: 128^3 floats are 8 MB a class.
-BLOCK = 128
+BLOCK_EXTENT = 128
 FUSIONS = ("mean", "max", "or")
 # Arrays of less may have what they like.
 LARGE_BYTES = 1 << 22
@@ -187,9 +187,9 @@ def _blocks(boxes: Sequence[Box]) -> Iterator[Box]:
     whole = boxes[0]
     for box in boxes[1:]:
         whole = whole.union(box)
-    chains = [range(a, b, BLOCK) for a, b in zip(whole.start, whole.stop, strict=True)]
+    chains = [range(a, b, BLOCK_EXTENT) for a, b in zip(whole.start, whole.stop, strict=True)]
     for start in product(*chains):
-        yield Box(start, tuple(a + BLOCK for a in start)).intersect(whole)
+        yield Box(start, tuple(a + BLOCK_EXTENT for a in start)).intersect(whole)
 
 
 def _labels_of(fused: Float) -> NDArray[Any]:

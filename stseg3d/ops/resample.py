@@ -28,9 +28,9 @@ Part = tuple[tuple[slice, ...], NDArray[np.float64], int]
 SLAB_VOXELS = 4 << 20
 # Rows that are multiplied at once, and the multiplications of one product: fewer than OpenBLAS would share among threads, which costs
 # more than it brings (interface/gemm.c: SMP_THRESHOLD_MIN * GEMM_MULTITHREAD_THRESHOLD). Timed with tests/benchmarks/bench_resample.py.
-BAND, PRODUCT = 32, 1 << 18
+BAND_ROWS, MAX_PRODUCT = 32, 1 << 18
 # Whole numbers up to this one are all float32 numbers.
-EXACT = 1 << 24
+MAX_EXACT_INTEGER = 1 << 24
 
 
 @lru_cache(maxsize=256)
@@ -233,10 +233,10 @@ def _row_sums(array: NDArray[Any], weights: NDArray[np.int64]) -> NDArray[Any]:
     matrix = weights.astype(_exact_type(array, weights))
     lead, size, columns = array.shape
     out = np.zeros((lead, len(matrix), columns), matrix.dtype)
-    for band in _pieces(size, BAND):
+    for band in _pieces(size, BAND_ROWS):
         rows = _span(weights[:, band])
         own = matrix[rows, band]
-        for piece in _pieces(lead if columns == 1 else columns, max(PRODUCT // own.size, 1)):
+        for piece in _pieces(lead if columns == 1 else columns, max(MAX_PRODUCT // own.size, 1)):
             if columns == 1:
                 out[piece, rows, 0] += array[piece, band, 0].astype(matrix.dtype, copy=False) @ own.T
             else:
@@ -253,4 +253,4 @@ def _exact_type(array: NDArray[Any], weights: NDArray[np.int64]) -> type[np.floa
     if array.dtype.kind == "f":
         return np.float64
     most = max(-int(array.min()), int(array.max())) * int(weights.sum(axis=1).max())
-    return np.float32 if most <= EXACT else np.float64
+    return np.float32 if most <= MAX_EXACT_INTEGER else np.float64

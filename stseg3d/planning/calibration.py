@@ -13,9 +13,9 @@ from stseg3d.ops import BoxPolicy
 from stseg3d.planning.calibrate import Choice, cases_needed, choose, monotonised, risk_bounds
 from stseg3d.planning.measure import Calibrator, Measured
 
-SEEN = "training"  # of these cases nothing follows for others
-PART_SAYS = {
-    SEEN: "Calibrate on cases that were kept out of training",
+TRAINING = "training"  # of these cases nothing follows for others
+PART_ADVICE = {
+    TRAINING: "Calibrate on cases that were kept out of training",
     "validation": "Validation cases on which the checkpoint or other settings were chosen are not quite exchangeable with new ones",
     "test": "The test cases must have played no part in choosing the checkpoint or other settings",
 }
@@ -87,7 +87,7 @@ class Calibration:
         guaranteed = 1 - risk_bounds(chain)
         voxels, boxes = (np.mean([getattr(m, name) for m in measured], axis=0) for name in ("voxels", "boxes"))
         choice = choose(chain, voxels[:-1], coverage)
-        if choice and part == SEEN:
+        if choice and part == TRAINING:
             choice = replace(choice, guaranteed=False, coverage=0.0)
         policies = (*calibrator.chain, calibrator.own)
         rows = [
@@ -95,7 +95,7 @@ class Calibration:
                 *_numbers(policy, calibrator.margin),
                 mean=float(1 - losses[:, i].mean()),
                 worst=float(1 - losses[:, i].max()),
-                guaranteed=float(guaranteed[i]) if i < len(guaranteed) and part != SEEN else None,
+                guaranteed=float(guaranteed[i]) if i < len(guaranteed) and part != TRAINING else None,
                 boxes=float(boxes[i]),
                 crop_voxels=float(boxes[i] * calibrator.crop_voxels),
                 voxels=float(voxels[i]),
@@ -155,7 +155,7 @@ class Calibration:
         return f"Chosen: threshold {row.threshold:g} and {self.margin} {row.margin:g}. On {self._cases()} {held}{times}."
 
     def _guaranteed(self) -> str:
-        if self.part == SEEN:
+        if self.part == TRAINING:
             return "Nothing is guaranteed: the networks have seen the training cases, and do worse on new ones."
         if self.choice and self.choice.guaranteed:
             return f"Guaranteed: {self.coverage:.4g} on average over new cases."
@@ -169,7 +169,7 @@ class Calibration:
     def _rests_on(self) -> str:
         return (
             "A guarantee is one for the mean over new cases, not for each, and holds for cases exchangeable with these: same scanners and "
-            f"population, one case a patient (several count as one). {PART_SAYS[self.part]}."
+            f"population, one case a patient (several count as one). {PART_ADVICE[self.part]}."
         )
 
     def _cases(self) -> str:

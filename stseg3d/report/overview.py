@@ -14,7 +14,7 @@ from stseg3d.report.markup import Markup, element, join
 from stseg3d.report.plots import distribution
 
 STATES = {DONE: "done", EMPTY: "nothing found", FAILED: "failed"}
-FEWEST = 2  # cases that a distribution is drawn of
+MIN_CASES = 2  # cases that a distribution is drawn of
 
 
 def overview(looks: Sequence[Look]) -> Markup:
@@ -58,7 +58,7 @@ def _plots(looks: Sequence[Look]) -> Markup | None:
         ("Dice", {name: look.scores.get("dice") for name, look in good.items()}, metric_text),
     ]
     known = [(title, {name: v for name, v in values.items() if v is not None}, text) for title, values, text in columns]
-    plots = [distribution(title, values, text) for title, values, text in known if len(values) >= FEWEST]
+    plots = [distribution(title, values, text) for title, values, text in known if len(values) >= MIN_CASES]
     if not plots:
         return None
     return element(

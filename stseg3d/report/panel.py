@@ -15,7 +15,7 @@ Span = tuple[tuple[int, int], tuple[int, int]]
 BOX_COLOUR: Colour = (0.98, 0.93, 0.55)
 TRUTH_COLOUR: Colour = (0.96, 0.55, 0.10)
 ROUGH_COLOUR: Colour = (1.0, 0.36, 0.44)
-DASH = 6  # pixels of the rough mask's dashes
+DASH_PIXELS = 6  # pixels of the rough mask's dashes
 # After Okabe and Ito's colour-blind safe palette, lighter for a dark ground; the label after the last begins anew. Orange is the truth's.
 LABEL_COLOURS: tuple[Colour, ...] = ((0.30, 0.76, 0.98), (0.90, 0.55, 0.80), (0.20, 0.80, 0.58), (0.72, 0.70, 1.0), (0.95, 0.95, 0.95))
 
@@ -130,7 +130,7 @@ def draw_labels(picture: Picture, labels: Labels, screen: Screen) -> None:
 def draw_dashes(picture: Picture, soft: Picture) -> None:
     """A dashed line along the level 0.5."""
     rows, columns = np.indices(soft.shape)
-    mix(picture, contour(soft, 1.8) * ((rows + columns) // DASH % 2), ROUGH_COLOUR)
+    mix(picture, contour(soft, 1.8) * ((rows + columns) // DASH_PIXELS % 2), ROUGH_COLOUR)
 
 
 def draw_body(picture: Picture, body: Surface, screen: Screen) -> None:

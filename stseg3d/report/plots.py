@@ -10,9 +10,9 @@ from stseg3d.report.markup import Markup, element, join
 
 WIDTH, HEIGHT, FOOT, SIDE = 320, 120, 22, 10
 BINS = 16
-MOST_DOTS = 8  # cases of one bin that are drawn as a dot each; more become a bar
+MAX_DOTS = 8  # cases of one bin that are drawn as a dot each; more become a bar
 RADIUS = 5.5
-PARTS = 6  # colours of parts, in report.css
+PART_COLOURS = 6  # colours of parts, in report.css
 
 
 def distribution(title: str, values: Mapping[str, float], text: Callable[[float], str]) -> Markup:
@@ -29,7 +29,7 @@ def distribution(title: str, values: Mapping[str, float], text: Callable[[float]
         low, high = low - 0.5 * (abs(low) or 1), high + 0.5 * (abs(high) or 1)
     where = np.minimum(((numbers - low) / (high - low) * BINS).astype(int), BINS - 1)
     counts = np.bincount(where, minlength=BINS)
-    marks = _dots(values, where, counts, text) if counts.max() <= MOST_DOTS else _bars(counts)
+    marks = _dots(values, where, counts, text) if counts.max() <= MAX_DOTS else _bars(counts)
     across = SIDE + (median - low) / (high - low) * (WIDTH - 2 * SIDE)
     line = element("line", x1=f"{across:.1f}", x2=f"{across:.1f}", y1=4, y2=HEIGHT - FOOT, class_="median")
     axis = element("line", x1=SIDE, x2=WIDTH - SIDE, y1=HEIGHT - FOOT, y2=HEIGHT - FOOT, class_="axis")
@@ -79,7 +79,7 @@ def shares(parts: Mapping[str, float], text: Callable[[float], str]) -> Markup:
     left, bars = 0.0, []
     for n, value in enumerate(parts.values()):
         width = 100 * value / total
-        bars.append(element("rect", x=f"{left:.2f}", y=0, width=f"{width:.2f}", height=10, class_=f"part{n % PARTS}"))
+        bars.append(element("rect", x=f"{left:.2f}", y=0, width=f"{width:.2f}", height=10, class_=f"part{n % PART_COLOURS}"))
         left += width
     said = ", ".join(f"{name} {text(value)}" for name, value in parts.items())
     return element("svg", *bars, viewBox="0 0 100 10", preserveAspectRatio="none", role="img", aria_label=said, class_="shares")
@@ -87,5 +87,5 @@ def shares(parts: Mapping[str, float], text: Callable[[float], str]) -> Markup:
 
 def swatch(n: int) -> Markup:
     """The colour of a bar's n-th part."""
-    square = element("rect", width=10, height=10, class_=f"part{n % PARTS}")
+    square = element("rect", width=10, height=10, class_=f"part{n % PART_COLOURS}")
     return element("svg", square, viewBox="0 0 10 10", aria_hidden="true", class_="swatch")

@@ -32,7 +32,7 @@ BASE64 = 4 / 3
 BYTES_A_VOXEL = 0.9
 CONTEXT = 0.15  # of the object's extent, on each side
 LEVELS = 255
-BEAM = 0.004  # width of a box's edges, as a part of the diagonal of what is shown
+BEAM_WIDTH = 0.004  # width of a box's edges, as a part of the diagonal of what is shown
 
 
 def niivue() -> str:
@@ -89,7 +89,7 @@ def scene_data(scene: Scene, limit_bytes: float) -> dict[str, Any]:
     }
     if scene.boxes:
         corners = [np.array([scene.volume.grid.world_mm([c])[0] for c in product(*zip(b.start, b.stop, strict=True))]) for b in scene.boxes]
-        data |= {"edges": _base64(edge_mesh(corners, BEAM * diagonal)), "boxes": [c.round(2).tolist() for c in corners]}
+        data |= {"edges": _base64(edge_mesh(corners, BEAM_WIDTH * diagonal)), "boxes": [c.round(2).tolist() for c in corners]}
     if scene.rough is not None:
         data["rough"] = _file((scene.rough.read()[0] >= scene.threshold).astype(np.uint8), scene.rough.grid)
     return data

@@ -21,7 +21,7 @@ from stseg3d.report.viewer import niivue
 
 VOLUMES = ("embed", "link", "none")
 # Room for the viewer's copies: of many cases smaller ones are kept. tests/benchmarks/bench_report.py opens a page of 100 cases.
-CASE_BYTES, PAGE_BYTES, LEAST_BYTES = 2_000_000, 50_000_000, 150_000
+MAX_CASE_BYTES, MAX_PAGE_BYTES, MIN_CASE_BYTES = 2_000_000, 50_000_000, 150_000
 
 
 def write_report(
@@ -56,7 +56,8 @@ def write_report(
         raise ValueError(msg)
     path = path or out / "report.html"
     records = gather_cases(out, images=images, labels=labels)
-    room = {"none": 0.0, "link": float(CASE_BYTES), "embed": max(min(CASE_BYTES, PAGE_BYTES / len(records)), LEAST_BYTES)}[volumes]
+    embedded = max(min(MAX_CASE_BYTES, MAX_PAGE_BYTES / len(records)), MIN_CASE_BYTES)
+    room = {"none": 0.0, "link": float(MAX_CASE_BYTES), "embed": embedded}[volumes]
     looks = [look_at(record, room) for record in (progress(records) if progress else records)]
     with ExitStack() as files:
         page = files.enter_context(atomic_write(path))

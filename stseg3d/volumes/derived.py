@@ -18,7 +18,7 @@ COLOURS = 3
 SLAB_VOXELS = 1 << 22
 
 # A spread of less than this share of the mean is rounding: such an image holds one value.
-FLAT = 1e-6
+MIN_RELATIVE_SD = 1e-6
 
 
 class ColourVolume:
@@ -89,7 +89,7 @@ class StandardizedVolume:
         mean, sd = (m.astype(np.float32).reshape(-1, *(1,) * len(self.grid.shape)) for m in self.moments)
         voxels = self.volume.read(box_inside(self.grid, box, self.name)).astype(np.float32)
         with np.errstate(invalid="ignore"):  # an infinite voxel of a flat channel
-            return (voxels - mean) / np.where(sd > FLAT * np.abs(mean), sd, np.float32(np.inf))
+            return (voxels - mean) / np.where(sd > MIN_RELATIVE_SD * np.abs(mean), sd, np.float32(np.inf))
 
 
 def network_view(volume: Volume, axcodes: str | None, *, colour: bool = False, standardize: bool = False) -> CanonicalVolume:

@@ -107,7 +107,7 @@ class FileVolume:
                 yield box, self._true_values(coming.array[(slice(None), *box.slices)], copy=False)
             self._array = coming.wait()
         finally:
-            coming.leave()
+            coming.abandon()
 
     def _stored(self) -> Array:
         coming, self._coming = self._coming, None

@@ -74,7 +74,7 @@ class GzipVoxels:
                         f"{self._path}: file must end soon after the {self._offset + size} bytes its header asks for, got more than {most}"
                     )
                     raise ValueError(msg)
-                self._tell(total - self._offset)
+                self._set_arrived(total - self._offset)
                 if self._unwanted:
                     break
         except (inflater.error, EOFError) as error:
@@ -110,7 +110,7 @@ class GzipVoxels:
         self._wait(lambda: self._ended)
         return self.array
 
-    def leave(self) -> None:
+    def abandon(self) -> None:
         """Let the thread end, if nobody wants the voxels any more."""
         self._unwanted = True
 
@@ -123,7 +123,7 @@ class GzipVoxels:
             self._ended = True
             self._news.notify_all()
 
-    def _tell(self, arrived: int) -> None:
+    def _set_arrived(self, arrived: int) -> None:
         with self._news:
             self._arrived = arrived
             self._news.notify_all()

@@ -41,7 +41,7 @@ def find_cases(inputs: Iterable[Path | str], *, skip_outputs: bool = False) -> l
     for image in (image for source in inputs for image in _images_at(Path(source), skip_outputs=skip_outputs)):
         case = Case(case_id(image), image)
         if case.id in cases:
-            raise ValueError(_twice(case, cases[case.id]))
+            raise ValueError(_duplicate(case, cases[case.id]))
         cases[case.id] = case
     return list(cases.values())
 
@@ -79,12 +79,12 @@ def list_cases(
     for place, name in zip(places.values(), _names(list(places.values())), strict=True):
         case = Case(name, place.image, place.label)
         if name in cases:
-            raise ValueError(_twice(case, cases[name]))
+            raise ValueError(_duplicate(case, cases[name]))
         cases[name] = case
     return list(cases.values())
 
 
-def _twice(case: Case, other: Case) -> str:
+def _duplicate(case: Case, other: Case) -> str:
     return f"{case.image}: case name must be unique, got {case.id!r} twice, also from {other.image}"
 
 

@@ -32,7 +32,7 @@ WITHOUT_PIXELS = {
     "1.2.840.10008.5.1.4.": "object without pixels",
 }
 # Files of these SOP classes are slices, whole volumes or pictures: one that cannot be read is broken.
-IMAGES = tuple(f"{STORAGE}{number}" for number in ("1", "2", "3", "4", "6", "7", "12", "20", "77", "128", "130"))
+IMAGE_CLASSES = tuple(f"{STORAGE}{number}" for number in ("1", "2", "3", "4", "6", "7", "12", "20", "77", "128", "130"))
 
 TAGS = {
     "SOPClassUID": "0008|0016",
@@ -130,7 +130,7 @@ def read_headers(folder: Path) -> tuple[list[Header], dict[Path, str]]:
                 broken.append(path)
     if broken:
         msg = f"{folder}: DICOM files must be sound, got {len(broken)} of {len(headers) + len(broken)} that cannot be read"
-        msg += f", perhaps cut short: {some(p.name for p in broken)}; fetch them anew, or move away what is no slice"
+        msg += f", perhaps cut short: {abbreviated(p.name for p in broken)}; fetch them anew, or move away what is no slice"
         raise ValueError(msg)
     return headers, {path: kind for path, kind in others.items() if kind != "DICOMDIR"}
 
@@ -169,7 +169,7 @@ def read_header(reader: Any, path: Path) -> Header:
     )
 
 
-def some(names: Iterable[Any], most: int = 3) -> str:
+def abbreviated(names: Iterable[Any], most: int = 3) -> str:
     """The first names, and how many more there are."""
     listed = [str(name) for name in names]
     return ", ".join(listed[:most]) + (f" and {len(listed) - most} more" if len(listed) > most else "")
@@ -196,6 +196,6 @@ def _kind_without_pixels(sop_class: str | None) -> str:
     """What a file is that has no pixels; empty if it should have some."""
     if sop_class == DICOMDIR:
         return "DICOMDIR"
-    if not sop_class or any(sop_class == image or sop_class.startswith(f"{image}.") for image in IMAGES):
+    if not sop_class or any(sop_class == image or sop_class.startswith(f"{image}.") for image in IMAGE_CLASSES):
         return ""
     return next((kind for start, kind in WITHOUT_PIXELS.items() if sop_class.startswith(start)), "")

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from stseg3d.volumes.dicom.headers import Header, read_header, series_reader, some
+from stseg3d.volumes.dicom.headers import Header, abbreviated, read_header, series_reader
 from stseg3d.volumes.dicom.series import Series, choose_series, read_series, volumes_of
 from stseg3d.volumes.dicom.stack import stacked
 from stseg3d.volumes.file import FileVolume, check_memory, grid_of_file
@@ -20,7 +20,7 @@ from stseg3d.volumes.volume import Array
 logger = logging.getLogger(__name__)
 
 # CT fits, also where 16 bits and an intercept of -1024 would allow for more and GDCM gives 32.
-NARROW = np.dtype(np.int16)
+INT16 = np.dtype(np.int16)
 
 
 def open_series(folder: Path, *, series: str | None = None) -> FileVolume:
@@ -43,7 +43,7 @@ def open_series(folder: Path, *, series: str | None = None) -> FileVolume:
     chosen = choose_series(folder, found, series)
     rest = [one for one in found if one is not chosen]
     if rest or others:
-        logger.warning("%s: took %s; left out %s", folder, chosen, some([*map(str, rest), *others]))
+        logger.warning("%s: took %s; left out %s", folder, chosen, abbreviated([*map(str, rest), *others]))
     return _volume(folder, chosen, [*(one.name for one in rest), *others])
 
 
@@ -80,7 +80,7 @@ def _load(headers: Sequence[Header], shape: tuple[int, ...], stored: np.dtype[An
     # tests/benchmarks/bench_dicom.py --slices 500, 250 MiB of voxels, from folder to array: this 1.0 s and 252 MiB, of which 0.3 s for the
     # headers; SimpleITK's ImageSeriesReader, which looks at less, 0.7 s and 752 MiB.
     components, columns, rows, depth = shape
-    dtype = NARROW if stored.kind in "iu" and stored.itemsize > NARROW.itemsize else stored
+    dtype = INT16 if stored.kind in "iu" and stored.itemsize > INT16.itemsize else stored
     array: Array = np.empty((depth, rows, columns, *([components] if components > 1 else [])), dtype)
     reader, at = series_reader(), 0
     held, image, pixels = Path(), None, array
@@ -114,5 +114,5 @@ def _view(image: Any) -> Array:
 
 def _fits(array: Array) -> bool:
     """Whether all values can be held in 16 bits."""
-    limits = np.iinfo(NARROW)
+    limits = np.iinfo(INT16)
     return bool(limits.min <= array.min() and array.max() <= limits.max)

@@ -13,9 +13,9 @@ from stseg3d.volumes.dicom.frames import frame_headers, is_enhanced
 from stseg3d.volumes.dicom.headers import DISTINCTIONS, Header, read_headers
 
 # Fewer slices than this beside a volume are scouts, screenshots or dose tables.
-LEAST_SLICES = 3
+MIN_SLICES = 3
 # Directions and spacings may differ by so much within one volume: writers round them to 4 to 6 digits.
-SAME = 1e-3
+MAX_DIFFERENCE = 1e-3
 # Slices so near to each other lie in one place.
 ONE_PLACE_MM = 0.01
 
@@ -27,12 +27,12 @@ class Series:
     Args:
         id: UID of the series; ``UID#2`` is the second volume under one UID.
         headers: Of its files, in no order.
-        told_apart_by: What tells it from the other volumes under its UID, such as ``AcquisitionNumber 2``.
+        distinction: What tells it from the other volumes under its UID, such as ``AcquisitionNumber 2``.
     """
 
     id: str
     headers: list[Header]
-    told_apart_by: str = ""
+    distinction: str = ""
 
     @property
     def description(self) -> str:
@@ -54,7 +54,7 @@ class Series:
         """Whether it may be what somebody wants segmented: grey, and in more places than a scout or a bolus watched in one slice."""
         first = self.headers[0]
         depth = max(len(set(places(self.headers))), first.size[2])
-        return depth >= LEAST_SLICES and first.components == 1 and not first.is_localizer
+        return depth >= MIN_SLICES and first.components == 1 and not first.is_localizer
 
     @property
     def name(self) -> str:
@@ -73,7 +73,7 @@ class Series:
             " ".join(tags[name].split(".")[0] for name in ("SeriesDate", "SeriesTime") if name in tags),
             "localizer" if first.is_localizer else "",
             "colours" if first.components > 1 else "",
-            self.told_apart_by,
+            self.distinction,
         ]
         return f"{self.name} ({', '.join(part for part in parts if part)})"
 
@@ -175,7 +175,7 @@ def _fits(a: Header, b: Header) -> bool:
     if kinds[0] != kinds[1] or a.size[2] > 1:
         return False
     spacings = [np.array(h.spacing_mm[:2]) for h in (a, b)]
-    return bool(np.abs(a.direction - b.direction).max() <= SAME and np.abs(spacings[0] / spacings[1] - 1).max() <= SAME)
+    return bool(np.abs(a.direction - b.direction).max() <= MAX_DIFFERENCE and np.abs(spacings[0] / spacings[1] - 1).max() <= MAX_DIFFERENCE)
 
 
 def places(headers: Sequence[Header]) -> list[int]:

@@ -7,7 +7,7 @@ from math import atan, degrees
 
 import numpy as np
 
-from stseg3d.volumes.dicom.headers import DISTINCTIONS, Header, some
+from stseg3d.volumes.dicom.headers import DISTINCTIONS, Header, abbreviated
 from stseg3d.volumes.dicom.series import places
 from stseg3d.volumes.volume import LPS_RAS, Array
 
@@ -29,7 +29,7 @@ def stacked(headers: Sequence[Header], name: str) -> tuple[list[Header], Array]:
             of a tilted gantry.
     """
     if len(headers) > 1 and (lost := [h for h in headers if "ImagePositionPatient" not in h.tags]):
-        msg = f"{name}: slices must say where they are (ImagePositionPatient), got {len(lost)} that do not: {some(lost)}"
+        msg = f"{name}: slices must say where they are (ImagePositionPatient), got {len(lost)} that do not: {abbreviated(lost)}"
         raise ValueError(msg)
     ordered = sorted(headers, key=lambda h: float(np.dot(h.origin, headers[0].normal)))
     first = ordered[0]
@@ -74,7 +74,7 @@ def _check_doubled(ordered: Sequence[Header], along: Array, name: str) -> None:
         why = "they have one SOPInstanceUID, so one is a copy"
     else:
         pairs = [f"{t} {a.tags.get(t, 'not given')} and {b.tags.get(t, 'not given')}" for t in differing]
-        why = f"they differ in {some(pairs)}" if pairs else "their tags do not say why"
+        why = f"they differ in {abbreviated(pairs)}" if pairs else "their tags do not say why"
     msg = f"{name}: slices must each have a place of their own, got {len(doubled)} in the place of another, the first at"
     msg += f" {along[doubled[0]]:.2f} mm, {a} and {b}: {why}; keep one set of slices in the folder"
     raise ValueError(msg)
