@@ -151,7 +151,7 @@ class Grid:
             Box(start=(2, 2, 0), stop=(6, 8, 1))
         """
         if to.ndim != self.ndim:
-            msg = f"grids must have equally many axes, got {self.shape} and {to.shape}"
+            msg = f"grids must have as many axes, got {self.shape} and {to.shape}"
             raise ValueError(msg)
         ends = np.array([[0.0] * self.ndim, self.shape])
         apart = np.abs(to.edges(self.world_mm(ends)) - np.array([[0.0] * self.ndim, to.shape]))

@@ -1,4 +1,4 @@
-"""All there is of one case: pictures, viewer, times, scores, boxes, what was dropped, and the JSON beside its labels."""
+"""The part of the page for one case: pictures, viewer, times, scores, boxes, dropped components, and its JSON."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from stseg3d.report.overview import badge, volume_ml
 from stseg3d.report.plots import shares, swatch
 
 LEGEND = {"labels": "segmentation", "rough": "rough mask", "truth": "truth", "boxes": "boxes"}
-WIDE_FACTS = {"Image": "long", "Bundle": "broad"}  # facts that take a line of their own, the second where lines are short
-MAX_ROWS = 50  # of a table of boxes; the JSON beside the labels has all
+WIDE_FACTS = {"Image": "long", "Bundle": "broad"}  # facts on a line of their own: always, or only on narrow screens
+MAX_ROWS = 50  # of a table of boxes; the JSON has all
 
 
 def case_page(n: int, look: Look, *, viewer: bool) -> Markup:
-    """The page of a case, in a template that the page's script opens.
+    """Template with the details of a case, which the page's script opens.
 
     Args:
-        n: Its place in the table.
-        look: What is shown.
-        viewer: Whether there is something for the viewer.
+        n: Index of the case in the table.
+        look: Content of the case.
+        viewer: Whether there are volumes for the viewer.
     """
     record = look.record
     heading = element("header", element("h2", record.name, tabindex=-1), badge(record.state), class_="case-head")
@@ -152,7 +152,7 @@ def _scores(look: Look) -> Markup | None:
 
 
 def _boxes(title: str, entries: Sequence[Mapping[str, Any]]) -> Markup | None:
-    """A table of boxes or of dropped components."""
+    """Table of boxes or of dropped components."""
     if not entries:
         return None
     dropped = "why" in entries[0]
