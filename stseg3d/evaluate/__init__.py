@@ -1,4 +1,4 @@
-"""Predictions against labels: pair the files by name, score them, tell how sure the means are, tabulate."""
+"""Predictions against labels: pair files by name, score them, compute confidence intervals, tabulate."""
 
 from stseg3d.evaluate.pairing import Pair, pair_cases
 from stseg3d.evaluate.scoring import FOREGROUND, Row, evaluate_case, read_classes

@@ -25,8 +25,7 @@ class Pair:
 def pair_cases(predictions: Path, labels: Path, *, part: str = "validation") -> list[Pair]:
     """Predictions with their labels, by name: ``<id>_seg.nii.gz`` or ``<id>.nii.gz`` goes with the label ``<id>.nii.gz``.
 
-    Labels of a folder without a prediction are left out, and named in a warning: a folder of all labels serves for some predictions. A
-    ``dataset.json`` says what is due.
+    Labels of a folder that have no prediction are left out, with a warning. Every case in a ``dataset.json`` needs a prediction.
 
     Args:
         predictions: File or folder.
@@ -34,7 +33,7 @@ def pair_cases(predictions: Path, labels: Path, *, part: str = "validation") -> 
         part: Which cases of a ``dataset.json``: ``training``, ``validation`` or ``test``.
 
     Raises:
-        ValueError: If a prediction has no label, or a case of a ``dataset.json`` no prediction; the message lists all.
+        ValueError: If a prediction has no label, or a case of a ``dataset.json`` has no prediction; the message lists all.
     """
     found = {case.id: case.image for case in find_cases([predictions])}
     if labels.suffix == ".json":

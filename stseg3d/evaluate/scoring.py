@@ -24,7 +24,7 @@ class Row:
     Args:
         case: Id of the case.
         name: ``foreground``, or the class as a number.
-        values: By name, as in :data:`stseg3d.metrics.METRICS`.
+        values: Metrics by their names in :data:`stseg3d.metrics.METRICS`.
         prediction_voxels: Voxels of the class in the prediction.
         label_voxels: Voxels of the class in the label.
     """
@@ -36,7 +36,7 @@ class Row:
     label_voxels: int
 
     def as_dict(self) -> dict[str, Any]:
-        """Flat, as it stands in CSV and JSON."""
+        """Flat dictionary for CSV and JSON."""
         voxels = {"prediction_voxels": self.prediction_voxels, "label_voxels": self.label_voxels}
         return {"case": self.case, "class": self.name, **self.values, **voxels}
 
@@ -49,10 +49,10 @@ def evaluate_case(
     Args:
         pair: The two files.
         per_class: Whether each class has a row, too.
-        tolerance_mm: As :func:`stseg3d.metrics.score_masks` takes it.
-        boundary_mm: As ``tolerance_mm``.
-        objects: What objects are, as :func:`stseg3d.metrics.score_objects` takes it; by default they are not scored. Values are objects
-            of the foreground only; components are those of each row's class.
+        tolerance_mm: For ``nsd``: surfaces no farther apart agree.
+        boundary_mm: For ``boundary_iou_fixed``: width of the boundary.
+        objects: What an object is, see :func:`stseg3d.metrics.score_objects`; by default objects are not scored. ``"labels"`` are scored
+            for the foreground only, ``"components"`` for each row's class.
 
     Raises:
         ValueError: If the two are not on the same grid, or either is not a label map.

@@ -1,4 +1,4 @@
-"""Means over cases, and how sure they are: bootstrap confidence intervals."""
+"""Means over cases with bootstrap confidence intervals."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from stseg3d.evaluate.scoring import FOREGROUND, Row
 from stseg3d.metrics import METRICS
 
 RESAMPLES = 10_000
-LEVEL = 0.95
-METHOD = "expanded percentile"
-BATCH = 2**22  # values drawn at once: 32 MiB
+CONFIDENCE_LEVEL = 0.95
+INTERVAL_METHOD = "expanded percentile"
+BATCH_VALUES = 2**22  # values drawn at once: 32 MiB
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,11 +23,11 @@ class Interval:
     """A mean and the confidence interval around it.
 
     Args:
-        mean: Of the values that are defined; NaN if none is.
+        mean: Mean of the defined values; NaN if there are none.
         low: Lower end; NaN with fewer than two values.
         high: Upper end; NaN with fewer than two values.
-        n: How many values are defined.
-        n_undefined: How many are NaN, and left out.
+        n: Number of defined values.
+        n_undefined: Number of NaNs, which are left out.
     """
 
     mean: float
@@ -37,18 +37,18 @@ class Interval:
     n_undefined: int = 0
 
 
-def bootstrap_interval(values: Sequence[float] | NDArray[np.float64], *, seed: int = 0, level: float = LEVEL) -> Interval:
+def bootstrap_interval(values: Sequence[float] | NDArray[np.float64], *, seed: int = 0, level: float = CONFIDENCE_LEVEL) -> Interval:
     """Mean over cases with its expanded percentile bootstrap interval, from :data:`RESAMPLES` resamples.
 
-    It says where the mean might be for other cases of the same kind, and nothing of other trainings. The plain percentiles of few cases
-    are too narrow; the expanded ones take them as far out as Student's t asks (Hesterberg 2015, The American Statistician 69:371) and,
-    unlike an interval of t, stay within what the metric can be. It is never wider than from the lowest value to the highest, so with
-    fewer than five cases it is still too narrow, and where all cases agree it has no width.
+    It covers other cases of the same kind, not other trainings. Plain percentiles of few cases are too narrow; expanded ones are widened
+    as Student's t requires (Hesterberg 2015, The American Statistician 69:371) and, unlike a t interval, stay within the metric's range.
+    The interval never exceeds the lowest and highest value, so with fewer than five cases it is still too narrow, and if all cases agree
+    it has no width.
 
     Args:
-        values: One a case; NaN is left out and counted.
-        seed: Of the resamples: the same values give the same interval.
-        level: How many of such intervals are to hold the true mean.
+        values: One per case; NaN is left out and counted.
+        seed: Seed of the resamples: the same values give the same interval.
+        level: Confidence level, such as 0.95.
 
     Raises:
         ValueError: If a value is infinite.
@@ -63,7 +63,7 @@ def bootstrap_interval(values: Sequence[float] | NDArray[np.float64], *, seed: i
     if n < 2:
         return Interval(mean, float("nan"), float("nan"), n, undefined)
     rng = np.random.default_rng(seed)
-    batches = np.array_split(np.arange(RESAMPLES), -(-n * RESAMPLES // BATCH))
+    batches = np.array_split(np.arange(RESAMPLES), -(-n * RESAMPLES // BATCH_VALUES))
     means = np.concatenate([kept[rng.integers(0, n, (len(batch), n))].mean(axis=1) for batch in batches])
     tail = ndtr(np.sqrt(n / (n - 1)) * stdtrit(n - 1, (1 - level) / 2))
     low, high = np.quantile(means, [tail, 1 - tail])
@@ -75,13 +75,13 @@ class Summary:
     """One metric over cases; NaN where there are too few.
 
     Args:
-        mean: Of the values that are defined.
-        median: As ``mean``.
+        mean: Mean of the defined values.
+        median: Median of the defined values.
         sd: Standard deviation over cases (n - 1).
         ci_low: Lower end of the mean's confidence interval.
         ci_high: Upper end.
-        n: How many values are defined.
-        n_undefined: How many are NaN, and left out.
+        n: Number of defined values.
+        n_undefined: Number of NaNs, which are left out.
     """
 
     mean: float
@@ -99,10 +99,10 @@ class ClassSummary:
 
     Args:
         name: ``foreground``, or the class as a number.
-        cases: How many cases have a row of it.
-        n_empty_prediction: In how many only the prediction is empty, so that distances are the worst there is.
-        n_empty_label: In how many only the label is empty; distances as above.
-        metrics: By name.
+        cases: Number of cases with a row of this class.
+        n_empty_prediction: Number of cases in which only the prediction is empty, so that distances are the worst possible.
+        n_empty_label: Number of cases in which only the label is empty, with the worst distances, too.
+        metrics: Summaries by metric name.
     """
 
     name: str
@@ -113,7 +113,7 @@ class ClassSummary:
 
 
 def summarise(rows: Iterable[Row]) -> list[ClassSummary]:
-    """Each class over the cases that have a row of it, the foreground first."""
+    """Summary of each class over the cases with a row of it, the foreground first."""
     by_name: dict[str, list[Row]] = {}
     for row in rows:
         by_name.setdefault(row.name, []).append(row)

@@ -8,22 +8,22 @@ from math import isnan
 from typing import Any
 
 from stseg3d.evaluate.scoring import Row
-from stseg3d.evaluate.statistics import LEVEL, METHOD, RESAMPLES, ClassSummary, Summary
+from stseg3d.evaluate.statistics import CONFIDENCE_LEVEL, INTERVAL_METHOD, RESAMPLES, ClassSummary, Summary
 from stseg3d.machine.tables import Table, records_text
 from stseg3d.metrics import METRICS
 
-# What a terminal has room for; files have every metric.
+# The metrics that fit a terminal; files have all.
 COLUMNS = ["dice", "iou", "precision", "recall", "hd95_mm", "assd_mm", "nsd"]
 OBJECT_COLUMNS = ["objects_found", "objects_missed", "objects_false", "object_f1_50"]
-SHOWN = ["mean", "ci_low", "ci_high"]
+SHOWN_STATISTICS = ["mean", "ci_low", "ci_high"]
 STATISTICS = list(Summary.__dataclass_fields__)
 
 
 def table(rows: Sequence[Row], summaries: Sequence[ClassSummary]) -> str:
-    """The metrics that matter most as text in aligned columns, one line a row and statistic, and notes under it."""
+    """Text table of the most important metrics, a line per row and statistic, with notes below."""
     columns = [name for name in COLUMNS + OBJECT_COLUMNS if any(name in row.values for row in rows)]
     cells = [[row.case, row.name, *(_cell(row.values.get(name), name) for name in columns)] for row in rows]
-    for statistic in SHOWN:
+    for statistic in SHOWN_STATISTICS:
         for summary in summaries:
             if statistic == "mean" or summary.cases > 1:
                 found = [getattr(summary.metrics[name], statistic) if name in summary.metrics else None for name in columns]
@@ -40,10 +40,11 @@ def _cell(value: float | None, name: str) -> str:
 
 
 def _notes(summaries: Sequence[ClassSummary]) -> list[str]:
-    """What the numbers alone do not say: how intervals are made, and which values are conventions."""
+    """Notes on how intervals are made and which values are conventions."""
     notes = []
     if any(summary.cases > 1 for summary in summaries):
-        notes.append(f"ci_low to ci_high: {LEVEL:.0%} interval of the mean over cases, {RESAMPLES} bootstrap resamples ({METHOD})")
+        interval = f"{CONFIDENCE_LEVEL:.0%} interval of the mean over cases, {RESAMPLES} bootstrap resamples ({INTERVAL_METHOD})"
+        notes.append(f"ci_low to ci_high: {interval}")
     for summary in summaries:
         for count, what in [(summary.n_empty_prediction, "prediction"), (summary.n_empty_label, "label")]:
             if count:
@@ -68,17 +69,17 @@ def dump(
     """Every row and statistic as ``.csv`` or ``.json``.
 
     Args:
-        rows: Those of all cases.
-        summaries: Each class over the cases.
-        suffix: Which of the two. JSON has ``settings``, ``cases``, ``failed`` and ``summary``, undefined values as null. CSV has the cases,
-            then a line for each statistic, named as the case, and then the cases that failed, with their ``error``.
+        rows: Rows of all cases.
+        summaries: Summary of each class.
+        suffix: ``.csv`` or ``.json``. JSON has ``settings``, ``cases``, ``failed`` and ``summary``, with null for undefined values. CSV
+            has the cases, then a line per statistic, named in the case column, then the failed cases with their ``error``.
         failed: Cases that could not be scored, and why.
         settings: What the scores depend on, for JSON.
 
     Raises:
         ValueError: If the suffix is another.
     """
-    bootstrap = {"resamples": RESAMPLES, "level": LEVEL, "method": METHOD}
+    bootstrap = {"resamples": RESAMPLES, "level": CONFIDENCE_LEVEL, "method": INTERVAL_METHOD}
     content = {
         "settings": {**(settings or {}), "bootstrap": bootstrap},
         "cases": [row.as_dict() for row in rows],

@@ -87,7 +87,7 @@ class Box:
         return Box(start, tuple(max(a, b) for a, b in zip(start, stop, strict=True)))
 
     def clip(self, shape: Iterable[int]) -> Box:
-        """The part inside an image of this ``shape``; empty where there is none."""
+        """The part inside an image of this ``shape``; may be empty."""
         shape = tuple(shape)
         start = tuple(min(max(a, 0), n) for a, n in zip(self.start, shape, strict=True))
         stop = tuple(min(max(b, a), n) for a, b, n in zip(start, self.stop, shape, strict=True))
@@ -99,24 +99,24 @@ class Box:
         return Box(start, tuple(max(b, d) for b, d in zip(self.stop, other.stop, strict=True)))
 
     def shift(self, by: Iterable[int]) -> Box:
-        """The same box, moved by so many voxels on each axis."""
+        """The box moved by this many voxels on each axis."""
         by = tuple(by)
         start = tuple(a + d for a, d in zip(self.start, by, strict=True))
         return Box(start, tuple(b + d for b, d in zip(self.stop, by, strict=True)))
 
     def relative_to(self, origin: Box) -> Box:
-        """The same box in the frame whose voxel zero is ``origin.start``."""
+        """The box in coordinates that begin at ``origin.start``."""
         return self.shift(-a for a in origin.start)
 
     def grow(self, low: Iterable[int], high: Iterable[int] | None = None) -> Box:
-        """Box with so many voxels more on each axis, before (``low``) and after (``high``, by default as ``low``)."""
+        """Box enlarged on each axis by ``low`` voxels before and ``high`` voxels after (default: ``low``)."""
         low = tuple(low)
         high = low if high is None else tuple(high)
         start = tuple(a - d for a, d in zip(self.start, low, strict=True))
         return Box(start, tuple(b + d for b, d in zip(self.stop, high, strict=True)))
 
     def grow_to(self, shape: Iterable[int]) -> Box:
-        """Box about the same centre, at least so long on each axis; an odd voxel goes to the end."""
+        """Box about the same centre, at least this long on each axis; an odd voxel goes to the end."""
         more = tuple(max(n - m, 0) for n, m in zip(shape, self.shape, strict=True))
         return self.grow((d // 2 for d in more), (d - d // 2 for d in more))
 

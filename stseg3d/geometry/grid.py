@@ -90,7 +90,7 @@ class Grid:
         return "".join(AXIS_CODES[w][int(s > 0)] for w, s in zip(world, signs, strict=True))
 
     def _world_axes(self) -> tuple[list[int], list[int]]:
-        """For each axis the world axis it runs along best, each world axis used once, and its sign."""
+        """World axis nearest to each axis, each used once, and the sign of its direction."""
         directions = self.affine[:-1, :-1] / np.asarray(self.spacing_mm)
         world = [-1] * self.ndim
         left = np.abs(directions)
@@ -101,7 +101,7 @@ class Grid:
         return world, [1 if directions[w, axis] > 0 else -1 for axis, w in enumerate(world)]
 
     def is_close(self, other: Grid, tolerance_voxels: float = 1e-2) -> bool:
-        """Whether the shapes agree and no voxel lies further apart than this part of the smallest spacing."""
+        """Whether the shapes agree and no voxel is shifted by more than this fraction of the smallest spacing."""
         if self.shape != other.shape:
             return False
         corners = np.array([[*c, 1] for c in Box((0,) * self.ndim, tuple(n - 1 for n in self.shape)).corners()], dtype=float)
@@ -138,7 +138,7 @@ class Grid:
 
         Args:
             box: Box on this grid, in voxels.
-            to: Grid of the same physical extent, with as many axes.
+            to: Grid of the same physical extent and number of axes.
 
         Returns:
             Box on ``to``, inside ``to.shape`` if ``box`` is inside this grid.
@@ -164,13 +164,13 @@ class Grid:
         return Box(start, tuple(ceil(b * f - 1e-6) for b, f in zip(box.stop, scale, strict=True)))
 
     def canonical(self, axcodes: str = "RAS") -> tuple[tuple[int, ...], tuple[bool, ...]]:
-        """How to view the image with its axes along ``axcodes``: by transposing and flipping, without a copy.
+        """Axis order and flips that turn the image to ``axcodes``, without a copy.
 
         Args:
             axcodes: One letter an axis, such as ``"RAS"`` (towards right, front, top).
 
         Returns:
-            For each axis of the view the axis of this grid it is, and whether it runs backwards.
+            For each axis of the view, the axis of this grid it comes from and whether it is flipped.
 
         Raises:
             ValueError: If ``axcodes`` does not name each world axis of this grid once.
@@ -185,7 +185,7 @@ class Grid:
         return order, tuple(signs[axis] != t for axis, t in zip(order, towards, strict=True))
 
     def view(self, order: Sequence[int], flips: Sequence[bool]) -> Grid:
-        """Grid of the transposed, then flipped image, as :meth:`canonical` describes it."""
+        """Grid of the image after transposing and then flipping it, with the values of :meth:`canonical`."""
         matrix = np.zeros_like(self.affine)
         for axis, (source, flip) in enumerate(zip(order, flips, strict=True)):
             matrix[source, axis] = -1 if flip else 1

@@ -1,4 +1,4 @@
-"""Which of many boxes overlap one: a comparison of arrays, where thousands of boxes would each be asked."""
+"""Which of many boxes overlap one: a single comparison of arrays, fast for thousands of boxes."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from stseg3d.geometry.box import Box
 
 
 def edges(boxes: Sequence[Box]) -> NDArray[np.int64]:
-    """Starts and stops of ``N`` boxes on ``D`` axes, of shape ``(2, D, N)``; no boxes have no axes."""
+    """Starts and stops of ``N`` boxes on ``D`` axes, of shape ``(2, D, N)``; without boxes ``D`` is 0."""
     found = np.array([(box.start, box.stop) for box in boxes], dtype=np.int64)
     return np.ascontiguousarray(np.moveaxis(found.reshape(len(boxes), 2, -1 if boxes else 0), 0, -1))
 
 
 def overlapping(box: Box, others: NDArray[np.int64]) -> NDArray[np.intp]:
-    """Which boxes have at least one voxel in common with ``box``, in ascending order.
+    """Indices of the boxes that share at least one voxel with ``box``, in ascending order.
 
     Args:
         box: Box on ``D`` axes.
-        others: Their :func:`edges`, ``(2, D, N)``.
+        others: :func:`edges` of the other boxes, ``(2, D, N)``.
 
     Returns:
         Indices into ``0 .. N - 1``.

@@ -1,4 +1,4 @@
-"""Tilings of a box by overlapping boxes: the product of one chain of intervals an axis."""
+"""Tilings of a box by overlapping boxes: the product of one chain of intervals per axis."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def cover_axis(start: int, stop: int, length: int, overlap: float = 0.0) -> list
         overlap: Least fraction of ``length`` that neighbours share, in ``[0, 1)``.
 
     Returns:
-        Half-open intervals in order; one interval where all fits into it, none where ``stop <= start``.
+        Half-open intervals in order; none where ``stop <= start``.
 
     Raises:
         ValueError: If ``length`` or ``overlap`` is out of range.

@@ -9,13 +9,13 @@ if TYPE_CHECKING:
 
 
 def select_device(name: str = "auto") -> torch.device:
-    """The device of that name.
+    """Torch device of this name.
 
     Args:
         name: ``auto`` (CUDA where there is one), ``cpu``, ``cuda`` or ``cuda:N``.
 
     Raises:
-        ValueError: If the name means nothing, or the device is not there.
+        ValueError: If the name is unknown, or the device does not exist.
     """
     import torch
 

@@ -1,7 +1,7 @@
-"""Locks on open files, which end with the process that holds them, however it ends.
+"""Locks on open files, released when their process ends, even if it is killed.
 
-They hold between processes, on different machines too where the file system has such locks (NFS and SMB do). A lock on a byte that need
-not be there takes no room and 1.5 µs; the library ``filelock`` makes a file for each lock, which stays, in 150 µs.
+They hold between processes, also on different machines if the file system has such locks (NFS and SMB do). Locking a byte, even past the
+end of the file, takes no space and 1.5 µs; the library ``filelock`` leaves a file for each lock and takes 150 µs.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ try:
 except ImportError:  # Windows has msvcrt instead
     fcntl = None  # type: ignore[assignment]
 
-# Stands for the whole file. It lies past all content, for on Windows nobody else can read a locked byte.
+# Stands for the whole file. It lies past all content because on Windows no other process can read a locked byte.
 FILE_BYTE = 1 << 62
-WAIT_S = 0.05  # between two tries, where the system does not wait itself
+WAIT_S = 0.05  # between two tries, where the system call does not wait
 
 
 def lock_file(file: int) -> None:
-    """Lock a file until it is closed, as soon as nobody else has.
+    """Lock a file until it is closed; waits while another process holds the lock.
 
     Args:
         file: Descriptor of the file, open for writing.
@@ -38,7 +38,7 @@ def lock_file(file: int) -> None:
 
 
 def lock_byte(file: int, offset: int) -> bool:
-    """Lock one byte of a file, which may be shorter; False if another process has locked it.
+    """Lock one byte of a file, which may lie past its end; False if another process holds the lock.
 
     Args:
         file: Descriptor of the file, open for writing.
@@ -67,5 +67,5 @@ def unlock_byte(file: int, offset: int) -> None:
 
 def _msvcrt_locking(file: int, mode: str, offset: int) -> None:
     msvcrt: Any = import_module("msvcrt")
-    os.lseek(file, offset, os.SEEK_SET)  # it locks from where the file stands, with all 64 bits since Windows' universal C runtime
+    os.lseek(file, offset, os.SEEK_SET)  # it locks from the current position, with all 64 bits since Windows' universal C runtime
     msvcrt.locking(file, getattr(msvcrt, mode), 1)

@@ -10,7 +10,7 @@ from pathlib import Path
 from stseg3d.machine import windows
 
 KIB = 1024
-HEADROOM = 4  # what is read ahead must be free so many times: the networks want some, too
+HEADROOM = 4  # free memory needed, as a multiple of what is read ahead: the networks need memory, too
 
 
 def peak_memory_bytes() -> int:
@@ -18,7 +18,7 @@ def peak_memory_bytes() -> int:
     if os.name == "nt":
         return windows.peak_bytes()
     status = Path("/proc/self/status")
-    if status.is_file():  # Linux: getrusage there begins with what the parent process had
+    if status.is_file():  # on Linux getrusage starts with the peak of the parent process
         line = next(row for row in status.read_text(encoding="utf-8", errors="replace").splitlines() if row.startswith("VmHWM"))
         return int(line.split()[1]) * KIB
     try:
@@ -30,19 +30,19 @@ def peak_memory_bytes() -> int:
 
 
 def reset_peak_memory() -> None:
-    """Let the peak begin anew, where the system can (Linux)."""
+    """Reset the peak where the system can (Linux)."""
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
 
 def has_room(n_bytes: int) -> bool:
-    """Whether there is room for so much beside what is being worked on; not where the system does not say."""
+    """Whether this much more can be held in memory; False where the system does not say."""
     free = available_bytes()
     return free is not None and n_bytes * HEADROOM <= free
 
 
 def available_bytes() -> int | None:
-    """Memory that can be had without swapping, in this machine or container; None where the system does not say."""
+    """Memory available without swapping, in this machine or container; None where the system does not say."""
     if os.name == "nt":
         return windows.free_bytes()
     found = []

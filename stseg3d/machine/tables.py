@@ -15,12 +15,12 @@ SUFFIXES = (".csv", ".json")
 
 @dataclass(frozen=True)
 class Table:
-    """Cells of text under a head.
+    """Table of text cells with column names.
 
     Args:
         head: Name of each column.
         rows: A cell for each column.
-        words: How many columns, the first ones, hold words and are aligned to the left; the others hold numbers.
+        words: Number of leading columns that are aligned to the left, as words; the others hold numbers.
         title: Heading in Markdown.
     """
 
@@ -36,7 +36,7 @@ class Table:
         return "\n".join("  ".join(map(format, line, formats)).rstrip() for line in lines)
 
     def markdown(self) -> str:
-        """A table of GitHub's Markdown under a heading."""
+        """GitHub Markdown table under a heading."""
         marks = [":--" if n < self.words else "--:" for n in range(len(self.head))]
         lines = [f"| {' | '.join(cells)} |" for cells in (self.head, marks, *self.rows)]
         return "\n".join([f"## {self.title}", "", *lines, ""])
@@ -55,7 +55,7 @@ def records_text(suffix: str, records: Sequence[Mapping[str, Any]], content: Map
 
 
 def csv_text(records: Sequence[Mapping[str, Any]]) -> str:
-    """A line for each record under the names of all, in the order in which they first occur; an empty cell where a record lacks one."""
+    """CSV with a line per record; columns in order of first occurrence, empty cells where a record lacks a value."""
     text = io.StringIO()
     writer = csv.DictWriter(text, list(dict.fromkeys(name for record in records for name in record)), lineterminator="\n")
     writer.writeheader()
@@ -64,15 +64,15 @@ def csv_text(records: Sequence[Mapping[str, Any]]) -> str:
 
 
 def json_text(content: Any, indent: int = 2) -> str:
-    """JSON with null for NaN, which it does not have; NumPy's scalars are numbers."""
+    """JSON text with null for NaN; NumPy scalars become numbers."""
     return json.dumps(without_nan(content), indent=indent, allow_nan=False) + "\n"
 
 
 def without_nan(content: Any) -> Any:
-    """Content as JSON holds it: dictionaries with names of text, lists, plain numbers, None for NaN."""
+    """Content as plain JSON values: string keys, lists, plain numbers, None for NaN."""
     if isinstance(content, Mapping):
         return {str(key): without_nan(value) for key, value in content.items()}
     if isinstance(content, list | tuple):
         return [without_nan(value) for value in content]
-    value = content.item() if hasattr(content, "item") else content  # a scalar of NumPy
+    value = content.item() if hasattr(content, "item") else content  # a NumPy scalar
     return None if isinstance(value, float) and isnan(value) else value

@@ -1,4 +1,4 @@
-"""Threads: how many there may be, and work that they share."""
+"""Threads: how many to use, and work shared among them."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def cores() -> int:
 
 
 def set_threads(threads: int | None) -> None:
-    """Let torch, SimpleITK and itk of this process use so many threads.
+    """Set the number of threads of torch, SimpleITK and itk in this process.
 
     Args:
-        threads: How many; None leaves it to them. SimpleITK and itk read it when they start.
+        threads: Number of threads; None keeps their defaults. SimpleITK and itk read it when they start.
     """
     if threads is None:
         return
@@ -35,9 +35,9 @@ def set_threads(threads: int | None) -> None:
 
 
 def map_in_threads(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-    """``map(work, items)`` for numpy, which computes without holding the interpreter's lock.
+    """``map(work, items)`` in threads, for numpy, which releases the interpreter's lock.
 
-    As many items as torch may use threads, at most :data:`MAX_ITEMS`, are worked on at once, while the next is made.
+    As many items as torch has threads, at most :data:`MAX_ITEMS`, are processed at once while the next one is made.
     """
     import torch
 

@@ -1,4 +1,4 @@
-"""Memory as Windows tells it."""
+"""Memory figures from Windows."""
 
 from __future__ import annotations
 
@@ -44,4 +44,4 @@ def free_bytes() -> int | None:
 
 
 def _kernel32() -> Any:
-    return ctypes.WinDLL("kernel32")  # type: ignore[attr-defined]  # on Windows alone
+    return ctypes.WinDLL("kernel32")  # type: ignore[attr-defined]  # on Windows only

@@ -1,11 +1,11 @@
 """How well a prediction agrees with its label: voxels, surfaces, boundaries, objects.
 
-**Empty masks**, the same everywhere. *Both are empty*: they agree, and every metric has its best value: 1, and 0 for distances and
-differences. *One is empty*: what lies in ``[0, 1]`` is 0, but specificity, which is measured; a distance is the image's diagonal in mm,
-the worst there is. A distance left out would raise the mean of a method that finds nothing, and an infinite one would drown it; the
-worst value is what Metrics Reloaded (Maier-Hein et al. 2024, Nature Methods 21:195; Project-MONAI/MetricsReloaded#55) asks for. It depends
-on how much the image shows, so :mod:`stseg3d.evaluate` counts such cases. *Undefined*, NaN, are two: the relative volume difference where
-only the label is empty, and the IoU of matched objects where none matches. A NaN stays out of a mean and is counted beside it.
+**Empty masks** are treated the same everywhere. *Both empty*: they agree, and every metric has its best value: 1, or 0 for distances and
+differences. *One empty*: metrics in ``[0, 1]`` are 0, except specificity, which is measured; distances are the image's diagonal in mm, the
+worst possible. Leaving a distance out would favour a method that finds nothing, and an infinite one would drown the mean; Metrics Reloaded
+(Maier-Hein et al. 2024, Nature Methods 21:195; Project-MONAI/MetricsReloaded#55) recommends the worst value. It depends on how much the
+image shows, so :mod:`stseg3d.evaluate` counts such cases. Two metrics can be *undefined*, NaN: the relative volume difference if only the
+label is empty, and the IoU of matched objects if none matches. NaN is left out of means, and counted.
 """
 
 from stseg3d.metrics.objects import Objects, Overlaps, find_overlaps, score_objects

@@ -10,22 +10,22 @@ import numpy as np
 from stseg3d.metrics.surfaces import Mask, distances_to, find_surface, tight_slices
 from stseg3d.metrics.voxels import Confusion, confusion
 
-WIDTH = 0.02  # of the image's diagonal, Cheng et al. 2021, sec. 5
-SLAB_VOXELS = 2**24  # of one distance transform: some 200 MiB
+WIDTH_FRACTION = 0.02  # of the image's diagonal, Cheng et al. 2021, sec. 5
+SLAB_VOXELS = 2**24  # of one distance transform: about 200 MiB
 
 
 def boundary_confusions(prediction: Mask, label: Mask, spacing_mm: Sequence[float], widths_mm: Sequence[float]) -> list[Confusion]:
-    """Counts of the boundaries of each width, from one distance transform a mask.
+    """Voxel counts of the boundaries of each width, from one distance transform per mask.
 
-    The boundary of a mask is its voxels within the width of a voxel outside, between centres and beyond the image is outside, and those
-    with a face towards one in any case: it is never thinner than a voxel. (The authors' code erodes by squares in two dimensions, which
-    makes it wider along diagonals than what their text says.)
+    The boundary of a mask is its voxels no farther than the width from a voxel outside, measured between centres; all beyond the image is
+    outside. Voxels with a face towards the outside always belong to it, so it is never thinner than a voxel. (The authors' code erodes by
+    squares in two dimensions, which makes boundaries wider along diagonals than their text says.)
 
     Args:
         prediction: Mask of shape ``S``, its flat axes dropped already.
-        label: As ``prediction``.
-        spacing_mm: Of each axis of ``S``.
-        widths_mm: Widths of the boundary; the paper's is :data:`WIDTH` of the image's diagonal.
+        label: Mask of the same shape.
+        spacing_mm: Spacing of each axis of ``S``.
+        widths_mm: Widths of the boundary; the paper's is :data:`WIDTH_FRACTION` of the image's diagonal.
 
     Raises:
         ValueError: If a width is negative.
@@ -36,7 +36,7 @@ def boundary_confusions(prediction: Mask, label: Mask, spacing_mm: Sequence[floa
     box = tight_slices(prediction | label)
     masks = [np.pad(mask[box], 1) for mask in (prediction, label)]
     length = len(masks[0])
-    # Slab by slab along the first axis, with a margin: what lies beyond the widest boundary's reach is not near anyway.
+    # Slab by slab along the first axis, with a margin as wide as the widest boundary.
     reach = ceil(max(widths_mm) / spacing_mm[0]) + 1
     step = max(reach, SLAB_VOXELS // masks[0][0].size - 2 * reach) if masks[0].ndim > 1 else length
     counts = [Confusion(0, 0, 0) for _ in widths_mm]
@@ -49,7 +49,7 @@ def boundary_confusions(prediction: Mask, label: Mask, spacing_mm: Sequence[floa
 
 
 def find_boundaries(mask: Mask, spacing_mm: Sequence[float], widths_mm: Sequence[float]) -> list[Mask]:
-    """Boundary of each width of a mask; beyond the array is not known, so a margin must surround what counts."""
+    """Boundaries of a mask, one per width; voxels beyond the array are unknown, so the array needs a margin."""
     surface = find_surface(mask)
     box = tuple(slice(max(span.start - 1, 0), span.stop + 1) for span in tight_slices(mask))
     if not surface.any() or max(widths_mm) < min(spacing_mm):

@@ -1,9 +1,9 @@
 """How many of the label's objects the prediction has: found, missed, false, F1, panoptic quality.
 
-An object is either a label value above 0 (``"labels"``: an instance map, or a class an object, as with vertebrae) or a connected
-component of what is above 0 (``"components"``). Which value an object has does not matter: objects are matched by overlap, one to one,
-where their IoU is *above* a threshold. Above 0.5 such a match is unique; below, it is the one with the most pairs, and among these that
-with the greatest sum of IoU (an optimal assignment). Empty masks as :mod:`stseg3d.metrics` says.
+An object is either a label value above 0 (``"labels"``: an instance map, or one class per object, as for vertebrae) or a connected
+component of the voxels above 0 (``"components"``). The values do not matter: objects are matched one to one by overlap, where their IoU is
+*above* a threshold. Above 0.5 such a match is unique; below, it is the match with the most pairs and, among those, the greatest sum of IoU
+(an optimal assignment). For empty masks, see :mod:`stseg3d.metrics`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from stseg3d.metrics.voxels import check_shapes
 from stseg3d.ops.components import structure
 
 Objects = Literal["labels", "components"]
-FOUND_IOU = 0.1  # the field's for "it is there": nnDetection (Baumgartner et al. 2021, MICCAI) and the challenges it took part in
+FOUND_IOU = 0.1  # usual for detection: nnDetection (Baumgartner et al. 2021, MICCAI) and its challenges
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -84,7 +84,7 @@ def find_overlaps(prediction: NDArray[Any], label: NDArray[Any]) -> Overlaps:
     size, true_size = np.bincount(i, weights=voxels), np.bincount(j, weights=voxels)
     both = (ours[i] > 0) & (theirs[j] > 0) if len(key) else np.zeros(0, bool)
     i, j, shared = i[both], j[both], voxels[both]
-    # Ids are indices now; a zero among them, the lowest, is no object.
+    # Ids are indices now; the lowest is dropped if it stands for zero, the background.
     zero, true_zero = int(0 in ours), int(0 in theirs)
     pairs = np.stack([i - zero, j - true_zero], axis=1)
     return Overlaps(len(ours) - zero, len(theirs) - true_zero, pairs, shared / (size[i] + true_size[j] - shared))
@@ -93,11 +93,11 @@ def find_overlaps(prediction: NDArray[Any], label: NDArray[Any]) -> Overlaps:
 def score_objects(prediction: NDArray[Any], label: NDArray[Any], *, objects: Objects = "labels") -> dict[str, float]:
     """Every object metric of one case, by its name in :data:`stseg3d.metrics.METRICS`.
 
-    An object is found, and a predicted one not false, where a match has an IoU of more than :data:`FOUND_IOU`.
+    An object counts as found, and a predicted one as true, if it has a match with an IoU above :data:`FOUND_IOU`.
 
     Args:
-        prediction: Map of ids of shape ``S``, 0 outside; with ``"components"`` what is above 0.
-        label: As ``prediction``.
+        prediction: Map of ids of shape ``S``, 0 outside; for ``"components"`` a mask, above 0 inside.
+        label: True map of the same shape.
         objects: What an object is: a value, ``"labels"``, or a connected component, ``"components"``, of voxels that share a
             face, an edge or a corner.
 

@@ -1,4 +1,4 @@
-"""Every metric: its name, what to call it, its unit, which way is better; and all of them for one case."""
+"""Every metric: name, title, unit and which way is better; and all metrics of one case."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from numpy.typing import NDArray
 
-from stseg3d.metrics.boundary import WIDTH, boundary_confusions
+from stseg3d.metrics.boundary import WIDTH_FRACTION, boundary_confusions
 from stseg3d.metrics.surfaces import (
     average_distance,
     average_distance_from_label,
@@ -24,14 +24,14 @@ from stseg3d.metrics.voxels import OVERLAPS, confusion, iou, specificity, volume
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """What a table or a figure must know of a metric.
+    """Description of a metric, for tables and figures.
 
     Args:
         name: Key of its values.
-        title: For people.
-        unit: ``"mm"``, ``"mm3"``, or empty for a number alone.
+        title: Name for readers.
+        unit: ``"mm"``, ``"mm3"``, or empty for a plain number.
         higher_is_better: None where nearer to 0 is better.
-        group: What it needs: counts of ``"voxels"``, ``"surfaces"``, or ``"objects"``.
+        group: What it is computed from: ``"voxels"``, ``"surfaces"`` or ``"objects"``.
     """
 
     name: str
@@ -80,11 +80,11 @@ def score_masks(
     """Every metric of two masks, by its name in :data:`METRICS`; those of objects are in :func:`stseg3d.metrics.score_objects`.
 
     Args:
-        prediction: Mask or label map of shape ``S``; what is above 0 counts. Axes of one voxel are dropped for all but volumes.
-        label: As ``prediction``.
-        spacing_mm: Of each axis of ``S``, all of them.
+        prediction: Mask or label map of shape ``S``; values above 0 count. Axes of one voxel are dropped for all but volumes.
+        label: Mask or label map of the same shape.
+        spacing_mm: Spacing of each axis of ``S``.
         tolerance_mm: For ``nsd``: surfaces no farther apart agree.
-        boundary_mm: For ``boundary_iou_fixed``: how wide a boundary is. That of ``boundary_iou`` is 2 % of the image's diagonal.
+        boundary_mm: For ``boundary_iou_fixed``: width of the boundary. For ``boundary_iou`` it is 2 % of the image's diagonal.
 
     Raises:
         ValueError: If the shapes differ, the spacing is not one positive number an axis, or a length is negative.
@@ -95,7 +95,7 @@ def score_masks(
     ours, theirs, spacing = drop_flat_axes(prediction > 0, label > 0, spacing_mm)
     counts = confusion(ours, theirs)
     distances = surface_distances(ours, theirs, spacing)
-    boundaries = boundary_confusions(ours, theirs, spacing, [WIDTH * distances.worst_mm, boundary_mm])
+    boundaries = boundary_confusions(ours, theirs, spacing, [WIDTH_FRACTION * distances.worst_mm, boundary_mm])
     return {
         **{name: metric(counts) for name, metric in OVERLAPS.items()},
         "specificity": specificity(counts, label.size),

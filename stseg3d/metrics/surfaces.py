@@ -1,10 +1,10 @@
-"""How far the surfaces of a prediction and its label lie apart, in mm; empty masks as :mod:`stseg3d.metrics` says.
+"""How far the surfaces of a prediction and its label lie apart, in mm; for empty masks see :mod:`stseg3d.metrics`.
 
-The surface of a mask is its voxels that have a face in common with a voxel outside; beyond the image is outside. Distances are those
-between voxel centres, to the nearest voxel of the other surface, and every surface voxel counts the same. That is MONAI's definition, so
-values compare with what others publish. Where voxels are much longer along one axis, a voxel stands for more or less surface by where it
-lies; only a reconstruction of the surface would mend that (Nikolov et al. 2021, J Med Internet Res 23:e26151), at the price of values
-that depend on the reconstruction.
+The surface of a mask is its voxels that share a face with a voxel outside; everything beyond the image is outside. Distances are
+measured between voxel centres, to the nearest voxel of the other surface, and every surface voxel counts the same. This is MONAI's
+definition, so values compare with published ones. Where voxels are much longer along one axis, they stand for unequal areas of surface;
+only a reconstruction of the surface would mend that (Nikolov et al. 2021, J Med Internet Res 23:e26151), and values would then depend on
+the reconstruction.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 Mask = NDArray[np.bool_]
-# Surface voxels from which on a distance transform is used: the masks of a network that learned nothing, which a tree takes minutes for
-# (tests/benchmarks/bench_metrics.py).
-DENSE = 2_000_000
+# Above this number of surface voxels, as in masks of a network that learned nothing, a tree would take minutes
+# (tests/benchmarks/bench_metrics.py): a distance transform is used.
+MAX_TREE_VOXELS = 2_000_000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -28,9 +28,9 @@ class SurfaceDistances:
     """Distance of each surface voxel to the other surface, in mm.
 
     Args:
-        from_prediction: Of the prediction's surface voxels to the label's surface; empty if the prediction is.
-        from_label: Of the label's surface voxels to the prediction's surface; empty if the label is.
-        worst_mm: What stands for a distance where only one of the masks is empty: the image's diagonal.
+        from_prediction: From the prediction's surface voxels to the label's surface; empty if the prediction is.
+        from_label: From the label's surface voxels to the prediction's surface; empty if the label is.
+        worst_mm: Distance assumed where only one of the masks is empty: the image's diagonal.
     """
 
     from_prediction: NDArray[np.float64]
@@ -39,7 +39,7 @@ class SurfaceDistances:
 
     @property
     def convention(self) -> float | None:
-        """What every distance is where there is nothing to measure: 0 if both masks are empty, ``worst_mm`` if one is, else None."""
+        """Value of every distance if a mask is empty: 0 if both are, ``worst_mm`` if one is; None if neither is."""
         empty = (not self.from_prediction.size) + (not self.from_label.size)
         return (None, self.worst_mm, 0.0)[empty]
 
@@ -49,8 +49,8 @@ def surface_distances(prediction: Mask, label: Mask, spacing_mm: Sequence[float]
 
     Args:
         prediction: Mask of shape ``S``. Axes of one voxel are dropped first, or every voxel of a slice would be surface.
-        label: As ``prediction``.
-        spacing_mm: Of each axis of ``S``, all of them.
+        label: Mask of the same shape.
+        spacing_mm: Spacing of each axis of ``S``.
 
     Raises:
         ValueError: If the shapes differ, or the spacing is not one positive number an axis.
@@ -66,13 +66,13 @@ def surface_distances(prediction: Mask, label: Mask, spacing_mm: Sequence[float]
 
 
 def _distances(surface: Mask, other: Mask, spacing: Sequence[float]) -> NDArray[np.float64]:
-    """Of each voxel of ``surface`` to the nearest of ``other``, those on both first; neither is empty."""
-    from scipy.spatial import cKDTree  # 0.2 s that `stseg3d --help` need not wait for
+    """Distance of each voxel of ``surface`` to the nearest of ``other``, voxels on both first; neither is empty."""
+    from scipy.spatial import cKDTree  # takes 0.2 s, which `stseg3d --help` is spared
 
     alone = surface & ~other
     found = np.zeros(np.count_nonzero(surface))
     count = np.count_nonzero(alone)
-    if count > DENSE:
+    if count > MAX_TREE_VOXELS:
         found[-count:] = distances_to(other, spacing)[alone]
     elif count:
         # A tree of surface voxels, not a distance transform of all voxels: less memory, and 64 bits.
@@ -82,7 +82,7 @@ def _distances(surface: Mask, other: Mask, spacing: Sequence[float]) -> NDArray[
 
 
 def distances_to(targets: Mask, spacing_mm: Sequence[float]) -> NDArray[np.floating]:
-    """Distance of each voxel outside ``targets``, which are not empty, to the nearest of them, in 32 bits; 0 or less in them."""
+    """Distance of each voxel to the nearest target, as float32; 0 or less inside ``targets``, which must not be empty."""
     if targets.ndim == 1:
         exact: NDArray[np.float64] = ndimage.distance_transform_edt(~targets, sampling=spacing_mm)
         return exact
@@ -97,40 +97,40 @@ def distances_to(targets: Mask, spacing_mm: Sequence[float]) -> NDArray[np.float
 
 
 def hausdorff(distances: SurfaceDistances, percentile: float = 95) -> float:
-    """Percentile of the distances (linear between the nearest two), the larger one of both directions, in mm."""
+    """Percentile of the distances (linearly interpolated), the larger of the two directions, in mm."""
     if distances.convention is not None:
         return distances.convention
     return float(max(np.percentile(d, percentile) for d in (distances.from_prediction, distances.from_label)))
 
 
 def average_distance(distances: SurfaceDistances) -> float:
-    """Mean over the voxels of both surfaces together, in mm."""
+    """Mean distance over the voxels of both surfaces together, in mm."""
     if distances.convention is not None:
         return distances.convention
     return float(np.concatenate([distances.from_prediction, distances.from_label]).mean())
 
 
 def average_distance_from_prediction(distances: SurfaceDistances) -> float:
-    """Mean over the prediction's surface of the way to the label's, in mm: large where there is too much."""
+    """Mean distance from the prediction's surface to the label's, in mm: large where the prediction has too much."""
     return float(distances.from_prediction.mean()) if distances.convention is None else distances.convention
 
 
 def average_distance_from_label(distances: SurfaceDistances) -> float:
-    """Mean over the label's surface of the way to the prediction's, in mm: large where something is missing."""
+    """Mean distance from the label's surface to the prediction's, in mm: large where the prediction lacks something."""
     return float(distances.from_label.mean()) if distances.convention is None else distances.convention
 
 
 def surface_dice(distances: SurfaceDistances, tolerance_mm: float) -> float:
-    """Part of both surfaces that lies within ``tolerance_mm`` of the other, in ``[0, 1]``; a distance of just that is within."""
+    """Fraction of both surfaces no farther than ``tolerance_mm`` from the other, in ``[0, 1]``."""
     if distances.convention is not None:
         return float(not distances.convention)
-    reach = tolerance_mm * (1 + 1e-6)  # three voxels of 0.7 mm are 2.1 mm, whatever the last bit says
+    reach = tolerance_mm * (1 + 1e-6)  # three voxels of 0.7 mm count as 2.1 mm despite rounding
     near = [np.count_nonzero(d <= reach) for d in (distances.from_prediction, distances.from_label)]
     return float(sum(near) / (distances.from_prediction.size + distances.from_label.size))
 
 
 def find_surface(mask: Mask) -> Mask:
-    """Voxels of a mask that have a face in common with a voxel outside; beyond the array is outside."""
+    """Voxels of a mask that share a face with a voxel outside; everything beyond the array is outside."""
     inside = mask.copy()
     for axis in range(mask.ndim):
         ours, all_ours = np.moveaxis(inside, axis, 0), np.moveaxis(mask, axis, 0)
@@ -141,7 +141,7 @@ def find_surface(mask: Mask) -> Mask:
 
 
 def tight_slices(mask: Mask) -> tuple[slice, ...]:
-    """Box of the voxels of a mask, as slices; of an empty mask an empty box."""
+    """Tight box of a mask, as slices; empty for an empty mask."""
     spans = []
     for axis in range(mask.ndim):
         planes = np.flatnonzero(mask.any(axis=tuple(a for a in range(mask.ndim) if a != axis)))
@@ -150,7 +150,7 @@ def tight_slices(mask: Mask) -> tuple[slice, ...]:
 
 
 def drop_flat_axes(prediction: Mask, label: Mask, spacing_mm: Sequence[float]) -> tuple[Mask, Mask, tuple[float, ...]]:
-    """Two masks and their spacing without the axes of one voxel, checked; an image of a single voxel keeps its last axis.
+    """Two masks and their spacing, checked, without axes of one voxel; an image of a single voxel keeps its last axis.
 
     Raises:
         ValueError: If the shapes differ, or the spacing is not one positive number an axis.

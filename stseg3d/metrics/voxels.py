@@ -1,4 +1,4 @@
-"""How well a prediction agrees with its label, from counts of voxels; empty masks as :mod:`stseg3d.metrics` says."""
+"""How well a prediction agrees with its label, from counts of voxels; for empty masks see :mod:`stseg3d.metrics`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, slots=True)
 class Confusion:
-    """Voxels of one class that prediction and label share, and that only one of them has.
+    """Numbers of voxels of one class in both prediction and label, and in only one of them.
 
     Args:
         both: Voxels in both (true positives).
@@ -38,11 +38,11 @@ class Confusion:
 
 
 def confusion(prediction: NDArray[np.generic], label: NDArray[np.generic]) -> Confusion:
-    """Counts of the foreground: what is above zero, whatever its class.
+    """Counts of the foreground, all classes together.
 
     Args:
         prediction: Label map or mask of any shape; values above 0 are foreground.
-        label: As ``prediction``, of the same shape.
+        label: Label map or mask of the same shape.
 
     Raises:
         ValueError: If the shapes differ.
@@ -61,10 +61,10 @@ def confusion_per_class(prediction: NDArray[np.integer], label: NDArray[np.integ
 
     Args:
         prediction: Label map of any shape, no value below 0.
-        label: As ``prediction``, of the same shape.
+        label: True label map of the same shape.
 
     Returns:
-        By class, in ascending order.
+        Counts by class, in ascending order.
 
     Raises:
         ValueError: If the shapes differ, or a value is negative.
@@ -88,33 +88,33 @@ def dice(counts: Confusion) -> float:
 
 
 def iou(counts: Confusion) -> float:
-    """Shared voxels over those of the union, in ``[0, 1]``; 1 if both are empty."""
+    """Voxels of the intersection over those of the union, in ``[0, 1]``; 1 if both are empty."""
     return _share(counts.both, counts.prediction_voxels + counts.label_only, counts)
 
 
 def precision(counts: Confusion) -> float:
-    """Part of the prediction that is in the label, in ``[0, 1]``; 1 if both are empty, 0 if only the prediction is."""
+    """Fraction of the prediction that is in the label, in ``[0, 1]``; 1 if both are empty, 0 if only the prediction is."""
     return _share(counts.both, counts.prediction_voxels, counts)
 
 
 def recall(counts: Confusion) -> float:
-    """Part of the label that is in the prediction, in ``[0, 1]``; 1 if both are empty, 0 if only the label is."""
+    """Fraction of the label that is in the prediction, in ``[0, 1]``; 1 if both are empty, 0 if only the label is."""
     return _share(counts.both, counts.label_voxels, counts)
 
 
 def specificity(counts: Confusion, voxels: int) -> float:
-    """Part of what is not in the label that is not in the prediction either, in ``[0, 1]``; 1 if the label is everywhere.
+    """Fraction of the voxels outside the label that are outside the prediction, too; 1 if the label is everywhere.
 
     Args:
-        counts: Of the masks.
-        voxels: Of the whole image: the value depends on how much of the surroundings it shows.
+        counts: Counts of the masks.
+        voxels: Voxels of the whole image: the value depends on how much background it shows.
     """
     outside = voxels - counts.label_voxels
     return 1 - counts.prediction_only / outside if outside else 1.0
 
 
 def volume_difference(counts: Confusion) -> float:
-    """Volume of the prediction over that of the label, less 1; 0 if both are empty, NaN if only the label is."""
+    """Volume of the prediction over that of the label, minus 1; 0 if both are empty, NaN if only the label is."""
     difference = counts.prediction_voxels - counts.label_voxels
     if not counts.label_voxels:
         return float("nan") if difference else 0.0

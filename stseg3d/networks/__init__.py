@@ -1,4 +1,4 @@
-"""Models: the composite of a rough and a fine network, adapters, and what their shapes must obey."""
+"""Networks: the composite of a rough and a fine network, adapters, and a check of sizes."""
 
 from stseg3d.networks.composite import RoughFineNet
 from stseg3d.networks.depth import SqueezeDepth

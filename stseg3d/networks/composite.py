@@ -10,16 +10,16 @@ STAGES = ("rough", "fine")
 class RoughFineNet(nn.Module):
     """The rough and the fine network side by side.
 
-    Everything that loads a MONAI bundle loads one state dict into one module; this is that module. Its state dict holds ``rough.*``
-    and ``fine.*``. ``forward`` runs one of the two, so that trainers and checks see an ordinary network.
+    Tools that load a MONAI bundle load one state dict into one module: this one. The state dict holds ``rough.*`` and ``fine.*``.
+    ``forward`` runs one of the two, so that trainers and checks see an ordinary network.
 
     Args:
         rough: Network of the small resampled volume, ``(B, C, *rough_size) -> (B, K, *rough_size)`` logits.
         fine: Network of the crops, ``(B, C, *fine_size) -> (B, K, *fine_size)`` logits.
-        active: Which of the two ``forward`` runs and :meth:`active_parameters` gives: ``"rough"`` or ``"fine"``.
+        active: Which one ``forward`` and :meth:`active_parameters` use: ``"rough"`` or ``"fine"``.
 
     Raises:
-        ValueError: If ``active`` is neither.
+        ValueError: If ``active`` is another name.
     """
 
     def __init__(self, rough: nn.Module, fine: nn.Module, active: str = "fine") -> None:
@@ -38,5 +38,5 @@ class RoughFineNet(nn.Module):
         return logits
 
     def active_parameters(self) -> list[nn.Parameter]:
-        """Parameters of the active network, for an optimizer that must leave the other one alone."""
+        """Parameters of the active network, for an optimizer that must not change the other."""
         return list(getattr(self, self.active).parameters())

@@ -6,9 +6,9 @@ from torch import Tensor, nn
 
 
 class SqueezeDepth(nn.Module):
-    """A ``spatial_dims=2`` network on ``(B, C, H, W, 1)``: the axis of length 1 is taken off before and put back after.
+    """A ``spatial_dims=2`` network on ``(B, C, H, W, 1)``: the last axis is removed before it and restored after it.
 
-    It opens every 2-D network of MONAI or elsewhere, and spares what three-dimensional kernels of depth 1 cost.
+    Any 2-D network can be used, without the cost of three-dimensional kernels.
 
     Args:
         network: ``(B, C, H, W) -> (B, K, H, W)``.

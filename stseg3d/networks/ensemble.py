@@ -1,4 +1,4 @@
-"""Several networks that answer as one."""
+"""Several networks that act as one."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-# Below the least probability that a softmax in float32 gives but for 0; the log of 0 would spoil differences of logits.
-LEAST = 1e-30
+# Smaller than any probability but 0 that a float32 softmax gives: the log of 0 would spoil differences of logits.
+MIN_PROBABILITY = 1e-30
 
 
 class MeanEnsemble(nn.Module):
-    """The mean of what networks say, as logits: whatever takes one network takes the ensemble.
+    """Mean of the networks' probabilities, as logits, so that an ensemble can stand in for one network.
 
     Args:
-        networks: Each ``(B, C, *S) -> (B, K, *S)`` logits; they are held as they are, not copied.
+        networks: Each ``(B, C, *S) -> (B, K, *S)`` logits; not copied.
 
     Raises:
-        ValueError: If there is none.
+        ValueError: If there are none.
     """
 
     def __init__(self, networks: Sequence[nn.Module]) -> None:
@@ -34,5 +34,5 @@ class MeanEnsemble(nn.Module):
         if found[0].shape[1] == 1:
             mean = torch.stack([logits.sigmoid() for logits in found]).mean(dim=0)
             against = torch.stack([(-logits).sigmoid() for logits in found]).mean(dim=0)
-            return mean.clamp_min(LEAST).log() - against.clamp_min(LEAST).log()
-        return torch.stack([logits.softmax(dim=1) for logits in found]).mean(dim=0).clamp_min(LEAST).log()
+            return mean.clamp_min(MIN_PROBABILITY).log() - against.clamp_min(MIN_PROBABILITY).log()
+        return torch.stack([logits.softmax(dim=1) for logits in found]).mean(dim=0).clamp_min(MIN_PROBABILITY).log()

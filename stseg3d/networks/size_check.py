@@ -1,4 +1,4 @@
-"""Whether a network returns the size that it is given."""
+"""Check that a network returns the size of its input."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import nn
 
 @torch.inference_mode()
 def check_same_size(network: nn.Module, size: Sequence[int], in_channels: int = 1, name: str = "network") -> int:
-    """Run a network once on zeros of its input size and see what comes back.
+    """Run a network once on zeros of its input size and check the size of its output.
 
     Several MONAI networks silently return depth 8 or 16 for an input of depth 1, or cut an odd size; others fail deep inside.
 
@@ -18,13 +18,13 @@ def check_same_size(network: nn.Module, size: Sequence[int], in_channels: int = 
         network: ``(B, C, *S) -> (B, K, *S)``.
         size: Input size ``S``.
         in_channels: ``C``.
-        name: For messages.
+        name: Name in messages.
 
     Returns:
         Number of output channels ``K``.
 
     Raises:
-        ValueError: If it fails on this size, or returns another.
+        ValueError: If the network fails on this size, or returns another.
     """
     parameter = next(network.parameters(), torch.zeros(1))
     x = torch.zeros((1, in_channels, *size), device=parameter.device, dtype=parameter.dtype)

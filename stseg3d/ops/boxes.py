@@ -1,7 +1,7 @@
-"""The box policy: from a rough mask to the boxes that the fine network looks into.
+"""The box policy: from a rough mask to the boxes that the fine network sees.
 
-One function, :func:`propose_boxes`, makes the boxes of inference (from what the rough network says) and of training (from ground
-truth on the rough grid), so that the fine network is trained on what it will be given.
+One function, :func:`propose_boxes`, makes the boxes of inference (from the rough network's output) and of training (from ground truth on
+the rough grid), so that the fine network is trained on the kind of boxes it will get.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class ProposedBox:
     Attributes:
         box: Voxels of the image, inside it.
         components: Ids of the rough components it was made from; empty for boxes that were given.
-        clipped: Whether it reached over the image's edge and was cut there.
+        clipped: Whether it reached beyond the image and was cut at its edge.
         tile: Whether it is one tile of a split box.
     """
 
@@ -45,9 +45,9 @@ class DroppedComponent:
     """A rough component that got no box.
 
     Attributes:
-        box: Where it was, on the image's grid.
+        box: Its box on the image's grid.
         volume_mm3: Its volume on the rough grid.
-        why: The rule that it broke, with its value.
+        why: The rule that excluded it, with its value.
     """
 
     box: Box
@@ -57,12 +57,12 @@ class DroppedComponent:
 
 @dataclass
 class Proposal:
-    """What a proposer found.
+    """Boxes that a proposer found.
 
     Attributes:
         boxes: Boxes on the image's grid.
         ids: Component ids on the rough grid (0 outside), or None where boxes were given.
-        counts: What happened: ``found, bridged, dropped_small, dropped_short, dropped_rank, split,
+        counts: Numbers of components and boxes: ``found, bridged, dropped_small, dropped_short, dropped_rank, split,
             merged, clipped``.
         dropped: Components without a box, and why.
         probability: Foreground probability on the rough grid, of shape ``ids.shape``, or None where boxes were given.
@@ -75,7 +75,7 @@ class Proposal:
     probability: NDArray[Any] | None = None
 
     def probability_in(self, box: Box, shape: Sequence[int], size: Sequence[int]) -> NDArray[np.float32]:
-        """What the rough stage says about a box, as one channel of a fine network's input.
+        """Foreground probability of the rough stage in a box, as one channel of a fine network's input.
 
         Args:
             box: Box of the image, inside it.
@@ -83,7 +83,7 @@ class Proposal:
             size: Input size of the fine network.
 
         Returns:
-            Foreground probability ``(1, *size)``; zeros where it is not known.
+            Array of shape ``(1, *size)``; zeros if the probability is not known.
         """
         if self.probability is None:
             return np.zeros((1, *size), dtype=np.float32)
@@ -92,18 +92,18 @@ class Proposal:
 
 
 def propose_boxes(probability: NDArray[Any], rough: Grid, image: Grid, fine_size: Sequence[int], policy: BoxPolicy) -> Proposal:
-    """Boxes on the image for what the rough stage found.
+    """Boxes on the image for the components that the rough stage found.
 
     Args:
-        probability: Foreground probability (or a mask) on the rough grid, of shape ``rough.shape``; or one of each foreground class,
-            ``(N, *rough.shape)``, which add up unless ``policy.per_class``.
-        rough: Rough grid; covers the same extent as ``image``.
+        probability: Foreground probability (or a mask) on the rough grid, of shape ``rough.shape``; or one per foreground
+            class, ``(N, *rough.shape)``, which are summed unless ``policy.per_class``.
+        rough: Rough grid, of the same extent as ``image``.
         image: The image's grid.
-        fine_size: Input size of the fine network, one entry an axis.
-        policy: How.
+        fine_size: Input size of the fine network, one entry per axis.
+        policy: Numbers of the box policy.
 
     Returns:
-        Proposal; nothing above the threshold gives one without boxes.
+        Proposal; without boxes if nothing is above the threshold.
     """
     classes = probability if probability.ndim > rough.ndim else probability[None]
     if len(classes) > 1 and not policy.per_class:
@@ -116,7 +116,7 @@ def propose_boxes(probability: NDArray[Any], rough: Grid, image: Grid, fine_size
         mask, bridges = bridged(one >= policy.threshold, rough.spacing_mm, policy.bridge_mm, policy.connectivity)
         counts["bridged"] += bridges
         own, components = find_components(mask, policy.connectivity, one)
-        own[own > 0] += counts["found"]  # ids go on from class to class
+        own[own > 0] += counts["found"]  # ids continue from class to class
         kept, left = _select([replace(c, id=c.id + counts["found"]) for c in components], rough, image, policy)
         counts["found"] += len(components)
         dropped += left
@@ -163,7 +163,7 @@ def margin_voxels(box: Box, rough: Grid, image: Grid, policy: BoxPolicy) -> tupl
 
 
 def fit_box(box: Box, image: Grid, fine_size: Sequence[int], policy: BoxPolicy) -> Box:
-    """The box grown to the fine input's aspect and least extent, where the policy asks for it; not clipped."""
+    """Box grown to the aspect and minimum extent that the policy asks for; not clipped."""
     extent_mm = np.array(box.shape) * image.spacing_mm
     fine = np.array(fine_size)
     wanted_mm = extent_mm.copy()
@@ -190,7 +190,7 @@ def _boxes_of(
     whole = rough.map(component.box, image)
     longest = policy.longest_box(image, fine_size)
     tight, margin = [whole], margin_voxels(whole, rough, image, policy)
-    # A margin over the image's edge needs no room, and an axis that is short enough no cut.
+    # A margin beyond the image's edge does not count, and axes that are short enough are not cut.
     too_long = [n > limit for n, limit in zip(whole.grow(margin).clip(image.shape).shape, longest, strict=True)]
     if any(too_long):
         margin = margin_voxels(Box.of(min(n, m) for n, m in zip(whole.shape, longest, strict=True)), rough, image, policy)
@@ -208,7 +208,7 @@ def _boxes_of(
 
 
 def _tighten(boxes: list[Box], component: int, ids: NDArray[np.int32], rough: Grid, image: Grid) -> list[Box]:
-    """Each tile cut down to the component's voxels in it; tiles without voxels vanish."""
+    """Tiles shrunk to the component's voxels in them; tiles without voxels are dropped."""
     out = []
     for tile in boxes:
         cells = image.map(tile, rough).clip(rough.shape)
@@ -220,18 +220,18 @@ def _tighten(boxes: list[Box], component: int, ids: NDArray[np.int32], rough: Gr
 
 
 def merge_boxes(boxes: list[ProposedBox], longest: Sequence[int], counts: Counter[str]) -> list[ProposedBox]:
-    """Overlapping boxes merged while a union has no more voxels than its parts and stays below the split limit.
+    """Boxes after merging those that overlap, if the union has no more voxels than both and stays below the split limit.
 
     Args:
-        boxes: Boxes, each merged with the first before it for which that pays.
-        longest: Longest union, in voxels on each axis; a box that holds the other may be longer.
-        counts: Gets the number of ``merged``.
+        boxes: Boxes; each is merged with the first earlier one that meets the conditions.
+        longest: Longest union, in voxels on each axis; a box that contains the other may be longer.
+        counts: Its ``merged`` is increased.
 
     Returns:
         Boxes in the order in which they were last changed.
     """
     done: dict[int, ProposedBox] = {}
-    places = np.zeros((2, len(longest), len(boxes)), dtype=np.int64)  # of `done` by its keys; a box of no voxels overlaps none
+    places = np.zeros((2, len(longest), len(boxes)), dtype=np.int64)  # of the boxes in `done`, by key; an empty box overlaps none
     todo = boxes[::-1]
     placed = 0
     while todo:
@@ -251,7 +251,7 @@ def merge_boxes(boxes: list[ProposedBox], longest: Sequence[int], counts: Counte
 
 
 def _partner(box: Box, others: NDArray[np.int64], longest: Sequence[int]) -> int | None:
-    """First of the others that overlaps the box and pays for a merge with it."""
+    """Index of the first other box that overlaps the box and is worth merging with it."""
     near = overlapping(box, others)
     start, stop = others[..., near]
     low, high = edges([box])

@@ -16,7 +16,7 @@ Mask = NDArray[np.bool_]
 
 
 def bridged(mask: Mask, spacing_mm: Sequence[float], bridge_mm: float, connectivity: int = 26) -> tuple[Mask, int]:
-    """A mask whose components are joined by straight lines where little is between them.
+    """Mask with straight lines that join components across short gaps.
 
     Pieces are joined along the minimum spanning tree of their gaps: a chain stays a chain.
 
@@ -24,10 +24,10 @@ def bridged(mask: Mask, spacing_mm: Sequence[float], bridge_mm: float, connectiv
         mask: Mask of shape ``S``.
         spacing_mm: Size of a voxel.
         bridge_mm: Longest gap, from the surface of one piece to that of the other; 0 for none.
-        connectivity: 6, 18 or 26; lines are 26-connected and thickened until they connect so.
+        connectivity: 6, 18 or 26; for 6 and 18 the lines, which are 26-connected, are thickened.
 
     Returns:
-        The mask with the lines (``mask`` itself where there is nothing to join), and the number of gaps that were bridged.
+        Mask with the lines (``mask`` itself if there is nothing to join), and the number of bridged gaps.
     """
     if not bridge_mm:
         return mask, 0
@@ -49,9 +49,9 @@ def bridged(mask: Mask, spacing_mm: Sequence[float], bridge_mm: float, connectiv
 def _gaps(
     mask: Mask, ids: NDArray[np.int32], spacing_mm: NDArray[np.float64], bridge_mm: float
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Gaps that are short enough, each where two pieces are nearest: ids of both ``(N, 2)``, voxels at both ends ``(N, 2, D)``.
+    """Gaps that are short enough, each at its narrowest place: ids of both pieces ``(N, 2)``, voxels at both ends ``(N, 2, D)``.
 
-    Pieces have a gap between them where the voxels nearest to one border on those nearest to the other.
+    Two pieces have a gap between them if the voxels nearest to one border on those nearest to the other.
     """
     nearest = ndimage.distance_transform_edt(~mask, sampling=spacing_mm, return_distances=False, return_indices=True)
     owner = ids[tuple(nearest)]
@@ -71,7 +71,7 @@ def _gaps(
 
 
 def _tree(pairs: NDArray[np.intp], ends: NDArray[np.intp], spacing_mm: NDArray[np.float64], count: int) -> NDArray[np.intp]:
-    """Which of the gaps are to be bridged."""
+    """Indices of the gaps to bridge."""
     graph = coo_array((_length_mm(ends, spacing_mm), tuple(pairs.T - 1)), shape=(count, count)).tocsr()
     tree = minimum_spanning_tree(graph).tocoo()
     chosen = np.isin(pairs[:, 0] * (count + 1) + pairs[:, 1], (tree.row + 1) * (count + 1) + tree.col + 1)

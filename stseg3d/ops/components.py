@@ -1,4 +1,4 @@
-"""Connected components of a mask, measured."""
+"""Connected components of a mask and their sizes."""
 
 from __future__ import annotations
 
@@ -56,13 +56,13 @@ def find_components(
         weights: Probabilities of shape ``S``; by default every voxel weighs 1.
 
     Returns:
-        Array of ids (0 outside) and the components, sorted by weight; nothing found gives an empty list.
+        Array of ids (0 outside), and the components sorted by weight, an empty list if there are none.
     """
     ids, count = ndimage.label(mask, structure(mask.ndim, connectivity))
     if not count:
         return ids, []
     voxels = np.bincount(ids.ravel(), minlength=count + 1)
-    # A mask weighs what it counts; numpy would make 8 bytes a voxel of it.
+    # Without weights the voxels are counted; numpy would take 8 bytes per voxel to sum a mask.
     weight = voxels if weights is None or weights.dtype == bool else np.bincount(ids.ravel(), weights=weights.ravel(), minlength=count + 1)
     boxes = ndimage.find_objects(ids)
     found = [Component(i, Box.from_slices(boxes[i - 1]), int(voxels[i]), float(weight[i])) for i in range(1, count + 1)]

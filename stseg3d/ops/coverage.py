@@ -1,4 +1,4 @@
-"""How much of the objects lies inside boxes: what no box holds, no fine network can find."""
+"""How much of the objects lies inside boxes: the fine network cannot find what is outside all of them."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ def box_coverage(label: NDArray[Any], boxes: Sequence[Box]) -> float:
 
     Args:
         label: Label map, of shape ``S``; every value above 0 is labelled.
-        boxes: Boxes on the same grid, on as many axes; they may overlap, and reach over the edge.
+        boxes: Boxes on the same grid, on as many axes; they may overlap and reach beyond the edge.
 
     Returns:
-        Share in ``[0, 1]``; 1 where nothing is labelled, for then nothing is missed.
+        Share in ``[0, 1]``; 1 if nothing is labelled, since nothing is missed.
 
     Example:
         >>> box_coverage(np.array([0, 1, 1, 2, 2]), [Box((2,), (4,)), Box((3,), (4,))])

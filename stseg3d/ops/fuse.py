@@ -1,7 +1,7 @@
 """Fusion: the crops' probabilities become labels on the image's grid, block by block.
 
-No full-resolution float array ever exists: crops keep the fine network's size until their cluster is complete; then the cluster's
-region is painted in small blocks, each from the crops that reach into it, and becomes integers at once.
+No full-resolution float array ever exists. Crops keep the fine network's size until their cluster is complete. Then the cluster is
+painted in small blocks, each from the crops that overlap it, straight to integers.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from stseg3d.geometry import Box, edges, overlapping
 from stseg3d.machine.threads import map_in_threads
 from stseg3d.ops.resample import Float, as_float32, resample_region
 
-# Voxels on an axis of one painted block: 128^3 floats are 8 MB a class.
-BLOCK = 128
+# Voxels of a painted block on each axis: 128^3 floats are 8 MB per class.
+BLOCK_EXTENT = 128
 FUSIONS = ("mean", "max", "or")
-# Arrays of less may have what they like.
+# Smaller arrays may use large pages.
 LARGE_BYTES = 1 << 22
 BINARY = 2  # background and one foreground class
 
 
 @dataclass(frozen=True)
 class FineCrop:
-    """What the fine network said about one box.
+    """Output of the fine network for one box.
 
     Attributes:
         box: Box on the image.
@@ -44,9 +44,9 @@ class FineCrop:
 
 
 def clusters(boxes: Sequence[Box]) -> list[list[int]]:
-    """Indices of boxes that overlap, directly or through others; clusters and their members in order of first appearance."""
+    """Groups of indices of boxes that overlap directly or through others, in order of first appearance."""
     places = edges(boxes)
-    # Each box, and those after it that it meets.
+    # Each box, and the later ones that it overlaps.
     met = [overlapping(box, places[..., n:]) + n for n, box in enumerate(boxes)]
     pairs = (np.repeat(np.arange(len(boxes)), [len(m) for m in met]), np.concatenate([*met, np.array([], dtype=np.intp)]))
     graph = coo_array((np.ones(len(pairs[0]), dtype=np.int8), pairs), shape=(len(boxes),) * 2)
@@ -57,7 +57,7 @@ def clusters(boxes: Sequence[Box]) -> list[list[int]]:
 
 
 def box_weight(box: Box, region: Box, sigma: float = 0.25) -> Float:
-    """Gaussian weight of the voxels of ``region`` in ``box``: 1 in the box's centre, falling to its faces; ``sigma`` in extents."""
+    """Gaussian weight of the voxels of ``region``: 1 at the centre of ``box``; ``sigma`` is a fraction of its extent."""
     weight = np.ones((1,) * box.ndim, dtype=np.float32)
     for axis, (n, span) in enumerate(zip(box.shape, region.relative_to(box).slices, strict=True)):
         centred = (np.arange(n)[span] + 0.5) / n - 0.5
@@ -67,19 +67,18 @@ def box_weight(box: Box, region: Box, sigma: float = 0.25) -> Float:
 
 
 def blank(shape: Sequence[int], dtype: np.dtype[Any], axes: Sequence[int] | None = None) -> NDArray[Any]:
-    """Zeros that take memory where something else is written, a page of 4 KiB at a time; numpy asks for pages of 2 MiB.
+    """Array of zeros that takes memory only where it is written, in pages of 4 KiB; numpy would use pages of 2 MiB.
 
     Args:
-        shape: Of the array.
-        dtype: Of the array.
-        axes: From the one along which neighbours lie side by side in memory to that along which they lie farthest apart; by default the
-            last axis comes first.
+        shape: Shape of the array.
+        dtype: Type of the array.
+        axes: Axes from the fastest to the slowest in memory; by default the last axis is the fastest.
     """
     slowest_first = [*range(len(shape))] if axes is None else [*axes][::-1]
     stored = [int(shape[axis]) for axis in slowest_first]
     n_bytes = prod(stored) * dtype.itemsize
     if n_bytes >= LARGE_BYTES and hasattr(mmap, "MADV_NOHUGEPAGE"):
-        memory = mmap.mmap(-1, n_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)  # reading shared pages would take them
+        memory = mmap.mmap(-1, n_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)  # private: reading shared pages would allocate them
         memory.madvise(mmap.MADV_NOHUGEPAGE)
         array: NDArray[Any] = np.frombuffer(memory, dtype).reshape(stored)
     else:
@@ -95,8 +94,8 @@ class Canvas:
         classes: Number of classes ``K`` including background; labels are ``0 .. K - 1``.
         fusion: Where crops overlap: ``"mean"`` (weighted, a crop's centre counts most), ``"max"`` (the largest foreground
             probability of each class) or ``"or"`` (a voxel is foreground if any crop says so).
-        keep_probabilities: Also keep the foreground probabilities, as float16 of shape ``(K - 1, *shape)``. This one is large.
-        axes: How the labels lie in memory, see :func:`blank`.
+        keep_probabilities: Also keep the foreground probabilities, as float16 of shape ``(K - 1, *shape)``. This array is large.
+        axes: Order of the axes of the labels in memory, see :func:`blank`.
 
     Raises:
         ValueError: If ``fusion`` is unknown.
@@ -120,7 +119,7 @@ class Canvas:
         self.probabilities = np.zeros((classes - 1, *shape), dtype=np.float16) if keep_probabilities else None
 
     def paint(self, crops: Sequence[FineCrop]) -> None:
-        """Write the labels of one cluster: crops that overlap no crop of another call."""
+        """Write the labels of one cluster of crops, which must not overlap the crops of another call."""
         blocks = [(block, [c for c in crops if c.box.overlaps(block)]) for block in _blocks([c.box for c in crops])]
         painted = [(block, reaching) for block, reaching in blocks if reaching]
         for _ in map_in_threads(self._paint_block, painted) if len(painted) > 1 else map(self._paint_block, painted):
@@ -134,7 +133,7 @@ class Canvas:
         else:
             fused = self._fuse(block, crops)
             labels = _labels_of(fused)
-        # Blocks are disjoint and a cluster is painted once, but its outer box may hold voxels of another cluster: leave those alone.
+        # Blocks are disjoint and a cluster is painted once, but its outer box may hold voxels of another cluster, which must stay.
         np.copyto(self.labels[block.slices], labels, where=labels > 0, casting="same_kind")
         if self.probabilities is not None and fused is not None:
             kept = self.probabilities[(slice(None), *block.slices)]
@@ -155,7 +154,7 @@ class Canvas:
                 total[inside] += weight
             else:
                 part = _one_hot(part) if self.fusion == "or" else part
-                # The least background, the most of each other class: of one crop alone that is the crop.
+                # The minimum of the background and the maximum of each other class; a single crop stays as it is.
                 fused[inside] = np.concatenate([np.minimum(fused[inside][:1], part[:1]), np.maximum(fused[inside][1:], part[1:])])
         if self.fusion == "mean":
             fused /= np.where(total > 0, total, 1)
@@ -163,9 +162,9 @@ class Canvas:
 
 
 def _lead(block: Box, crops: Sequence[FineCrop]) -> Float:
-    """By how much the foreground leads: its weighted sum less that of the background, on the voxels of a block; 0 where no crop reaches.
+    """Weighted sum of the foreground minus that of the background, on the voxels of a block; 0 where no crop reaches.
 
-    Of two classes the sign tells the label: half of the resampling, and no division.
+    With two classes its sign gives the label, for half the resampling and no division.
     """
     lead = np.zeros((1, *block.shape), dtype=np.float32)
     for crop in crops:
@@ -187,12 +186,12 @@ def _blocks(boxes: Sequence[Box]) -> Iterator[Box]:
     whole = boxes[0]
     for box in boxes[1:]:
         whole = whole.union(box)
-    chains = [range(a, b, BLOCK) for a, b in zip(whole.start, whole.stop, strict=True)]
+    chains = [range(a, b, BLOCK_EXTENT) for a, b in zip(whole.start, whole.stop, strict=True)]
     for start in product(*chains):
-        yield Box(start, tuple(a + BLOCK for a in start)).intersect(whole)
+        yield Box(start, tuple(a + BLOCK_EXTENT for a in start)).intersect(whole)
 
 
 def _labels_of(fused: Float) -> NDArray[Any]:
-    # Two classes need no argmax, which makes 8 bytes a voxel.
+    # Two classes need no argmax, which takes 8 bytes per voxel.
     labels: NDArray[Any] = fused[1] > fused[0] if len(fused) == BINARY else np.argmax(fused, axis=0)
     return labels.astype(np.min_scalar_type(len(fused) - 1), copy=False)

@@ -1,4 +1,4 @@
-"""Instances: one id an object, in a stated order."""
+"""Instances: one id per object, in a given order."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ def split_instances(
     min_voxels: int = 1,
     spacing_mm: Sequence[float] | None = None,
 ) -> tuple[NDArray[np.int32], int]:
-    """Objects of a mask: its connected components, those that hold several seeds divided among them.
+    """Objects of a mask: its connected components, those with several seeds divided among the seeds.
 
-    Fine masks of neighbours often touch although the rough stage told them apart; a seed is what it told apart. Components smaller
-    than ``min_voxels`` belong to the nearest object, if there is one.
+    Fine masks of neighbours often touch although the rough stage separated them; its components are the seeds. Components smaller than
+    ``min_voxels`` belong to the nearest object, if there is one.
 
     Args:
         mask: Mask of shape ``S``.
         seeds: Ids of shape ``S`` (0 = none), or None: then components are the objects.
         connectivity: 6, 18 or 26.
-        min_voxels: Least size of an object of its own.
-        spacing_mm: Spacing of the voxels, for what is nearest; 1 mm by default.
+        min_voxels: Minimum size of an object.
+        spacing_mm: Spacing of the voxels, for distances; 1 mm by default.
 
     Returns:
         Ids of shape ``S``, ``1 .. n`` inside the mask, and ``n``; an empty mask gives zeros and 0.
@@ -59,9 +59,9 @@ def split_at_necks(mask: NDArray[np.bool_], depth_mm: float, spacing_mm: Sequenc
 
     Args:
         mask: Mask of shape ``S``; axes of one voxel do not count.
-        depth_mm: Two parts are two objects if the way between their innermost voxels comes so much nearer to the edge than the shallower
-            of the two lies.
-        spacing_mm: Of each axis of ``S``.
+        depth_mm: Two parts are separate objects if the neck between them is at least this much nearer to the edge than the innermost
+            voxel of either.
+        spacing_mm: Spacing of each axis of ``S``.
 
     Returns:
         Ids of shape ``S``, ``1 .. n`` inside the mask, and ``n``; an empty mask gives zeros and 0.
@@ -72,25 +72,25 @@ def split_at_necks(mask: NDArray[np.bool_], depth_mm: float, spacing_mm: Sequenc
         return np.zeros(mask.shape, np.int32), 0
     long_axes = [axis for axis, n in enumerate(mask.shape) if n > 1] or [0]
     flat = mask.reshape([mask.shape[axis] for axis in long_axes])
-    padded = np.pad(flat, 1)  # the image's edge is an edge: on real nuclei as good as none, and it cuts fewer of those at it
+    padded = np.pad(flat, 1)  # the image's edge counts as an edge: as good on real nuclei, and fewer of those at it are cut
     depth = ndimage.distance_transform_edt(padded, sampling=[spacing_mm[axis] for axis in long_axes]).astype(np.float32)
     if depth.ndim == 1:
         ids, _ = ndimage.label(padded)
     else:
-        relief = np.where(padded, -depth, np.float32(2 * depth_mm))  # the ground is so high that no object drains over it into another
+        relief = np.where(padded, -depth, np.float32(2 * depth_mm))  # background so high that no object drains across it
         basins = SimpleITK.MorphologicalWatershed(
             SimpleITK.GetImageFromArray(relief), depth_mm, markWatershedLine=False, fullyConnected=True
         )
         ids = SimpleITK.GetArrayFromImage(basins) * padded
     inner = ids[(slice(1, -1),) * ids.ndim]
-    names, dense = np.unique(inner, return_inverse=True)  # the ground around the objects is a basin, too
+    names, dense = np.unique(inner, return_inverse=True)  # the background is a basin, too
     return dense.reshape(mask.shape).astype(np.int32) + (0 if 0 in names else 1), int(np.count_nonzero(names))
 
 
 def _divide(
     mask: NDArray[np.bool_], seeds: NDArray[Any], min_voxels: int, spacing_mm: Sequence[float] | None
 ) -> tuple[NDArray[np.int32], int]:
-    """One component divided by its nearest seed; seeds whose share would be too small give it up."""
+    """One component divided by nearest seed; shares that are too small go to other seeds."""
     inside = np.where(mask, seeds, 0)
     names = np.unique(inside[inside > 0])
     while len(names) > 1:
@@ -104,7 +104,7 @@ def _divide(
 
 
 def _adopt(ids: NDArray[np.int32], mask: NDArray[np.bool_], spacing_mm: Sequence[float] | None) -> NDArray[np.int32]:
-    """Give voxels of the mask without an id that of the nearest voxel with one."""
+    """Ids in which voxels of the mask without an id get that of the nearest voxel with one."""
     orphans = mask & (ids == 0)
     if orphans.any():
         nearest = _nearest(ids > 0, spacing_mm)
@@ -119,7 +119,7 @@ def _nearest(targets: NDArray[np.bool_], spacing_mm: Sequence[float] | None) -> 
 
 
 def order_instances(ids: NDArray[np.int32], count: int, axis: int, *, descending: bool = False) -> NDArray[np.int32]:
-    """The same objects numbered ``1 .. count`` by where their centre lies along an axis.
+    """Objects renumbered ``1 .. count`` by the position of their centre along an axis.
 
     Args:
         ids: Ids ``1 .. count`` of shape ``S``.
@@ -129,7 +129,7 @@ def order_instances(ids: NDArray[np.int32], count: int, axis: int, *, descending
     """
     if not count:
         return ids
-    # Object by object: scipy's center_of_mass takes 17 bytes for each voxel of the whole array.
+    # Object by object: scipy's center_of_mass takes 17 bytes per voxel of the whole array.
     centres = np.array([_centre(ids[where] == i, axis, where[axis].start) for i, where in enumerate(ndimage.find_objects(ids), start=1)])
     rank = np.empty(count + 1, dtype=np.int32)
     rank[0] = 0
@@ -149,10 +149,10 @@ def seeds_on(box: Box, ids: NDArray[np.int32], shape: Sequence[int], size: Seque
         box: Box of the image, inside it.
         ids: Component ids on the rough grid, of the same extent as the image.
         shape: The image's shape.
-        size: Sample the box on so many voxels; by default on its own.
+        size: Number of samples along each axis; by default the box's voxels.
 
     Returns:
-        Ids of shape ``size``: of the rough voxel in which each sample's centre lies.
+        Ids of shape ``size``, each from the rough voxel that holds the sample's centre.
     """
     index = []
     for a, n, whole, rough, samples in zip(box.start, box.shape, shape, ids.shape, size or box.shape, strict=True):

@@ -1,4 +1,4 @@
-"""The policies in numbers: what a component must be to get a box and what the box is like; and what is done with what is seen there."""
+"""Numbers of the policies: which components get a box, what the box is like, and what the fine stage does in it."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ from stseg3d.ops.fuse import FUSIONS
 
 @dataclass(frozen=True)
 class BoxPolicy:
-    """How components become boxes. Every number has a unit; a box never grows along an axis of one voxel.
+    """Numbers by which components become boxes; a box never grows along an axis of one voxel.
 
     Args:
-        threshold: Least foreground probability of a voxel of the rough mask.
+        threshold: Minimum foreground probability of the rough mask.
         connectivity: 6, 18 or 26 neighbours.
-        bridge_mm: Components with a gap of at most so much between them, surface to surface, are taken as one, and the gap with them: a
-            vessel that the rough network saw in pieces. Counted as ``bridged``.
+        bridge_mm: Components with a gap of at most this size, surface to surface, are joined across it, such as a vessel that the rough
+            network saw in pieces. Counted as ``bridged``.
         min_volume_mm3: Smaller components are dropped, and counted.
         min_length_mm: Components whose box is shorter than this on its longest axis are dropped, and counted.
-        max_components: At most so many, the heaviest (by summed probability) first; of each class if ``per_class``. No limit by default.
+        max_components: Number of components kept (per class if ``per_class``), heaviest by summed probability first; None for no limit.
         margin_mm: Context on each side; the largest of the three margins counts.
         margin_fraction: Context on each side, as a fraction of the component's extent.
-        margin_rough_voxels: Context on each side, in voxels of the rough grid: its edge is no more certain than that.
-        keep_aspect: Grow the box (in mm) to the aspect of the fine input, the paper's square; otherwise crops are stretched.
-        max_downscale: A box longer than so many times the fine input on some axis is split into tiles; no limit by default.
+        margin_rough_voxels: Context on each side, in voxels of the rough grid, which limit the accuracy of its edge.
+        keep_aspect: Grow the box (in mm) to the aspect of the fine input, as in the paper; otherwise crops are stretched.
+        max_downscale: A box longer than this multiple of the fine input on any axis is split into tiles; no limit by default.
         max_spacing_mm: The same limit in mm: no crop is sampled coarser than this.
-        min_downscale: A box grows until it is at least so many times as long as the fine input: at 1 a small object's crop holds more of
-            its surroundings in place of made-up detail.
+        min_downscale: A box grows to at least this multiple of the fine input: at 1 the crop of a small object holds more of its
+            surroundings and is not upsampled.
         min_spacing_mm: The same limit in mm: no crop is sampled finer than this.
         tile_overlap: Fraction of a tile that neighbours of a split share.
-        per_class: Components of each foreground class apart, instead of those of all classes together.
+        per_class: Find components of each foreground class separately, instead of those of all classes together.
         chain: Give the boxes in order along their chain, end to end, instead of component by component.
-        merge: Merge overlapping boxes where their union costs no more voxels than the two.
+        merge: Merge overlapping boxes if their union has no more voxels than the two.
 
     Raises:
         ValueError: If a value is out of range.
@@ -80,7 +80,7 @@ class BoxPolicy:
         structure(3, self.connectivity)
 
     def longest_box(self, image: Grid, fine_size: Sequence[int]) -> tuple[int, ...]:
-        """Longest box, in image voxels on each axis, before it is split; the image's own shape where there is no limit."""
+        """Longest box that is not split, in image voxels on each axis; the image's shape if there is no limit."""
         limits = []
         for n, fine, spacing in zip(image.shape, fine_size, image.spacing_mm, strict=True):
             by_factor = fine * self.max_downscale if self.max_downscale else n
@@ -91,16 +91,15 @@ class BoxPolicy:
 
 @dataclass(frozen=True)
 class FinePolicy:
-    """What the fine stage does beside running the network.
+    """Settings of the fine stage.
 
     Args:
-        batch_size: Crops that go through the network together, on the CPU fewer if they are large; where memory runs out, half as many
-            for the rest of the case.
+        batch_size: Crops in one batch, fewer on the CPU if they are large; if memory runs out, half as many for the rest of the case.
         fusion: Where crops overlap: ``"mean"``, ``"max"`` or ``"or"``.
         border_growth: Where the fine mask touches an inner face of its box, the box grows there by this fraction of its extent and
-            is run once more; 0 turns that off.
-        only_proposed: Keep only those parts of a crop's mask that touch the component the box was made for: a neighbour that looks
-            in over the edge is another box's matter.
+            is run again; 0 turns this off.
+        only_proposed: Keep only the parts of a crop's mask that touch the component the box was made for; a neighbour at the edge
+            belongs to another box.
 
     Raises:
         ValueError: If ``batch_size`` or ``border_growth`` is out of range, or ``fusion`` is unknown.

@@ -1,8 +1,8 @@
 """Extent-aligned resampling: area where an axis shrinks (anti-aliased), linear where it grows.
 
-Every resampling of the package goes through one small linear operator an axis, so that an image, its streamed copy, a region of it
-and the way back all share one convention: the outer faces of the first and last voxel stay where they are. (Mixing conventions
-shifts a mask by a fraction of a rough voxel; MONAI's ``Resize`` with ``mode="area"`` pools over whole voxels, so its cells overlap.)
+All resampling in the package uses one small linear operator per axis, so that whole images, streamed images, regions and the way back
+share one convention: the outer faces of the first and last voxel stay where they are. (Mixing conventions shifts a mask by a fraction
+of a rough voxel; MONAI's ``Resize`` with ``mode="area"`` pools over whole voxels, so its cells overlap.)
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from stseg3d.volumes import CanonicalVolume, Volume, read_each
 from stseg3d.volumes.volume import box_inside
 
 Float = NDArray[np.float32]
-# Where a slab lies in its box, and its voxels; the cells it has a share in, its sums there, and how many voxels are not finite.
+# A slab: its place in the box, and its voxels. A part: the cells it contributes to, its sums, and the number of non-finite voxels.
 Slab = tuple[Box, NDArray[Any]]
 Part = tuple[tuple[slice, ...], NDArray[np.float64], int]
 # Voxels of one streamed slab: 16 MB as float32, whatever the size of the volume.
 SLAB_VOXELS = 4 << 20
-# Rows that are multiplied at once, and the multiplications of one product: fewer than OpenBLAS would share among threads, which costs
-# more than it brings (interface/gemm.c: SMP_THRESHOLD_MIN * GEMM_MULTITHREAD_THRESHOLD). Timed with tests/benchmarks/bench_resample.py.
-BAND, PRODUCT = 32, 1 << 18
-# Whole numbers up to this one are all float32 numbers.
-EXACT = 1 << 24
+# Rows multiplied at once, and multiplications in one product: fewer than OpenBLAS would share among threads, which would be slower
+# (interface/gemm.c: SMP_THRESHOLD_MIN * GEMM_MULTITHREAD_THRESHOLD). Timed with tests/benchmarks/bench_resample.py.
+BAND_ROWS, MAX_PRODUCT = 32, 1 << 18
+# float32 holds all whole numbers up to this one.
+MAX_EXACT_INTEGER = 1 << 24
 
 
 @lru_cache(maxsize=256)
 def _axis_weights(size: int, to: int) -> NDArray[np.int64]:
-    """The operator of an axis before division: whole numbers, of shape ``(to, size)``, whose rows all have the same sum."""
+    """Integer weights of an axis operator, of shape ``(to, size)``; all rows have the same sum."""
     cell, voxel = np.arange(to)[:, None], np.arange(size)
     if size == to:
         return np.eye(size, dtype=np.int64)
@@ -53,7 +53,7 @@ def axis_operator(size: int, to: int) -> Float:
     """Matrix of shape ``(to, size)`` that resamples one axis; its rows sum to 1.
 
     A shrinking axis averages the voxels under each cell, by the length they share with it. A growing axis interpolates linearly
-    between voxel centres and holds the last value beyond them.
+    between voxel centres and repeats the last value beyond them.
     """
     weights = _axis_weights(size, to)
     rows: Float = (weights / weights[0].sum()).astype(np.float32)
@@ -61,7 +61,7 @@ def axis_operator(size: int, to: int) -> Float:
 
 
 def as_float32(array: NDArray[Any]) -> Float:
-    """The array as float32; of float16 by torch, which is quicker at it than numpy."""
+    """Array as float32; torch converts float16, faster than numpy."""
     if array.dtype != np.float16:
         return array.astype(np.float32, copy=False)
     import torch
@@ -71,7 +71,7 @@ def as_float32(array: NDArray[Any]) -> Float:
 
 
 def as_float16(array: NDArray[Any]) -> NDArray[np.float16]:
-    """The array as float16; of float32 by torch, which is quicker at it than numpy."""
+    """Array as float16; torch converts float32, faster than numpy."""
     if array.dtype != np.float32:
         return array.astype(np.float16, copy=False)
     import torch
@@ -86,11 +86,11 @@ def _apply(array: NDArray[Any], matrix: Float, axis: int) -> Float:
 
 
 def resample(array: NDArray[Any], shape: Sequence[int], mode: str = "linear") -> NDArray[Any]:
-    """The image on another number of voxels over the same extent.
+    """Image with another number of voxels over the same extent.
 
     Args:
         array: Image of shape ``(C, *S)``, of any real type.
-        shape: Wanted space shape, one entry an axis.
+        shape: Target shape, one entry per axis.
         mode: ``"linear"`` (area on axes that shrink) gives float32; ``"nearest"`` keeps values and type (for labels).
 
     Returns:
@@ -106,7 +106,7 @@ def resample(array: NDArray[Any], shape: Sequence[int], mode: str = "linear") ->
         index = [((np.arange(n) + 0.5) * m / n).astype(int) for n, m in zip(shape, array.shape[1:], strict=True)]
         picked: NDArray[Any] = array[np.ix_(np.arange(array.shape[0]), *index)]
         return picked
-    # The axis that shrinks most goes first: what follows then works on less.
+    # The axis that shrinks most goes first, which leaves less work for the others.
     changed = [a for a, n in enumerate(shape) if n != array.shape[a + 1]]
     for axis in sorted(changed, key=lambda a: shape[a] / array.shape[a + 1]):
         array = _apply(array, axis_operator(array.shape[axis + 1], int(shape[axis])), axis + 1)
@@ -114,7 +114,7 @@ def resample(array: NDArray[Any], shape: Sequence[int], mode: str = "linear") ->
 
 
 def resample_region(array: NDArray[Any], box: Box, region: Box) -> Float:
-    """The part ``region`` of what ``array`` is after resampling to the voxels of ``box``.
+    """Part ``region`` of ``array`` after resampling to the voxels of ``box``.
 
     Args:
         array: Crop of shape ``(C, *S)`` that covers ``box``.
@@ -128,13 +128,13 @@ def resample_region(array: NDArray[Any], box: Box, region: Box) -> Float:
     out: NDArray[Any] = array
     for axis, span in enumerate(inner.slices):
         n, to = array.shape[axis + 1], box.shape[axis]
-        # Asked of the whole axis: rows cut from an operator may happen to be square.
+        # Decided for the whole axis: rows cut from an operator may happen to be square.
         out = out[(slice(None),) * (axis + 1) + (span,)] if n == to else _apply(out, axis_operator(n, to)[span], axis + 1)
     return np.ascontiguousarray(out, dtype=np.float32)
 
 
 def slabs(shape: Sequence[int], channels: int = 1) -> Iterator[Box]:
-    """Boxes that cut a volume into slabs of about :data:`SLAB_VOXELS` voxels along its last axis of several: the slowest in most files."""
+    """Boxes of about :data:`SLAB_VOXELS` voxels that cut a volume along the last axis longer than 1, the slowest in most files."""
     axis = max((a for a, n in enumerate(shape) if n > 1), default=0)
     thick = max(SLAB_VOXELS * shape[axis] // (channels * prod(shape)), 1)
     for low in range(0, shape[axis], thick):
@@ -149,15 +149,15 @@ def count_not_finite(array: NDArray[Any]) -> int:
 
 
 def resample_volume(volume: Volume, shape: Sequence[int], box: Box | None = None) -> tuple[Float, int]:
-    """A volume, or a box of it, on a small grid of the same extent; what is large is read slab by slab.
+    """Volume, or a box of it, on a small grid of the same extent; large ones are read slab by slab.
 
-    Up to :data:`SLAB_VOXELS` are read at once and go to :func:`resample`. More are summed as they lie in the file: integers exactly, so
-    that the order of axes and bytes makes no difference; real numbers in float64, so that very rarely another order changes the last
-    bit of a float32. Several slabs are worked on at once where torch may use several threads.
+    Up to :data:`SLAB_VOXELS` voxels are read at once and passed to :func:`resample`. Larger volumes are summed in the order of the file:
+    integers exactly, so that the order of axes and bytes does not matter; real numbers in float64, so that another order very rarely
+    changes the last bit of a float32. Several slabs are processed at once if torch has several threads.
 
     Args:
         volume: Volume of ``C`` channels.
-        shape: Wanted space shape, one entry an axis.
+        shape: Target shape, one entry per axis.
         box: Part of the volume, in its voxels; by default all of it.
 
     Returns:
@@ -178,7 +178,7 @@ def resample_volume(volume: Volume, shape: Sequence[int], box: Box | None = None
             return resample(crop, shape), count_not_finite(crop)
     if not isinstance(volume, CanonicalVolume):
         return _streamed(volume, tuple(shape), box_inside(volume.grid, box, volume.name))
-    # Along the file's own axes; what is turned and mirrored is the small result.
+    # Along the file's own axes; only the small result is transposed and flipped.
     own = tuple(shape[volume.order.index(axis)] for axis in range(len(shape)))
     found, bad = resample_volume(volume.volume, own, volume.source_box(box_inside(volume.grid, box, volume.name)))
     return np.ascontiguousarray(volume.view(found)), bad
@@ -197,7 +197,7 @@ def _streamed(volume: Volume, shape: tuple[int, ...], box: Box) -> tuple[Float, 
 
 
 def _slab_sums(weights: Sequence[NDArray[np.int64]], slab: Slab) -> Part:
-    """Cells that a slab has a share in, its weighted sums there, and how many of its voxels are not finite."""
+    """Cells that a slab contributes to, its weighted sums, and the number of its non-finite voxels."""
     box, voxels = slab
     columns = [w[:, span] for w, span in zip(weights, box.slices, strict=True)]
     cells = tuple(_span(w) for w in columns)
@@ -207,7 +207,7 @@ def _slab_sums(weights: Sequence[NDArray[np.int64]], slab: Slab) -> Part:
 
 
 def _span(weights: NDArray[np.int64]) -> slice:
-    """From the first to the last row that is not all zeros."""
+    """Slice from the first to the last row that is not all zeros."""
     rows = np.flatnonzero(weights.any(axis=1))
     return slice(int(rows[0]), int(rows[-1]) + 1)
 
@@ -229,14 +229,14 @@ def _sums(array: NDArray[Any], weights: Sequence[NDArray[np.int64]]) -> NDArray[
 
 
 def _row_sums(array: NDArray[Any], weights: NDArray[np.int64]) -> NDArray[Any]:
-    """``weights @ array`` of arrays ``(n, m)``, piece by piece: near the diagonal lies all that is not zero."""
+    """``weights @ array`` for arrays ``(n, m)``, piece by piece: weights are zero except near the diagonal."""
     matrix = weights.astype(_exact_type(array, weights))
     lead, size, columns = array.shape
     out = np.zeros((lead, len(matrix), columns), matrix.dtype)
-    for band in _pieces(size, BAND):
+    for band in _pieces(size, BAND_ROWS):
         rows = _span(weights[:, band])
         own = matrix[rows, band]
-        for piece in _pieces(lead if columns == 1 else columns, max(PRODUCT // own.size, 1)):
+        for piece in _pieces(lead if columns == 1 else columns, max(MAX_PRODUCT // own.size, 1)):
             if columns == 1:
                 out[piece, rows, 0] += array[piece, band, 0].astype(matrix.dtype, copy=False) @ own.T
             else:
@@ -253,4 +253,4 @@ def _exact_type(array: NDArray[Any], weights: NDArray[np.int64]) -> type[np.floa
     if array.dtype.kind == "f":
         return np.float64
     most = max(-int(array.min()), int(array.max())) * int(weights.sum(axis=1).max())
-    return np.float32 if most <= EXACT else np.float64
+    return np.float32 if most <= MAX_EXACT_INTEGER else np.float64

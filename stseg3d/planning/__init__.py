@@ -1,4 +1,4 @@
-"""Deciding: settings of a bundle found on data, with what is known about them."""
+"""Settings of a bundle chosen on data, with their guarantees."""
 
 from stseg3d.planning.calibrate import Choice, cases_needed, choose, monotonised, risk_bounds
 from stseg3d.planning.calibration import Calibration

@@ -3,8 +3,8 @@
 Angelopoulos, Bates, Fisch, Lei, Schuster, "Conformal Risk Control", ICLR 2024 (arXiv:2208.02814). The settings are one chain, ordered
 from the least to the most careful **before** the cases are looked at. With losses in ``[0, 1]`` of ``n`` cases, the first setting whose
 mean loss ``R`` obeys ``n / (n + 1) * R + 1 / (n + 1) <= alpha`` has an expected loss of at most ``alpha`` on one more case, if all
-``n + 1`` are exchangeable and no setting has a larger loss than a less careful one. Where losses are not so ordered,
-each is replaced by the largest of its own and of all more careful settings, as the paper does.
+``n + 1`` are exchangeable and no setting has a larger loss than a less careful one. Where losses are not in
+that order, each is replaced by the largest of its own and all more careful settings, as in the paper.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ ROUNDING = 1e-9  # 1 - 0.99 is not 0.01
 
 @dataclass(frozen=True)
 class Choice:
-    """The setting that was chosen.
+    """Chosen setting.
 
     Attributes:
         index: Its place in the chain.
-        guaranteed: Whether the coverage asked for is guaranteed; otherwise the mean over the cases at hand reaches it, and no more.
-        coverage: The expected coverage that *is* guaranteed by choosing so, in ``[0, 1]``.
+        guaranteed: Whether the wanted coverage is guaranteed; otherwise only the mean over the cases at hand reaches it.
+        coverage: Expected coverage that is guaranteed, in ``[0, 1]``.
     """
 
     index: int
@@ -48,7 +48,7 @@ def monotonised(losses: ArrayLike) -> NDArray[np.float64]:
 
 
 def risk_bounds(losses: ArrayLike) -> NDArray[np.float64]:
-    """For each setting the least ``alpha`` at which it passes: ``n / (n + 1) * mean + 1 / (n + 1)`` of the monotonised losses.
+    """Smallest ``alpha`` at which each setting passes: ``n / (n + 1) * mean + 1 / (n + 1)`` of the monotonised losses.
 
     Args:
         losses: ``(cases, settings)`` in ``[0, 1]``, the least careful setting first.
@@ -66,14 +66,14 @@ def risk_bounds(losses: ArrayLike) -> NDArray[np.float64]:
 
 
 def cases_needed(coverage: float, risk: float = 0.0) -> int | None:
-    """Fewest cases that can guarantee an expected ``coverage``; None where no number can.
+    """Minimum number of cases that can guarantee an expected ``coverage``; None if no number can.
 
     Args:
-        coverage: In ``(0, 1)``.
-        risk: Mean loss of the cases: 0, by default, if they all are covered whole.
+        coverage: Wanted coverage, in ``(0, 1)``.
+        risk: Mean loss of the cases; 0, the default, if all are fully covered.
 
     Raises:
-        ValueError: If ``coverage`` is out of range: all of every object is never guaranteed.
+        ValueError: If ``coverage`` is out of range; 1 is never guaranteed.
 
     Example:
         >>> cases_needed(0.99), cases_needed(0.99, risk=0.005)
@@ -89,22 +89,22 @@ def cases_needed(coverage: float, risk: float = 0.0) -> int | None:
 def choose(losses: ArrayLike, costs: ArrayLike, coverage: float) -> Choice | None:
     """The cheapest setting that guarantees the coverage, or else the cheapest whose cases reach it on average.
 
-    Any setting behind the first that passes may be taken, whatever the data say about its cost: its monotonised loss is no larger. The
-    second rule asks for a mean loss of ``1 - coverage``, which is the first rule at ``alpha = (n * (1 - coverage) + 1) / (n + 1)``: what
-    it does guarantee. Where even that finds none, the expectation holds for who then looks at the whole volume, and misses nothing.
+    Any setting after the first that passes may be chosen, so the cost may depend on the data: its monotonised loss is no larger. The
+    second rule asks for a mean loss of ``1 - coverage``, which is the first rule, and its guarantee, at
+    ``alpha = (n * (1 - coverage) + 1) / (n + 1)``. If that fails, too, the bound holds for using the whole volume, which misses nothing.
 
     Args:
         losses: ``(cases, settings)`` in ``[0, 1]``, the least careful setting first.
-        costs: One of each setting; of equal ones the least careful setting is taken.
+        costs: One per setting; at equal costs the least careful setting is chosen.
         coverage: Wanted mean of ``1 - loss``, in ``(0, 1)``.
 
     Returns:
-        Choice, or None where the mean of no setting reaches the coverage.
+        Choice, or None if no setting reaches the coverage on average.
 
     Raises:
         ValueError: If ``losses`` or ``coverage`` is out of range.
     """
-    cases_needed(coverage)  # refuses what is out of range
+    cases_needed(coverage)  # checks its range
     bounds, costs = risk_bounds(losses), np.asarray(costs, dtype=np.float64)
     cases, alpha = len(np.asarray(losses)), 1 - coverage
     for guaranteed, level in ((True, alpha), (False, (cases * alpha + 1) / (cases + 1))):

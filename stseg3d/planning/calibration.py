@@ -1,4 +1,4 @@
-"""What a calibration found: a row for each policy, the one that was chosen, and what may be said of it."""
+"""Results of a calibration: a row for each policy, the chosen one, and its guarantee."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from stseg3d.ops import BoxPolicy
 from stseg3d.planning.calibrate import Choice, cases_needed, choose, monotonised, risk_bounds
 from stseg3d.planning.measure import Calibrator, Measured
 
-SEEN = "training"  # of these cases nothing follows for others
-PART_SAYS = {
-    SEEN: "Calibrate on cases that were kept out of training",
+TRAINING = "training"  # the networks have seen these cases: no guarantee for new ones
+PART_ADVICE = {
+    TRAINING: "Calibrate on cases that were kept out of training",
     "validation": "Validation cases on which the checkpoint or other settings were chosen are not quite exchangeable with new ones",
     "test": "The test cases must have played no part in choosing the checkpoint or other settings",
 }
@@ -23,16 +23,16 @@ PART_SAYS = {
 
 @dataclass(frozen=True)
 class Row:
-    """One policy, over all cases.
+    """Results of one policy over all cases.
 
     Attributes:
         threshold: Its threshold.
         margin: Its margin, of the kind that is calibrated.
         mean: Mean coverage of the cases.
-        worst: Least coverage of a case.
+        worst: Lowest coverage of a case.
         guaranteed: Largest coverage at which the policy passes, in expectation over new cases; None for the present policy, which is
-            not part of the chain, and where the cases are not new to the networks.
-        boxes: Mean number of boxes a case.
+            not part of the chain, and for training cases.
+        boxes: Mean number of boxes per case.
         crop_voxels: Mean voxels that go through the fine network.
         voxels: Mean full-resolution voxels read.
     """
@@ -49,18 +49,18 @@ class Row:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Rows of the chain, the choice among them, and the sentences that go with it.
+    """Rows of the chain, the choice among them, and sentences about it.
 
     Attributes:
         margin: Name of the margin that is calibrated.
         part: Part of the data set.
-        coverage: What was asked for.
+        coverage: Wanted coverage.
         cases: Ids of the cases.
-        rows: One of each policy of the chain.
-        present: The bundle's policy as it is.
-        choice: Which row, and why; None where none reaches the coverage.
-        worst_case: Id of the case with the least coverage under the chosen policy.
-        needed: Cases that guarantee the coverage: at the least, and with losses like these (None: no number does).
+        rows: One row per policy of the chain.
+        present: Row of the bundle's present policy.
+        choice: Chosen row; None if none reaches the coverage.
+        worst_case: Id of the case with the lowest coverage under the chosen policy.
+        needed: Number of cases that guarantee the coverage: at least, and with losses like these (None: no number does).
     """
 
     margin: str
@@ -75,19 +75,19 @@ class Calibration:
 
     @classmethod
     def of(cls, calibrator: Calibrator, measured: Sequence[Measured], part: str, coverage: float) -> Calibration:
-        """The calibration of measured cases.
+        """Calibration from measured cases.
 
         Raises:
             ValueError: If there is no case, or ``coverage`` is not above 0 and below 1.
         """
         least = cases_needed(coverage) or 0
-        # The chain reads ever more voxels, mostly. The number of crops would prefer one crop of everything, which is no crop at all.
+        # The cost is the number of voxels read: by the number of crops, a single crop of the whole image would win.
         losses = np.stack([m.loss for m in measured]) if measured else np.zeros((0, 0))
         chain = losses[:, :-1]
         guaranteed = 1 - risk_bounds(chain)
         voxels, boxes = (np.mean([getattr(m, name) for m in measured], axis=0) for name in ("voxels", "boxes"))
         choice = choose(chain, voxels[:-1], coverage)
-        if choice and part == SEEN:
+        if choice and part == TRAINING:
             choice = replace(choice, guaranteed=False, coverage=0.0)
         policies = (*calibrator.chain, calibrator.own)
         rows = [
@@ -95,7 +95,7 @@ class Calibration:
                 *_numbers(policy, calibrator.margin),
                 mean=float(1 - losses[:, i].mean()),
                 worst=float(1 - losses[:, i].max()),
-                guaranteed=float(guaranteed[i]) if i < len(guaranteed) and part != SEEN else None,
+                guaranteed=float(guaranteed[i]) if i < len(guaranteed) and part != TRAINING else None,
                 boxes=float(boxes[i]),
                 crop_voxels=float(boxes[i] * calibrator.crop_voxels),
                 voxels=float(voxels[i]),
@@ -114,24 +114,24 @@ class Calibration:
 
     @property
     def numbers(self) -> dict[str, float]:
-        """What is to be written into the bundle, by field of the policy; empty where nothing was chosen."""
+        """Values to write into the bundle, by field of the policy; empty if nothing was chosen."""
         return {"threshold": self.chosen.threshold, self.margin: self.chosen.margin} if self.chosen else {}
 
     def table(self) -> str:
-        """Rows as text in aligned columns; ``*`` stands before the chosen one, ``now`` before the present one."""
+        """Text table of the rows; ``*`` marks the chosen one, ``now`` the present one."""
         names = ["", "threshold", self.margin, "mean", "worst", "guaranteed", "boxes", "fine voxels", "voxels read"]
         marked = [("*" if row is self.chosen else "", row) for row in self.rows] + [("now", self.present)]
         return Table(names, [[mark, *_cells(row)] for mark, row in marked], words=0).text()
 
     def sentences(self) -> list[str]:
-        """What was measured, what is guaranteed, and on what that rests."""
+        """Sentences on what was measured, what is guaranteed, and under which conditions."""
         return [self._measured(), self._guaranteed(), self._rests_on()]
 
     def dump(self, suffix: str) -> str:
         """Rows as ``.csv``, or everything as ``.json``.
 
         Raises:
-            ValueError: If ``suffix`` is another one.
+            ValueError: If the suffix is neither.
         """
         index = self.choice.index if self.choice else None
         records = [self._record(row) | {"chosen": i == index, "present": False} for i, row in enumerate(self.rows)]
@@ -155,7 +155,7 @@ class Calibration:
         return f"Chosen: threshold {row.threshold:g} and {self.margin} {row.margin:g}. On {self._cases()} {held}{times}."
 
     def _guaranteed(self) -> str:
-        if self.part == SEEN:
+        if self.part == TRAINING:
             return "Nothing is guaranteed: the networks have seen the training cases, and do worse on new ones."
         if self.choice and self.choice.guaranteed:
             return f"Guaranteed: {self.coverage:.4g} on average over new cases."
@@ -169,7 +169,7 @@ class Calibration:
     def _rests_on(self) -> str:
         return (
             "A guarantee is one for the mean over new cases, not for each, and holds for cases exchangeable with these: same scanners and "
-            f"population, one case a patient (several count as one). {PART_SAYS[self.part]}."
+            f"population, one case a patient (several count as one). {PART_ADVICE[self.part]}."
         )
 
     def _cases(self) -> str:

@@ -1,4 +1,4 @@
-"""What the boxes of each policy of a chain hold of labelled cases; the rough network runs once a case."""
+"""Coverage of labelled cases by the boxes of each policy of a chain; the rough network runs once per case."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from stseg3d.ops import BoxPolicy, box_coverage, propose_boxes
 from stseg3d.planning.settings import margin_name
 from stseg3d.volumes import Case, load_dataset, open_label, open_volume
 
-# Fixed before any case is looked at, as the guarantee wants, and not derived from the bundle's present values: calibrating twice must
-# give the same answer.
+# Fixed before any case is seen, as the guarantee requires, and independent of the bundle's present values, so that calibrating twice gives
+# the same answer.
 THRESHOLDS = (0.5, 0.4, 0.3, 0.2, 0.1, 0.05)
 MARGINS = {"margin_mm": (0, 1, 2, 3, 4, 6, 8, 10, 12, 16, 20), "margin_rough_voxels": (0, 0.25, 0.5, 0.75, 1, 1.5, 2, 3, 4)}
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What each policy does on one case, one entry a policy.
+    """Results of each policy on one case, one entry per policy.
 
     Attributes:
         case: Id of the case.
@@ -51,8 +51,8 @@ def labelled_cases(data: Path, part: str) -> list[Case]:
         part: ``training``, ``validation`` or ``test``.
 
     Raises:
-        FileNotFoundError: If it, or a file it lists, does not exist.
-        ValueError: If it is not such a file, or lists no labelled case in that part.
+        FileNotFoundError: If it, or a file that it lists, does not exist.
+        ValueError: If it is not a ``dataset.json``, or lists no labelled case in that part.
     """
     cases: list[Case] = [case for case in getattr(load_dataset(data), part) if case.label is not None]
     if not cases:
@@ -65,8 +65,8 @@ def policy_chain(policy: BoxPolicy, margin: str, thresholds: Sequence[float], ma
     """Policies from the least to the most careful: a staircase from the highest threshold without margin to the lowest with the widest.
 
     Args:
-        policy: Everything else.
-        margin: Field of the policy that grows.
+        policy: Source of all other fields.
+        margin: Name of the margin field that grows.
         thresholds: Thresholds of the stairs, in any order.
         margins: Margins of the stairs, in any order.
 
@@ -81,7 +81,7 @@ def policy_chain(policy: BoxPolicy, margin: str, thresholds: Sequence[float], ma
         msg = f"thresholds and margins must not be empty, got {tuple(thresholds)} and {tuple(margins)}"
         raise ValueError(msg)
     down, up = sorted(set(thresholds), reverse=True), sorted(set(margins))
-    # Both reach their ends together: each step is taken where it lies on the way from 0 to 1, the margin's first.
+    # Both reach their ends together: steps are sorted by their fraction of the way, on ties the margin's first.
     steps = [(i / len(up), True) for i in range(1, len(up))] + [(i / len(down), False) for i in range(1, len(down))]
     t = m = 0
     stairs = [(t, m)]
@@ -93,19 +93,19 @@ def policy_chain(policy: BoxPolicy, margin: str, thresholds: Sequence[float], ma
 
 
 class Calibrator:
-    """Measures on a case what each policy of a chain, and the bundle's own, puts into boxes.
+    """Measures how much of a case the policies of a chain, and the bundle's own, put into boxes.
 
     Args:
         bundle: Folder of the bundle.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-        thresholds: Of the chain, see :func:`policy_chain`.
-        margins: Of the chain, in the unit of the margin that the bundle's policy sets: mm if it names ``margin_mm``, else rough voxels.
-        trust: Run whatever the bundle's configs name, see :func:`stseg3d.bundle.read_bundle`.
+        thresholds: Thresholds of the chain, see :func:`policy_chain`.
+        margins: Margins of the chain, in mm if the bundle's policy names ``margin_mm``, else in rough voxels.
+        trust: Run any code that the bundle's configs name, see :func:`stseg3d.bundle.read_bundle`.
 
     Attributes:
-        margin: Name of that margin.
+        margin: Name of the margin that is calibrated.
         chain: Policies from the least to the most careful.
-        own: The bundle's present policy; measured last, and not part of the chain.
+        own: The bundle's present policy, measured last and not part of the chain.
 
     Raises:
         OSError: If the bundle lacks a file.
@@ -137,9 +137,9 @@ class Calibrator:
         return prod(self.inferer.fine.size)
 
     def measure(self, case: Case) -> Measured:
-        """Boxes of each policy of the chain, and of the present one, against the case's label.
+        """Coverage of the case's label by the boxes of each policy of the chain, and of the present one.
 
-        At inference a box may still grow where the fine mask touches its border, and then holds more than is counted here.
+        At inference a box may still grow where the fine mask touches its border, which is not counted here.
 
         Raises:
             ValueError: If the case has no label, the image does not fit the networks, or the label lies on another grid.
@@ -176,7 +176,7 @@ class Calibrator:
 
 
 def _objects(label: NDArray[Any]) -> tuple[NDArray[np.bool_], Box]:
-    """The smallest part of a label that holds all of its objects, and where it is: each policy is compared with no more than that."""
+    """Smallest part of a label that holds all of its objects, and its box, to save work for each policy."""
     mask: NDArray[np.bool_] = label > 0
     spans = [np.flatnonzero(mask.any(axis=tuple(a for a in range(mask.ndim) if a != axis))) for axis in range(mask.ndim)]
     if not all(len(span) for span in spans):

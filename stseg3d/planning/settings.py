@@ -12,26 +12,26 @@ from stseg3d.plan import read_json
 
 
 def margin_name(bundle: Path) -> str:
-    """Margin that the bundle's policy sets: ``margin_mm`` if ``plan.json`` names it, else ``margin_rough_voxels``."""
+    """Name of the margin that the bundle's policy sets: ``margin_mm`` if ``plan.json`` has it, else ``margin_rough_voxels``."""
     path = bundle / PLAN
     policy = read_json(path.read_bytes(), str(path)).get("policy", {}) if path.is_file() else {}
     return "margin_mm" if "margin_mm" in policy else "margin_rough_voxels"
 
 
 def write_policy(bundle: Path, numbers: Mapping[str, float], *, trust: bool = False) -> list[Path]:
-    """Put numbers into the policy of ``plan.json``, and into all that is rendered from it.
+    """Write numbers into the policy of ``plan.json``, and into all files rendered from it.
 
     Args:
         bundle: Folder of the bundle.
-        numbers: By field of the policy.
-        trust: Take a bundle that is more than data, see :func:`stseg3d.bundle.read_bundle`.
+        numbers: Values by field of the policy.
+        trust: Accept a bundle that is more than data, see :func:`stseg3d.bundle.read_bundle`.
 
     Returns:
         Files written.
 
     Raises:
         UntrustedError: If the bundle is more than data, and ``trust`` is off.
-        ValueError: If it has no plan that its configs are rendered from, or a number is out of range.
+        ValueError: If the bundle has no plan from which its configs are rendered, or a number is out of range.
     """
     plan = open_bundle(bundle, trust=trust).require_plan()
     return write_plan(bundle, plan.replace(policy=replace(plan.policy, **dict[str, Any](numbers))))

@@ -1,4 +1,4 @@
-"""Show: pictures of what was found, and one page for all cases."""
+"""Pictures of segmented cases, and one HTML page for all of them."""
 
 from stseg3d.report.picture import picture_of_case
 from stseg3d.report.write import VOLUMES, write_report

@@ -1,4 +1,4 @@
-"""All there is of one case: pictures, viewer, times, scores, boxes, what was dropped, and the JSON beside its labels."""
+"""The part of the page for one case: pictures, viewer, times, scores, boxes, dropped components, and its JSON."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from stseg3d.report.overview import badge, volume_ml
 from stseg3d.report.plots import shares, swatch
 
 LEGEND = {"labels": "segmentation", "rough": "rough mask", "truth": "truth", "boxes": "boxes"}
-LONG = {"Image": "long", "Bundle": "broad"}  # facts that take a line of their own, the second where lines are short
-ROWS = 50  # of a table of boxes; the JSON beside the labels has all
+WIDE_FACTS = {"Image": "long", "Bundle": "broad"}  # facts on a line of their own: always, or only on narrow screens
+MAX_ROWS = 50  # of a table of boxes; the JSON has all
 
 
 def case_page(n: int, look: Look, *, viewer: bool) -> Markup:
-    """The page of a case, in a template that the page's script opens.
+    """Template with the details of a case, which the page's script opens.
 
     Args:
-        n: Its place in the table.
-        look: What is shown.
-        viewer: Whether there is something for the viewer.
+        n: Index of the case in the table.
+        look: Content of the case.
+        viewer: Whether there are volumes for the viewer.
     """
     record = look.record
     heading = element("header", element("h2", record.name, tabindex=-1), badge(record.state), class_="case-head")
     parts = [
         heading,
-        _said(look),
+        _messages(look),
         _facts(look),
         _pictures(look) if look.shots else None,
         _viewer(n, record.name) if viewer else None,
@@ -43,7 +43,7 @@ def case_page(n: int, look: Look, *, viewer: bool) -> Markup:
     return element("template", element("article", *parts), id=f"template-{n}", data_name=record.name)
 
 
-def _said(look: Look) -> Markup:
+def _messages(look: Look) -> Markup:
     record = look.record
     notes = [element("p", element("b", "Failed: "), record.reason, class_="note failed")] if record.state == FAILED else []
     if record.state == EMPTY:
@@ -71,7 +71,7 @@ def _facts(look: Look) -> Markup:
     if record.attempts > 1:
         facts["Attempts"] = record.attempts
     known = [(title, value) for title, value in facts.items() if value != DASH]
-    rows = (element("div", element("dt", title), element("dd", value), class_=LONG.get(title)) for title, value in known)
+    rows = (element("div", element("dt", title), element("dd", value), class_=WIDE_FACTS.get(title)) for title, value in known)
     return element("dl", *rows, class_="facts")
 
 
@@ -152,13 +152,13 @@ def _scores(look: Look) -> Markup | None:
 
 
 def _boxes(title: str, entries: Sequence[Mapping[str, Any]]) -> Markup | None:
-    """A table of boxes or of dropped components."""
+    """Table of boxes or of dropped components."""
     if not entries:
         return None
     dropped = "why" in entries[0]
     heads = ["", "from", "to", *(("volume", "why") if dropped else ("remarks",))]
     rows = []
-    for n, entry in enumerate(entries[:ROWS], 1):
+    for n, entry in enumerate(entries[:MAX_ROWS], 1):
         ends = [_corner(entry.get(end)) for end in ("start", "stop")]
         if dropped:
             size = entry.get("volume_mm3")
@@ -167,7 +167,7 @@ def _boxes(title: str, entries: Sequence[Mapping[str, Any]]) -> Markup | None:
             rest = [", ".join(word for word, key in (("clipped", "clipped"), ("one of several tiles", "tile")) if entry.get(key)) or DASH]
         rows.append(element("tr", element("th", n, scope="row"), *(element("td", cell) for cell in ends + rest)))
     head = element("thead", element("tr", *(element("th", text, scope="col") for text in heads)))
-    more = element("p", f"… and {len(entries) - ROWS} more, in what was recorded", class_="hint") if len(entries) > ROWS else None
+    more = element("p", f"… and {len(entries) - MAX_ROWS} more, in what was recorded", class_="hint") if len(entries) > MAX_ROWS else None
     table = element("table", head, element("tbody", *rows), class_="plain")
     body = join(element("div", table, class_="scroll", tabindex=0, role="region", aria_label=f"{title}, in voxels of the file"), more)
     return _details(f"{title} ({len(entries)})", body)

@@ -1,7 +1,7 @@
-"""Ink on a canvas: contours, frames and letters with smooth edges; PNG.
+"""Drawing on arrays: contours, frames and letters with smooth edges; PNG.
 
-A picture is of shape ``(rows, columns, 3)``, float32 in 0..1. The letters are drawn here because nothing that is required draws any: for
-these 35 lines Pillow would be one more package, and the demo would need matplotlib, which is an extra.
+A picture is of shape ``(rows, columns, 3)``, float32 in 0..1. Letters are drawn here because no required package draws any; Pillow or
+matplotlib would be one more, for 35 lines.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from stseg3d.machine.files import atomic_write
 Picture = NDArray[np.float32]
 Colour = tuple[float, float, float]
 
-# Seven rows of five dots a letter, each row a digit of base 32, the leftmost dot the highest bit.
+# Seven rows of five dots per letter; each row is a digit in base 32 whose highest bit is the leftmost dot.
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_/:%()+, "
 ROWS = (
     "EHHVHHHUHHUHHUEHGGGHEUHHHHHUVGGUGGVVGGUGGGEHGNHHEHHHVHHHE44444E72222ICHIKOKIHGGGGGGV"
@@ -30,7 +30,7 @@ ROWS = (
 
 
 def resize(image: Picture, shape: Sequence[int], order: int = 1) -> Picture:
-    """The image at another size over the same extent, smoothed first where it shrinks."""
+    """Image at another size over the same extent, smoothed first along axes that shrink."""
     factors = [n / m for n, m in zip(shape, image.shape, strict=True)]
     sigma = [max(0.5 / f - 0.5, 0) for f in factors]
     smooth = gaussian_filter(image, sigma, mode="nearest") if max(sigma) > 0 else image
@@ -39,12 +39,12 @@ def resize(image: Picture, shape: Sequence[int], order: int = 1) -> Picture:
 
 
 def mix(picture: Picture, cover: Picture, colour: Colour | Picture) -> None:
-    """Lay ``colour`` over the picture where ``cover`` (0..1, one value a pixel) is."""
+    """Blend ``colour`` into the picture by ``cover`` (0..1, one value per pixel)."""
     picture += cover[..., None] * (np.asarray(colour, dtype=np.float32) - picture)
 
 
 def contour(soft: Picture, width: float) -> Picture:
-    """Cover of a line so many pixels wide along the level 0.5 of a soft mask."""
+    """Cover of a line of this width in pixels along the level 0.5 of a soft mask."""
     slope = np.hypot(*np.gradient(soft)) if min(soft.shape) > 1 else np.zeros_like(soft)
     distance = np.abs(soft - 0.5) / np.maximum(slope, 1e-3)
     cover: Picture = np.clip(width / 2 + 0.5 - distance, 0, 1).astype(np.float32)
@@ -54,7 +54,7 @@ def contour(soft: Picture, width: float) -> Picture:
 def draw_frame(
     picture: Picture, low: tuple[int, int], high: tuple[int, int], colour: Colour, *, width: int = 2, strength: float = 1.0
 ) -> None:
-    """Outline a rectangle, rows and columns ``low`` to ``high``, the line inside it; laid on no pixel twice."""
+    """Outline a rectangle, rows and columns ``low`` to ``high``, with the line inside and no pixel drawn twice."""
     (top, left), (bottom, right) = low, high
     rows = slice(top + width, max(bottom - width, top + width))
     for strip in (
@@ -68,7 +68,7 @@ def draw_frame(
 
 
 def write_text(picture: Picture, text: str, at: tuple[int, int], colour: Colour, size: int = 2) -> int:
-    """Write letters, ``size`` pixels a dot, their upper left corner ``at`` (row, column); what has no letter stays free.
+    """Write text with ``size`` pixels per dot and its upper left corner ``at`` (row, column); unknown characters are blank.
 
     Returns:
         Width of the text in pixels.
@@ -80,7 +80,7 @@ def write_text(picture: Picture, text: str, at: tuple[int, int], colour: Colour,
     dots = np.zeros((9, 6 * len(codes) + 2), dtype=np.float32)
     for n, code in enumerate(codes):
         dots[1:8, 6 * n + 1 : 6 * n + 6] = [[int(row, 32) >> bit & 1 for bit in (4, 3, 2, 1, 0)] for row in code]
-    # Enlarged smoothly and cut at half height, the dots of a stroke flow together.
+    # Smooth enlarging and a cut at half height join the dots of a stroke.
     cover = np.clip((resize(dots, [size * n for n in dots.shape]) - 0.5) * size + 0.6, 0, 1)
     row, column = at[0] - size, at[1] - size
     part = picture[max(row, 0) : row + cover.shape[0], max(column, 0) : column + cover.shape[1]]

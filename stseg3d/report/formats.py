@@ -1,15 +1,15 @@
-"""Numbers as people read them, each with its unit."""
+"""Numbers as text, with units."""
 
 from __future__ import annotations
 
 from math import isnan
 
 MINUS = "−"  # noqa: RUF001  # as wide as a digit
-DASH = "–"  # noqa: RUF001  # what a table shows where there is no number
+DASH = "–"  # noqa: RUF001  # shown in tables for a missing number
 
 
 def seconds_text(seconds: float | None) -> str:
-    """Time: ``< 0.01 s``, ``0.42 s``, ``12 s``, ``3 min 5 s``, ``2 h 10 min``."""
+    """Time as text: ``< 0.01 s``, ``0.42 s``, ``12 s``, ``3 min 5 s``, ``2 h 10 min``."""
     if seconds is None:
         return DASH
     if seconds < 60:
@@ -21,7 +21,7 @@ def seconds_text(seconds: float | None) -> str:
 
 
 def bytes_text(count: float | None) -> str:
-    """Memory: ``730 MiB``, ``1.4 GiB``."""
+    """Memory as text: ``730 MiB``, ``1.4 GiB``."""
     if count is None:
         return DASH
     mib = count / 2**20
@@ -29,14 +29,14 @@ def bytes_text(count: float | None) -> str:
 
 
 def volume_text(ml: float | None) -> str:
-    """Volume: ``0.32 ml``, ``35.7 ml``, ``1204 ml``."""
+    """Volume as text: ``0.32 ml``, ``35.7 ml``, ``1204 ml``."""
     if ml is None:
         return DASH
     return f"{ml:.3g} ml" if ml < 100 else f"{ml:.0f} ml"
 
 
 def metric_text(value: float | None, unit: str = "") -> str:
-    """A metric: three decimals without a unit, two with one, none where it is large or a count."""
+    """Metric as text: three decimals without a unit, two with one, none for large values and counts."""
     if value is None or isnan(value):
         return DASH
     decimals = 0 if isinstance(value, int) or abs(value) >= 1000 else 2 if unit else 3

@@ -1,4 +1,4 @@
-"""What a folder of results says: a case for each ``<case>_seg.json`` and for each attempt in ``outcomes.jsonl``."""
+"""Cases in a folder of results, from every ``<case>_seg.json`` and the attempts in ``outcomes.jsonl``."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ STARTED = "started"  # an attempt without an end
 
 @dataclass
 class CaseRecord:
-    """One case as it stands in the folder.
+    """One case of the folder.
 
     Attributes:
         name: Its name.
         state: ``done``, ``empty`` (done, and nothing was found) or ``failed``.
         reason: Why it failed.
         notes: Content of its ``<case>_seg.json``; empty without one.
-        labels: File with what was found; None if there is none.
+        labels: File with the segmentation; None if there is none.
         rough: File with the rough map; None if there is none.
-        image: The image; None if it is not where it was.
+        image: Path of the image; None if it was not found.
         truth: File with the ground truth; None if none was given.
-        attempts: How often it was tried, as far as is known.
+        attempts: Number of known attempts.
         seconds: Wall time of the last attempt.
-        peak_memory_bytes: Largest memory of the process that did it.
-        remarks: What the reader of the report should know.
+        peak_memory_bytes: Peak memory of its process.
+        remarks: Sentences for the reader of the report.
     """
 
     name: str
@@ -62,31 +62,31 @@ class CaseRecord:
 
     @property
     def stage_peak_bytes(self) -> dict[str, float]:
-        """Largest memory of the process until the end of each stage."""
+        """Peak memory of the process until the end of each stage."""
         return self._numbers("stage_peak_bytes")
 
     @property
     def counts(self) -> dict[str, float]:
-        """Components and boxes: found, dropped, split and so on."""
+        """Numbers of components and boxes: found, dropped, split and so on."""
         return self._numbers("counts")
 
     @property
     def warnings(self) -> list[str]:
-        """Sentences that the run had for its user."""
+        """Warnings of the run, as sentences."""
         return [str(sentence) for sentence in self._entries("warnings")]
 
     @property
     def boxes(self) -> list[dict[str, Any]]:
-        """Boxes as the JSON has them."""
+        """Boxes as in the JSON."""
         return [entry for entry in self._entries("boxes") if isinstance(entry, dict)]
 
     @property
     def dropped(self) -> list[dict[str, Any]]:
-        """Components without a box, as the JSON has them."""
+        """Components without a box, as in the JSON."""
         return [entry for entry in self._entries("dropped") if isinstance(entry, dict)]
 
     def section(self, key: str) -> dict[str, Any]:
-        """A part of the notes; empty where it is missing or something else."""
+        """Section of the notes; empty if it is missing or of another type."""
         value = self.notes.get(key)
         return value if isinstance(value, dict) else {}
 
@@ -100,16 +100,16 @@ class CaseRecord:
 
 
 def gather_cases(out: Path, *, images: Path | None = None, labels: Path | None = None) -> list[CaseRecord]:
-    """The cases of a folder that ``stseg3d segment`` wrote, in order of name.
+    """Cases of a folder that ``stseg3d segment`` wrote, in order of name.
 
     Args:
-        out: The folder; folders in it are searched, too.
-        images: Folder of images, for those that are no longer where they were.
+        out: The folder, searched with its subfolders.
+        images: Folder of images that were moved.
         labels: Folder with ground truth ``<case>.nii.gz``, or a ``dataset.json``.
 
     Raises:
         FileNotFoundError: If a folder does not exist, or ``out`` holds no results.
-        ValueError: If ``labels`` or ``images`` hold no volumes, or two of one name.
+        ValueError: If ``labels`` or ``images`` holds no volumes, or two with the same name.
     """
     if not out.is_dir():
         msg = f"{out}: folder of results must exist, got none"
@@ -145,7 +145,7 @@ def _from_notes(out: Path) -> dict[str, CaseRecord]:
     records = {}
     for path in sorted(out.rglob(f"*{NOTES_SUFFIX}")):
         if path.name.startswith("."):
-            continue  # not yet whole
+            continue  # still being written
         name = path.name.removesuffix(NOTES_SUFFIX)
         records[str(path.relative_to(out).with_name(name))] = _record(name, path)
     return records
@@ -158,7 +158,7 @@ def _record(name: str, path: Path) -> CaseRecord:
         return CaseRecord(name, FAILED, f"{path}: file must be JSON, got: {error}")
     if not isinstance(notes, dict):
         return CaseRecord(name, FAILED, f"{path}: file must hold a JSON object, got {type(notes).__name__}")
-    # Beside the JSON, wherever the folder was moved to since.
+    # Beside the JSON, since the folder may have been moved.
     labels = path.with_name(Path(str(notes.get("output", ""))).name or f"{name}_seg.nii.gz")
     rough = path.with_name(f"{name}_rough.nii.gz") if notes.get("rough") else None
     record = CaseRecord(name, notes=notes, labels=labels, rough=rough)
@@ -179,7 +179,7 @@ def _number(value: Any) -> float | None:
 
 
 def _attempts(path: Path) -> Iterator[Mapping[str, Any]]:
-    """Lines of the outcomes that are whole: the last one of a run that was killed may not be."""
+    """Complete lines of the outcomes: the last one of a killed run may be incomplete."""
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else ():
         try:
             entry = json.loads(line)
@@ -190,7 +190,7 @@ def _attempts(path: Path) -> Iterator[Mapping[str, Any]]:
 
 
 def _add_attempts(out: Path, records: dict[str, CaseRecord]) -> None:
-    """Failures, and how often each case was tried; a case that was skipped is as it was before."""
+    """Add failures and numbers of attempts to the records; skipped cases stay as they are."""
     for entry in _attempts(out / OUTCOMES):
         if entry.get("state") in (STARTED, DONE, FAILED):
             key = _key(entry, records)
@@ -203,7 +203,7 @@ def _add_attempts(out: Path, records: dict[str, CaseRecord]) -> None:
 
 
 def _add_attempt(entry: Mapping[str, Any], record: CaseRecord) -> None:
-    """The last one counts; of one that has begun and not ended nobody saw the end."""
+    """Add an attempt to a record: the last one counts, and one without an end has failed."""
     begun = entry["state"] == STARTED
     record.attempts = max(record.attempts, int(_number(entry.get("attempt")) or 1))
     record.state = DONE if entry["state"] == DONE else FAILED
@@ -218,12 +218,12 @@ def _add_attempt(entry: Mapping[str, Any], record: CaseRecord) -> None:
 
 
 def _path(value: Any) -> str:
-    """A path, or the path in what is known of a file."""
+    """Path from a string, or from a dictionary about a file."""
     return str((value.get("path") if isinstance(value, dict) else value) or "")
 
 
 def _key(entry: Mapping[str, Any], records: Mapping[str, CaseRecord]) -> str:
-    """The record that an attempt belongs to: by the case's name, else by the file it wrote."""
+    """Key of the record that an attempt belongs to: by the case's name, else by the file that it wrote."""
     case = str(entry["case"])
     name = Path(_path(entry.get("output")) or case).name.removesuffix(".nii.gz").removesuffix("_seg")
     same = [key for key, record in records.items() if record.name == name]
@@ -231,7 +231,7 @@ def _key(entry: Mapping[str, Any], records: Mapping[str, CaseRecord]) -> str:
 
 
 def _image(out: Path, record: CaseRecord, elsewhere: Mapping[str, Path]) -> Path | None:
-    """Where the image is now: among those named, where it was, or as seen from the folder."""
+    """Path of the image: in the given folder, at its old place, or relative to the results."""
     if record.name in elsewhere:
         return elsewhere[record.name]
     stored = str(record.notes.get("input") or "")

@@ -1,4 +1,4 @@
-"""What a page shows of one case: pictures, scores, and what the viewer needs; what cannot be had is said, not raised."""
+"""Content of one case in the page: pictures, scores, and data of the viewer; errors become remarks."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ class Shot:
     """A picture in the page.
 
     Args:
-        title: What it shows; empty where there is one view only.
-        jpeg: Its bytes, base64.
-        width: Pixels.
-        height: Pixels.
+        title: What it shows; empty if there is only one view.
+        jpeg: JPEG file in base64.
+        width: Width in pixels.
+        height: Height in pixels.
     """
 
     title: str
@@ -48,13 +48,13 @@ class Shot:
 
 @dataclass
 class Look:
-    """What is shown of a case.
+    """Content of a case in the page.
 
     Attributes:
         record: The case.
         shots: Its pictures.
         thumbnail: The first of them, small and square.
-        viewer: JSON for the viewer; empty without one.
+        viewer: JSON for the viewer; empty without viewer.
         scores: Metrics of the foreground against the label.
         drawn: Which outlines the pictures have: ``rough``, ``truth``, ``boxes``, ``labels``.
     """
@@ -68,11 +68,11 @@ class Look:
 
 
 def look_at(record: CaseRecord, viewer_bytes: float = 0) -> Look:
-    """Draw and score a case.
+    """Content of a case, drawn and scored.
 
     Args:
         record: The case; remarks are added to it.
-        viewer_bytes: Room for the viewer's copies; 0 for none.
+        viewer_bytes: Size limit of the viewer's copies; 0 for none.
     """
     look = Look(record)
     if record.labels is None:
@@ -128,13 +128,13 @@ def _draw(look: Look, viewer_bytes: float) -> None:
 
 
 def _labels(volume: Volume) -> NDArray[np.integer]:
-    """Label map; of probabilities the class that is likeliest."""
+    """Label map; the most probable class if the volume holds probabilities."""
     if volume.dtype.kind != "f":
         return read_classes(volume)
     probabilities = volume.read()
     best = probabilities.argmax(axis=0) + 1
-    most: NDArray[np.integer] = np.where(probabilities.sum(axis=0) >= 0.5, best, 0).astype(np.uint8)
-    return most
+    labels: NDArray[np.integer] = np.where(probabilities.sum(axis=0) >= 0.5, best, 0).astype(np.uint8)
+    return labels
 
 
 def _boxes(record: CaseRecord, volume: Volume) -> list[Box]:
@@ -146,12 +146,12 @@ def _truth(record: CaseRecord, volume: Volume) -> NDArray[np.integer] | None:
         return None
     truth = open_label(record.truth, volume.grid, foreground=True)
     if not truth.grid.is_close(volume.grid):
-        return None  # the scores say so already
+        return None  # scoring has reported it
     return read_classes(truth)
 
 
 def _rough(record: CaseRecord) -> tuple[Volume | None, float]:
-    """Foreground probability of the rough stage, and where its mask begins."""
+    """Foreground probability of the rough stage, and the threshold of its mask."""
     if record.rough is None:
         return None, 0.5
     stored = open_volume(record.rough)
@@ -160,7 +160,7 @@ def _rough(record: CaseRecord) -> tuple[Volume | None, float]:
 
 
 def _square(picture: Picture) -> Picture:
-    """The middle of a picture, small."""
+    """Thumbnail of the middle of a picture."""
     rows, columns = picture.shape[:2]
     side = min(rows, columns)
     top, left = (rows - side) // 2, (columns - side) // 2

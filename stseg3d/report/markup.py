@@ -1,4 +1,4 @@
-"""HTML and SVG, made so that text can never become markup: every text is escaped where it enters."""
+"""HTML and SVG in which text never becomes markup: all text is escaped on entry."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ VOID = {"br", "col", "hr", "img", "input", "link", "meta"}
 
 
 class Markup(str):
-    """Text that is HTML already, and is not escaped again."""
+    """Text that is already HTML and is not escaped again."""
 
     __slots__ = ()
 
 
 def element(name: str, /, *children: object, **attributes: object) -> Markup:
-    """One element with what is in it.
+    """Element with its content.
 
     Args:
-        name: Its tag.
-        children: What is in it, one after the other; :class:`Markup` as it is, all else as text. None is left out.
-        attributes: Its attributes: a ``_`` in a name becomes ``-``, one at the end is dropped (``class_``); True stands alone, None and
-            False are left out.
+        name: Tag.
+        children: Content in order: :class:`Markup` as it is, all else as text; None is left out.
+        attributes: Attributes; ``_`` in a name becomes ``-``, or is dropped at the end (``class_``). True gives an attribute without value;
+            None and False are left out.
 
     Example:
         >>> element("a", "x < y & z", href="#1", class_="link", hidden=False)
@@ -37,7 +37,7 @@ def element(name: str, /, *children: object, **attributes: object) -> Markup:
 
 
 def join(*children: object) -> Markup:
-    """Pieces one after the other, text escaped.
+    """Pieces joined in order, text escaped.
 
     Example:
         >>> join(element("b", "1 <"), None, " < ", 2)
@@ -47,11 +47,11 @@ def join(*children: object) -> Markup:
 
 
 def data_block(text: str, name: str, kind: str) -> Markup:
-    """A script element that browsers keep and never run.
+    """Script element with data, which browsers do not run.
 
     Args:
-        text: JSON or base64. In JSON ``<`` is written as an escape, so that no text of it ends the element.
-        name: Its id.
-        kind: Its MIME type.
+        text: JSON or base64; ``<`` is escaped, so that the text cannot end the element.
+        name: Id of the element.
+        kind: MIME type.
     """
     return Markup(f'<script type="{escape(kind)}" id="{escape(name)}">{text.replace("<", chr(92) + "u003c")}</script>')

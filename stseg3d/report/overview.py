@@ -1,4 +1,4 @@
-"""The first thing in the page: what became of all cases, how their numbers spread, and the table."""
+"""The top of the page: counts of cases by state, distributions of their numbers, and the table."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from stseg3d.report.markup import Markup, element, join
 from stseg3d.report.plots import distribution
 
 STATES = {DONE: "done", EMPTY: "nothing found", FAILED: "failed"}
-FEWEST = 2  # cases that a distribution is drawn of
+MIN_CASES = 2  # for a distribution
 
 
 def overview(looks: Sequence[Look]) -> Markup:
@@ -23,14 +23,14 @@ def overview(looks: Sequence[Look]) -> Markup:
 
 
 def volume_ml(look: Look) -> float | None:
-    """Volume of all that was found; None for a case without result."""
+    """Total volume of the segmentation; None for a case without result."""
     if look.record.state == FAILED and not look.record.volumes_ml:
         return None
     return sum(look.record.volumes_ml.values())
 
 
 def badge(state: str) -> Markup:
-    """The state of a case, in words and in a colour."""
+    """State of a case in words, with a colour."""
     return element("span", STATES[state], class_=f"badge {state}")
 
 
@@ -58,7 +58,7 @@ def _plots(looks: Sequence[Look]) -> Markup | None:
         ("Dice", {name: look.scores.get("dice") for name, look in good.items()}, metric_text),
     ]
     known = [(title, {name: v for name, v in values.items() if v is not None}, text) for title, values, text in columns]
-    plots = [distribution(title, values, text) for title, values, text in known if len(values) >= FEWEST]
+    plots = [distribution(title, values, text) for title, values, text in known if len(values) >= MIN_CASES]
     if not plots:
         return None
     return element(
@@ -95,7 +95,7 @@ def _table(looks: Sequence[Look]) -> Markup:
 def _row(n: int, look: Look, *, scored: bool) -> Markup:
     record = look.record
     link = element("a", record.name, href=f"#case-{n}")
-    # The name is there already: the path would only fill the table.
+    # The table shows the name, so the folder is left out of the reason.
     folder = f"{Path(record.notes.get('input', '')).parent}/"
     reason = element("p", record.reason.replace(folder, ""), class_="reason") if record.reason else None
     warnings = len(record.warnings) + len(record.remarks)
@@ -127,10 +127,10 @@ def _thumbnail(look: Look) -> Markup:
     if look.thumbnail is None:
         return element("span", class_="blank", aria_hidden="true")
     source = f"data:image/jpeg;base64,{look.thumbnail.jpeg}"
-    # The case's name stands beside it: to say it twice would help nobody.
+    # No alternative text: the case's name is beside it.
     return element("img", src=source, alt="", width=THUMBNAIL // 2, height=THUMBNAIL // 2, loading="lazy", decoding="async")
 
 
 def joined(parts: Sequence[object]) -> Markup:
-    """Pieces with a dot between them."""
+    """Pieces separated by dots."""
     return join(*(piece for n, part in enumerate(parts) for piece in ((" · ", part) if n else (part,))))

@@ -1,4 +1,4 @@
-"""One part of a picture, from brightness and labels to pixels."""
+"""One panel of a picture, from brightness and labels to pixels."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ Span = tuple[tuple[int, int], tuple[int, int]]
 BOX_COLOUR: Colour = (0.98, 0.93, 0.55)
 TRUTH_COLOUR: Colour = (0.96, 0.55, 0.10)
 ROUGH_COLOUR: Colour = (1.0, 0.36, 0.44)
-DASH = 6  # pixels of the rough mask's dashes
-# After Okabe and Ito's colour-blind safe palette, lighter for a dark ground; the label after the last begins anew. Orange is the truth's.
+DASH_PIXELS = 6  # length of the rough mask's dashes
+# After Okabe and Ito's colour-blind safe palette, lighter for a dark background; further labels start again. Orange is for the truth.
 LABEL_COLOURS: tuple[Colour, ...] = ((0.30, 0.76, 0.98), (0.90, 0.55, 0.80), (0.20, 0.80, 0.58), (0.72, 0.70, 1.0), (0.95, 0.95, 0.95))
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One part of the picture.
+    """One panel of the picture.
 
     Args:
         title: What it shows.
-        axes: The image axes that run to the left and up on it, or, for a picture without a patient, to the right and down.
+        axes: Image axes that run to the left and up in it, or, for a picture that is not of a patient, to the right and down.
         image: Brightness over these axes.
-        labels: Labels over these axes, of a slice.
-        truth: True labels over these axes; None if not known.
+        labels: Labels of a slice over these axes.
+        truth: True labels over these axes; None if unknown.
         boxes: Start and stop of each box on these axes.
         body: The object seen from outside, instead of ``labels``.
-        rough: What the rough stage found over these axes, of a slice: its outline is where this is 0.5.
+        rough: Rough map of a slice over these axes, whose outline is at 0.5.
     """
 
     title: str
@@ -46,7 +46,7 @@ class Panel:
 
 
 def cropped(panel: Panel, low: tuple[int, int], high: tuple[int, int]) -> Panel:
-    """The part of a panel between two corners."""
+    """Part of a panel between two corners."""
     part = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
     spans = [[tuple(min(max(p, a), b) - a for p, a, b in zip(ends, low, high, strict=True)) for ends in span] for span in panel.boxes]
     return replace(
@@ -67,12 +67,12 @@ def colour_of(label: int) -> Colour:
 
 @dataclass(frozen=True)
 class Screen:
-    """From planes to pixels.
+    """Conversion from planes to pixels.
 
     Args:
-        width: Pixels.
-        height: Pixels.
-        lies_flat: Whether a plane's axes run to the right and down, as in a picture file, or to the left and up, as patients are shown.
+        width: Width in pixels.
+        height: Height in pixels.
+        lies_flat: Whether a plane's axes run to the right and down, as in a picture file, and not to the left and up, as for patients.
     """
 
     width: int
@@ -80,12 +80,12 @@ class Screen:
     lies_flat: bool
 
     def upright(self, plane: NDArray[np.floating], order: int = 1) -> Picture:
-        """The plane in pixels."""
+        """Plane in pixels."""
         pixels = resize(plane.astype(np.float32), (self.width, self.height), order).T
         return pixels if self.lies_flat else pixels[::-1, ::-1]
 
     def soft(self, mask: NDArray[np.bool_]) -> Picture:
-        """A mask in pixels, its steps smoothed by less than a voxel."""
+        """Mask in pixels, smoothed by less than a voxel."""
         return self.upright(gaussian_filter(mask.astype(np.float32), 0.6, mode="nearest"))
 
     def rectangle(self, span: Span, shape: tuple[int, ...]) -> tuple[tuple[int, int], tuple[int, int]]:
@@ -99,14 +99,14 @@ class Screen:
 
 
 def draw(panel: Panel, screen: Screen) -> Picture:
-    """The panel in pixels."""
+    """Panel in pixels."""
     brightness = np.clip(screen.upright(panel.image, 3), 0, 1)
     if panel.body is not None:
         brightness = np.clip(0.75 * brightness / max(float(np.percentile(brightness, 99.5)), 1e-6), 0, 1)
     picture: Picture = 0.02 + 0.96 * np.repeat(brightness[..., None], 3, axis=2)
     if panel.body is not None:
         draw_body(picture, panel.body, screen)
-    if panel.truth is not None and panel.truth.any():  # wider and below, so that both lines are seen where they agree
+    if panel.truth is not None and panel.truth.any():  # wider and below, so that both lines are visible where they agree
         mix(picture, contour(screen.soft(panel.truth != 0), 4.4 if panel.body is None else 1.6), TRUTH_COLOUR)
     if panel.body is None:
         draw_labels(picture, panel.labels, screen)
@@ -120,7 +120,7 @@ def draw(panel: Panel, screen: Screen) -> Picture:
 
 
 def draw_labels(picture: Picture, labels: Labels, screen: Screen) -> None:
-    """A tint and a contour for every label."""
+    """Draw a tint and a contour for every label."""
     for label in np.unique(labels[labels != 0]):
         soft = screen.soft(labels == label)
         mix(picture, np.float32(0.22) * np.clip(2 * soft - 0.5, 0, 1), colour_of(int(label)))
@@ -128,13 +128,13 @@ def draw_labels(picture: Picture, labels: Labels, screen: Screen) -> None:
 
 
 def draw_dashes(picture: Picture, soft: Picture) -> None:
-    """A dashed line along the level 0.5."""
+    """Draw a dashed line along the level 0.5."""
     rows, columns = np.indices(soft.shape)
-    mix(picture, contour(soft, 1.8) * ((rows + columns) // DASH % 2), ROUGH_COLOUR)
+    mix(picture, contour(soft, 1.8) * ((rows + columns) // DASH_PIXELS % 2), ROUGH_COLOUR)
 
 
 def draw_body(picture: Picture, body: Surface, screen: Screen) -> None:
-    """The object as a solid body, lit."""
+    """Draw the object as a solid, lit body."""
     palette = np.array([(0, 0, 0), *LABEL_COLOURS], dtype=np.float32)
     index = np.where(body.label == 0, 0, (body.label.astype(np.int64) - 1) % len(LABEL_COLOURS) + 1)
     colours = np.stack([screen.upright(palette[index, c]) for c in range(3)], axis=-1)

@@ -1,4 +1,4 @@
-"""Which panels show a case: slices through most of the object, and the object from outside."""
+"""The panels that show a case: the slices with most of the object, and the object from outside."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ def panels_of_case(
     rough: Volume | None = None,
     threshold: float = 0.5,
 ) -> list[Panel]:
-    """Slices from below, in front and the left, as radiologists look at them, then the object from the front and the left.
+    """Panels of a case: slices seen from below, the front and the left, as in radiology, then the object from the front and the left.
 
     Args:
-        volume: The image. Of one larger than 2 ** 29 voxels only every n-th slice is read for the radiographs.
+        volume: The image. If it is larger than 2 ** 29 voxels, only every n-th slice is read for the radiographs.
         labels: Segmentation in the axes of the volume, of any integer type; may be empty.
         boxes: Boxes in voxels of the volume; may be none.
         truth: Ground truth in the axes of the volume.
-        rough: What the rough stage found: one channel over the extent of the volume, at any resolution, along any axes.
-        threshold: Where in ``rough`` its outline is.
+        rough: Rough map: one channel over the extent of the volume, at any resolution, along any axes.
+        threshold: Level of its outline.
 
     Returns:
-        Five panels, cut to where something is to be seen; one of a volume of depth 1.
+        Five panels, cropped to their content; one for a volume of depth 1.
 
     Raises:
         ValueError: If the labels, the truth, the rough map or a box are not on the volume's grid.
@@ -49,16 +49,16 @@ def panels_of_case(
 
 
 def draw_panels(panels: Sequence[Panel], volume: Volume, *, height: float, width: float) -> tuple[list[Picture], float]:
-    """All panels in pixels, on one scale.
+    """All panels in pixels, at one scale.
 
     Args:
         panels: Panels of the volume.
         volume: The image.
-        height: Of the highest panel, in pixels, at most.
-        width: Of all panels side by side, in pixels, at most.
+        height: Maximum height of a panel, in pixels.
+        width: Maximum width of all panels side by side, in pixels.
 
     Returns:
-        The pictures, and pixels a mm.
+        Pictures, and pixels per mm.
     """
     spacing = CanonicalVolume(volume, "RAS").grid.spacing_mm
     extents = [[n * spacing[a] for n, a in zip(p.image.shape, p.axes, strict=True)] for p in panels]
@@ -69,7 +69,7 @@ def draw_panels(panels: Sequence[Panel], volume: Volume, *, height: float, width
 
 
 def _rough_on(view: CanonicalVolume, rough: Volume, threshold: float) -> Plane:
-    """The rough map in the axes of the view, shifted so that its outline is at 0.5."""
+    """Rough map in the axes of the view, shifted so that its outline is at 0.5."""
     turned = CanonicalVolume(rough, "RAS")
     if rough.channels != 1 or not turned.grid.resized(view.grid.shape).is_close(view.grid, tolerance_voxels=0.5):
         msg = f"rough must be one channel over the volume's extent, got {rough.channels} and another extent: {rough.name}"
@@ -79,7 +79,7 @@ def _rough_on(view: CanonicalVolume, rough: Volume, threshold: float) -> Plane:
 
 
 def _cut(rough: Plane, whole: Box, axis: int, index: int) -> Plane:
-    """The slice of a rough map that lies on a slice of the image, at the image's resolution."""
+    """Slice of a rough map at a slice of the image, in the image's resolution."""
     start, stop = list(whole.start), list(whole.stop)
     start[axis], stop[axis] = index, index + 1
     plane: Plane = np.squeeze(resample_region(rough[None], whole, Box(tuple(start), tuple(stop)))[0], axis=axis)
@@ -101,13 +101,13 @@ def _check(volume: Volume, labels: ArrayLike, boxes: Sequence[Box], truth: Array
 
 
 def _lies_flat(volume: Volume) -> bool:
-    """Whether this is a picture, not a patient: depth 1, and axes that nobody placed in the world."""
+    """Whether this is a plain picture: depth 1, and no position in the world."""
     affine, spacing = volume.grid.affine, volume.grid.spacing_mm
     return volume.grid.shape[2] == 1 and np.array_equal(affine, np.diag([*spacing, 1.0]))
 
 
 def _panels(view: CanonicalVolume, labels: Labels, truth: Labels | None, boxes: list[Box], rough: Plane | None) -> list[Panel]:
-    """Slices across each axis along which there is more than one, then the two outside views."""
+    """Slices across each axis longer than 1, then the two outside views."""
     at = best_slices(labels if truth is None or labels.any() else truth, boxes)
     flat = [axis for axis, n in enumerate(view.grid.shape) if n == 1]
     shown = [(2, "axial"), (1, "coronal"), (0, "sagittal")]
@@ -132,7 +132,7 @@ def _panels(view: CanonicalVolume, labels: Labels, truth: Labels | None, boxes: 
 
 
 def _without_air(panels: list[Panel], shape: tuple[int, ...]) -> list[Panel]:
-    """The panels cut to where the radiographs show something, or a label or a box lies, and a little more."""
+    """Panels cropped to the content of the radiographs, labels and boxes, with a small margin."""
     keep = [np.zeros(n, dtype=bool) for n in shape]
     for panel in panels[3:]:
         here = panel.image > 0.05 * panel.image.max()

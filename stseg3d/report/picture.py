@@ -1,4 +1,4 @@
-"""The picture of a case: slices through the object with its contours and boxes, and the whole of it in front of a radiograph."""
+"""Picture of a case: slices through the object with contours and boxes, and the whole object before a radiograph."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ def picture_of_case(
 ) -> Path:
     """Write a picture of a segmented case.
 
-    Slices through most of the object from below, in front and the left, as radiologists look at them, with contours and the boxes they
-    cut; then the object as a solid body in front of a radiograph, with all boxes. A volume of depth 1 gives one panel.
+    It shows slices with most of the object from below, the front and the left, as in radiology, with contours and boxes, then the object
+    as a solid body before a radiograph, with all boxes. A volume of depth 1 gives one panel.
 
     Args:
-        volume: The image. Of one larger than 2 ** 29 voxels only every n-th slice is read for the radiographs.
+        volume: The image. If it is larger than 2 ** 29 voxels, only every n-th slice is read for the radiographs.
         labels: Segmentation in the axes of the volume, of any integer type; may be empty.
         boxes: Boxes in voxels of the volume; may be none.
         path: The PNG to write.
@@ -46,7 +46,7 @@ def picture_of_case(
 
 
 def _sheet(drawn: list[Picture], panels: list[Panel], volume: Volume, scale: float, has_truth: bool) -> Picture:
-    """All panels in a row, their lower edges level, with titles above and name, legend and scale below."""
+    """All panels in a row, aligned at the bottom, with titles above and name, legend and scale below."""
     height = HEAD + max(p.shape[0] for p in drawn) + FOOT
     width = max(GAP + sum(p.shape[1] + GAP for p in drawn), MIN_WIDTH)
     sheet: Picture = np.broadcast_to(np.array(BACKGROUND, dtype=np.float32), (height, width, 3)).copy()

@@ -1,4 +1,4 @@
-"""Distributions and shares as inline SVG: colours are those of the page, light or dark, and nothing has to be installed."""
+"""Distributions and shares as inline SVG in the colours of the page, without a plotting library."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from stseg3d.report.markup import Markup, element, join
 
 WIDTH, HEIGHT, FOOT, SIDE = 320, 120, 22, 10
 BINS = 16
-MOST_DOTS = 8  # cases of one bin that are drawn as a dot each; more become a bar
+MAX_DOTS = 8  # per bin; with more cases bars are drawn
 RADIUS = 5.5
-PARTS = 6  # colours of parts, in report.css
+PART_COLOURS = 6  # number of colours of parts in report.css
 
 
 def distribution(title: str, values: Mapping[str, float], text: Callable[[float], str]) -> Markup:
-    """How a number spreads over cases: a dot a case, bars where there are many, a line at the median.
+    """Plot of a number over cases: a dot per case, or bars for many cases, and a line at the median.
 
     Args:
-        title: What the number is.
-        values: By case.
-        text: How a number is written, with its unit.
+        title: Name of the number.
+        values: Numbers by case.
+        text: Formats a number with its unit.
     """
     numbers = np.array(list(values.values()))
     low, high, median = float(numbers.min()), float(numbers.max()), float(np.median(numbers))
-    if low == high:  # all in the middle
+    if low == high:  # equal values lie in the middle
         low, high = low - 0.5 * (abs(low) or 1), high + 0.5 * (abs(high) or 1)
     where = np.minimum(((numbers - low) / (high - low) * BINS).astype(int), BINS - 1)
     counts = np.bincount(where, minlength=BINS)
-    marks = _dots(values, where, counts, text) if counts.max() <= MOST_DOTS else _bars(counts)
+    marks = _dots(values, where, counts, text) if counts.max() <= MAX_DOTS else _bars(counts)
     across = SIDE + (median - low) / (high - low) * (WIDTH - 2 * SIDE)
     line = element("line", x1=f"{across:.1f}", x2=f"{across:.1f}", y1=4, y2=HEIGHT - FOOT, class_="median")
     axis = element("line", x1=SIDE, x2=WIDTH - SIDE, y1=HEIGHT - FOOT, y2=HEIGHT - FOOT, class_="axis")
@@ -69,23 +69,23 @@ def _bars(counts: np.ndarray) -> Markup:
 
 
 def shares(parts: Mapping[str, float], text: Callable[[float], str]) -> Markup:
-    """Parts of a whole as one bar.
+    """Bar that shows parts of a whole.
 
     Args:
-        parts: By name, none negative.
-        text: How a number is written, with its unit.
+        parts: Sizes by name, none negative.
+        text: Formats a size with its unit.
     """
     total = sum(parts.values()) or 1.0
     left, bars = 0.0, []
     for n, value in enumerate(parts.values()):
         width = 100 * value / total
-        bars.append(element("rect", x=f"{left:.2f}", y=0, width=f"{width:.2f}", height=10, class_=f"part{n % PARTS}"))
+        bars.append(element("rect", x=f"{left:.2f}", y=0, width=f"{width:.2f}", height=10, class_=f"part{n % PART_COLOURS}"))
         left += width
     said = ", ".join(f"{name} {text(value)}" for name, value in parts.items())
     return element("svg", *bars, viewBox="0 0 100 10", preserveAspectRatio="none", role="img", aria_label=said, class_="shares")
 
 
 def swatch(n: int) -> Markup:
-    """The colour of a bar's n-th part."""
-    square = element("rect", width=10, height=10, class_=f"part{n % PARTS}")
+    """Square in the colour of a bar's n-th part."""
+    square = element("rect", width=10, height=10, class_=f"part{n % PART_COLOURS}")
     return element("svg", square, viewBox="0 0 10 10", aria_hidden="true", class_="swatch")

@@ -1,4 +1,4 @@
-"""What the viewer in the page is given: small copies of image, labels and rough map as NIfTI, and the boxes as meshes."""
+"""Data of the viewer in the page: small copies of image, labels and rough map as NIfTI, and boxes as meshes."""
 
 from __future__ import annotations
 
@@ -21,35 +21,34 @@ from stseg3d.report.panel import BOX_COLOUR, LABEL_COLOURS, ROUGH_COLOUR
 from stseg3d.report.views import best_slices, choose_window, grey, slice_at
 from stseg3d.volumes import Volume
 
-# NiiVue 0.69.0 (https://github.com/niivue/niivue, BSD-2-Clause): the file dist/niivue.umd.js of the npm package @niivue/niivue, unchanged
-# but for gzip; the licences of it and of what is in it stand beside it. It is part of this package because none on PyPI has a script that a
-# page can use: ipyniivue's is 5 MB of NiiVue and Jupyter widget in one, exports the widget alone, and brings some 25 packages, IPython
-# among them. Nothing is fetched when a report is made or opened.
+# NiiVue 0.69.0 (https://github.com/niivue/niivue, BSD-2-Clause): dist/niivue.umd.js of the npm package @niivue/niivue, only gzipped, with
+# its licences beside it. It is included because no package on PyPI has a script for plain pages: ipyniivue's 5 MB export only the Jupyter
+# widget, and need some 25 packages. Nothing is fetched when a report is made or opened.
 NIIVUE = "niivue-0.69.0.umd.js.gz"
-# Base64 is a third longer than what it stands for.
+# Base64 is a third longer than the bytes.
 BASE64 = 4 / 3
-# What a voxel of image and labels takes, compressed: 0.62 of a made-up CT (tests/benchmarks/bench_report.py), nearly 1 of mere noise.
+# Compressed bytes per voxel of image and labels: 0.62 for a synthetic CT (tests/benchmarks/bench_report.py), nearly 1 for noise.
 BYTES_A_VOXEL = 0.9
 CONTEXT = 0.15  # of the object's extent, on each side
 LEVELS = 255
-BEAM = 0.004  # width of a box's edges, as a part of the diagonal of what is shown
+BEAM_WIDTH = 0.004  # of a box's edges, as a fraction of the diagonal of the part shown
 
 
 def niivue() -> str:
-    """The viewer's script, gzip and base64."""
+    """Script of the viewer, gzipped, in base64."""
     return _base64(resources.files("stseg3d.report").joinpath("page", NIIVUE).read_bytes())
 
 
 @dataclass(frozen=True)
 class Scene:
-    """What is shown of a case.
+    """Content of the viewer for a case.
 
     Args:
         volume: The image.
         labels: Labels on its grid.
         boxes: Boxes on its grid.
         rough: Foreground probability of the rough stage, 0 to 1, on its own grid.
-        threshold: Where in it the rough mask begins.
+        threshold: Threshold of the rough mask.
     """
 
     volume: Volume
@@ -60,11 +59,11 @@ class Scene:
 
 
 def scene_data(scene: Scene, limit_bytes: float) -> dict[str, Any]:
-    """The scene as JSON: NIfTI files and meshes as base64, the window, colours.
+    """Scene as JSON values: NIfTI files and meshes in base64, window, colours.
 
     Args:
-        scene: What is to be shown.
-        limit_bytes: About how long the JSON may be; the copies are as fine as that allows, and no finer than the image.
+        scene: Content to show.
+        limit_bytes: Approximate limit of the JSON; copies are as fine as it allows, and no finer than the image.
     """
     where = _shown(scene)
     grid = scene.volume.grid.crop(where)
@@ -89,14 +88,14 @@ def scene_data(scene: Scene, limit_bytes: float) -> dict[str, Any]:
     }
     if scene.boxes:
         corners = [np.array([scene.volume.grid.world_mm([c])[0] for c in product(*zip(b.start, b.stop, strict=True))]) for b in scene.boxes]
-        data |= {"edges": _base64(edge_mesh(corners, BEAM * diagonal)), "boxes": [c.round(2).tolist() for c in corners]}
+        data |= {"edges": _base64(edge_mesh(corners, BEAM_WIDTH * diagonal)), "boxes": [c.round(2).tolist() for c in corners]}
     if scene.rough is not None:
         data["rough"] = _file((scene.rough.read()[0] >= scene.threshold).astype(np.uint8), scene.rough.grid)
     return data
 
 
 def _shown(scene: Scene) -> Box:
-    """The labels and boxes with some context; of an image without either all."""
+    """Box of labels and boxes with some context; the whole image without either."""
     box = scene.volume.grid.box
     around = list(scene.boxes)
     if scene.labels.any():
@@ -111,7 +110,7 @@ def _shown(scene: Scene) -> Box:
 
 
 def small_shape(grid: Grid, voxels: int) -> tuple[int, ...]:
-    """Shape over the same extent with about so many voxels at the most: the finest axes are thinned out first, none is refined.
+    """Shape of about this many voxels at most over the same extent: the finest axes are reduced first, none is refined.
 
     Example:
         >>> small_shape(Grid((400, 400, 50), spacing_mm=(0.5, 0.5, 4)), 400_000)
@@ -120,7 +119,7 @@ def small_shape(grid: Grid, voxels: int) -> tuple[int, ...]:
     spacing = np.array(grid.spacing_mm)
     extent = spacing * grid.shape
     low, high = float(spacing.min()), float(extent.max())
-    for _ in range(40):  # halving, the spacing that fits
+    for _ in range(40):  # bisection of the spacing that fits
         middle = (low + high) / 2
         fits = np.prod(np.ceil(extent / np.maximum(spacing, middle) - 1e-9)) <= voxels
         low, high = (low, middle) if fits else (middle, high)
@@ -134,19 +133,19 @@ def _long_axes(box: Box) -> list[int]:
 
 
 def _focus(scene: Scene) -> list[float]:
-    """The point, in mm, where the crosshair begins: the middle of the voxel in which the slices with most of the object meet."""
+    """Start of the crosshair, in mm: the centre of the voxel where the slices with most of the object meet."""
     at = best_slices(scene.labels, scene.boxes)
     point: list[float] = scene.volume.grid.world_mm([[i + 0.5 for i in at]])[0].tolist()
     return point
 
 
 def _colours() -> list[list[int]]:
-    """Red, green and blue of the labels from 1 on; the label after the last begins anew."""
+    """Red, green and blue of the labels from 1 on, repeated for further labels."""
     return [[round(255 * c) for c in colour] for colour in LABEL_COLOURS]
 
 
 def _image_file(image: NDArray[np.float32], grid: Grid) -> str:
-    """The image in 256 levels between its extreme percentiles, with the scale that brings them back."""
+    """NIfTI file of the image in 256 levels between extreme percentiles, with the scale to restore values."""
     low, high = (float(v) for v in np.percentile(image, (0.05, 99.95)))
     step = max(high - low, 1e-6) / LEVELS
     return _file(np.rint(np.clip((image - low) / step, 0, LEVELS)).astype(np.uint8), grid, step, low)
@@ -157,7 +156,7 @@ def _file(array: NDArray[Any], grid: Grid, slope: float = 1.0, intercept: float 
     image.header.set_xyzt_units("mm")
     image.header.set_slope_inter(slope, intercept)
     raw = bytearray(image.header.binaryblock + bytes(4))
-    struct.pack_into("<fff", raw, 108, 352, slope, intercept)  # nibabel leaves the scale to its own writer
+    struct.pack_into("<fff", raw, 108, 352, slope, intercept)  # nibabel sets the scale only in its own writer
     return _base64(gzip.compress(bytes(raw) + array.tobytes(order="F"), 9, mtime=0))
 
 
@@ -167,13 +166,13 @@ def _base64(content: bytes) -> str:
 
 # --- boxes -------------------------------------------------------------------
 
-# Corners are numbered in binary, the last axis the lowest bit; each face goes round counter-clockwise, seen from outside.
+# Corners are numbered in binary, the last axis the lowest bit; each face is counter-clockwise, seen from outside.
 FACES = ((0, 1, 3, 2), (4, 6, 7, 5), (0, 4, 5, 1), (2, 3, 7, 6), (0, 2, 6, 4), (1, 5, 7, 3))
 EDGES = tuple((a, a | bit) for bit in (1, 2, 4) for a in range(8) if not a & bit)
 
 
 def edge_mesh(boxes: Sequence[NDArray[np.float64]], width_mm: float) -> bytes:
-    """Boxes, each by its 8 corners ``(8, 3)`` in mm, as an MZ3 file with a square beam for each of the 12 edges."""
+    """MZ3 file with a square beam for each of the 12 edges of boxes, given by their corners ``(8, 3)`` in mm."""
     beams = [_beam(corners, edge, width_mm) for corners in boxes for edge in EDGES]
     triangles = np.array([(f[0], f[i], f[i + 1]) for f in FACES for i in (1, 2)])
     return _mz3(np.concatenate(beams), np.concatenate([triangles + 8 * n for n in range(len(beams))]))
@@ -185,7 +184,7 @@ def _beam(corners: NDArray[np.float64], edge: tuple[int, int], width_mm: float) 
     units = np.array([side / np.linalg.norm(side) for side in sides])
     along = {1: 2, 2: 1, 4: 0}[edge[0] ^ edge[1]]
     half = width_mm / 2
-    # Longer than the edge by half a width at both ends, so that corners are filled.
+    # Longer than the edge by half a width at both ends, to fill the corners.
     shifts = [[half if bit else -half for bit in bits] for bits in product((0, 1), repeat=3)]
     return np.array([(b if shift[along] > 0 else a) + np.array(shift) @ units for shift in shifts])
 

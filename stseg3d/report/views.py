@@ -1,4 +1,4 @@
-"""What the panels of a picture show: slices through the object, and the object in front of a radiograph. All in RAS axes."""
+"""Views in the panels of a picture, in RAS axes: slices through the object, and the object before a radiograph."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from stseg3d.volumes import Volume
 
 Plane = NDArray[np.float32]
 Labels = NDArray[np.integer]
-READ_VOXELS = 2**24  # held at once while the radiographs are summed up
-PROJECTED_VOXELS = 2**29  # of larger images only every n-th slice is read for them
-SURFACE_VOXELS = 2**23  # larger objects are thinned out before their surface is looked for
+READ_VOXELS = 2**24  # in memory at once for radiographs
+PROJECTED_VOXELS = 2**29  # in larger images only every n-th slice is read for radiographs
+SURFACE_VOXELS = 2**23  # larger objects are subsampled before their surface is found
 CT_AIR_HU = -800
 
 
 @dataclass(frozen=True)
 class Window:
-    """The intensities shown as black and as white."""
+    """Intensities shown as black and as white."""
 
     low: float
     high: float
@@ -36,7 +36,7 @@ class Window:
 
 @dataclass(frozen=True)
 class Surface:
-    """An object seen along an axis: how much of each pixel it covers, how bright its surface is there, and which label it is."""
+    """An object seen along an axis: cover, brightness and label of each pixel."""
 
     cover: Plane
     shade: Plane
@@ -61,19 +61,19 @@ def slice_at(volume: Volume, axis: int, index: int) -> Plane:
 
 
 def choose_window(slices: Sequence[Plane]) -> Window:
-    """Soft tissue and vessels for CT (known by its air); from the 1st to the 99.7th percentile of what is not background for all else."""
+    """Window of soft tissue and vessels for CT, recognised by air; else the 1st to 99.7th percentile without background."""
     values = np.concatenate([plane.ravel() for plane in slices])
     if np.percentile(values, 2) > CT_AIR_HU * 2 and values.min() <= CT_AIR_HU:
         return Window(-170, 380)
     seen = values[values != values.min()]
     low, high = np.percentile(seen if seen.size else values, (1, 99.7))
-    if low == high:  # one value besides the background's
+    if low == high:  # a single value besides background
         low = values.min()
     return Window(float(low), float(max(high, low + 1e-6)))
 
 
 def best_slices(mask: Labels, boxes: Sequence[Box]) -> tuple[int, int, int]:
-    """For each axis the slice with most of the object; without one the middle of the first box, or of the image."""
+    """Index on each axis of the slice with most of the object; without one, the middle of the first box or of the image."""
     if mask.any():
         areas = [np.count_nonzero(mask, axis=tuple(a for a in range(3) if a != axis)) for axis in range(3)]
         i, j, k = (int(area.argmax()) for area in areas)
@@ -84,7 +84,7 @@ def best_slices(mask: Labels, boxes: Sequence[Box]) -> tuple[int, int, int]:
 
 
 def radiographs(volume: Volume, window: Window) -> tuple[Plane, Plane]:
-    """Mean brightness along the second axis and along the first, slab by slab.
+    """Mean brightness along the second axis and along the first, computed slab by slab.
 
     Returns:
         Planes of the axes (0, 2) and (1, 2).
@@ -101,13 +101,13 @@ def radiographs(volume: Volume, window: Window) -> tuple[Plane, Plane]:
 
 
 def surface(labels: Labels, axis: int, spacing_mm: Sequence[float], *, from_low: bool) -> Surface:
-    """The labels as a solid body in a light from the upper left, seen along ``axis``.
+    """Labels as a solid body lit from the upper left, seen along ``axis``.
 
     Args:
-        labels: Labels, of three axes.
+        labels: Labels on three axes.
         axis: The axis to look along.
         spacing_mm: Size of a voxel.
-        from_low: Whether the viewer stands at the axis's low end.
+        from_low: Whether the viewer is at the low end of the axis.
 
     Returns:
         Planes over the two other axes.

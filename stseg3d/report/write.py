@@ -1,4 +1,4 @@
-"""One HTML page for a folder of results, that opens from disk and asks nothing of any network."""
+"""One HTML page for a folder of results, which opens from disk and needs no network."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from stseg3d.report.overview import joined, overview
 from stseg3d.report.viewer import niivue
 
 VOLUMES = ("embed", "link", "none")
-# Room for the viewer's copies: of many cases smaller ones are kept. tests/benchmarks/bench_report.py opens a page of 100 cases.
-CASE_BYTES, PAGE_BYTES, LEAST_BYTES = 2_000_000, 50_000_000, 150_000
+# Limits of the viewer's copies, which are smaller with many cases. tests/benchmarks/bench_report.py opens a page of 100 cases.
+MAX_CASE_BYTES, MAX_PAGE_BYTES, MIN_CASE_BYTES = 2_000_000, 50_000_000, 150_000
 
 
 def write_report(
@@ -38,13 +38,13 @@ def write_report(
     Args:
         out: Folder that ``stseg3d segment`` wrote.
         path: The page; by default ``report.html`` in the folder.
-        images: Folder of the images, if they are no longer where they were.
-        labels: Folder of ground truth, or a ``dataset.json``: cases are scored then.
-        volumes: What the viewer shows: ``"embed"`` in the page, ``"link"`` in files beside it (``<page>_volumes``), or ``"none"``.
-        progress: Shows how far it is, as ``tqdm`` does.
+        images: Folder of the images, if they were moved.
+        labels: Folder of ground truth, or a ``dataset.json``, to score the cases.
+        volumes: Volumes of the viewer: ``"embed"`` in the page, ``"link"`` in files beside it (``<page>_volumes``), or ``"none"``.
+        progress: Wraps the cases to show progress, as ``tqdm`` does.
 
     Returns:
-        The page, and what it shows of each case.
+        Path of the page, and the content of each case.
 
     Raises:
         FileNotFoundError: If a folder does not exist or holds no results.
@@ -56,7 +56,8 @@ def write_report(
         raise ValueError(msg)
     path = path or out / "report.html"
     records = gather_cases(out, images=images, labels=labels)
-    room = {"none": 0.0, "link": float(CASE_BYTES), "embed": max(min(CASE_BYTES, PAGE_BYTES / len(records)), LEAST_BYTES)}[volumes]
+    embedded = max(min(MAX_CASE_BYTES, MAX_PAGE_BYTES / len(records)), MIN_CASE_BYTES)
+    room = {"none": 0.0, "link": float(MAX_CASE_BYTES), "embed": embedded}[volumes]
     looks = [look_at(record, room) for record in (progress(records) if progress else records)]
     with ExitStack() as files:
         page = files.enter_context(atomic_write(path))
@@ -67,10 +68,10 @@ def write_report(
 
 
 def _write_volumes(path: Path, looks: Sequence[Look]) -> None:
-    """Scripts, since a page from disk may load those, and no other files."""
+    """Write volumes as scripts, the only files that a page from disk may load."""
     folder = path.with_name(f"{path.stem}_volumes")
     folder.mkdir(exist_ok=True)
-    for old in folder.glob("[0-9]*.js"):  # of an earlier report; whatever else is there stays
+    for old in folder.glob("[0-9]*.js"):  # from an earlier report; other files stay
         old.unlink()
     for n, look in enumerate(looks):
         if look.viewer:
@@ -78,12 +79,12 @@ def _write_volumes(path: Path, looks: Sequence[Look]) -> None:
 
 
 def html(out: Path, looks: Sequence[Look], *, linked: str = "") -> str:
-    """The page.
+    """HTML of the page.
 
     Args:
-        out: The folder it is about.
-        looks: Its cases.
-        linked: Folder beside the page that holds the volumes; by default they are in it.
+        out: Folder of results.
+        looks: Content of each case.
+        linked: Folder beside the page that holds the volumes; by default they are in the page.
     """
     style, script = (_part(name) for name in ("report.css", "report.js"))
     with_viewer = any(look.viewer for look in looks)
@@ -107,7 +108,7 @@ def html(out: Path, looks: Sequence[Look], *, linked: str = "") -> str:
         element("noscript", element("p", "Cases open, and the table sorts, where scripts may run.", class_="note warning")),
         *(case_page(n, look, viewer=bool(look.viewer)) for n, look in enumerate(looks)),
         element("script", Markup(script), data_volumes=linked),
-        # Last, so that the page is there before them.
+        # Last, so that the page appears before they are loaded.
         *viewer,
         *volumes,
     )
@@ -127,14 +128,14 @@ def _top(out: Path, looks: Sequence[Look]) -> Markup:
 
 
 def _policy(style: str, script: str, *, linked: bool) -> str:
-    """Only this page's own style and script, and what that script makes of the page's data; no network."""
+    """Content security policy: only this page's own style, script and data; no network."""
     hashes = {name: b64encode(hashlib.sha256(text.encode()).digest()).decode() for name, text in (("style", style), ("script", script))}
     rules = {
         "default-src": "'none'",
         "script-src": f"'sha256-{hashes['script']}' blob:" + (" file: 'self'" if linked else ""),
         "style-src": f"'sha256-{hashes['style']}'",
         "img-src": "data: blob:",
-        "connect-src": "data: blob:",  # the viewer reads its fonts so
+        "connect-src": "data: blob:",  # for the viewer's fonts
         "base-uri": "'none'",
         "form-action": "'none'",
     }

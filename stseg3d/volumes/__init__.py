@@ -1,6 +1,6 @@
-"""Bytes: images of every kind behind one protocol, the writer onto their exact grid, cases and data sets.
+"""Images of every kind behind one protocol, writing onto their exact grid, cases and data sets.
 
-Importing it imports neither torch nor MONAI nor an image library; those of MONAI's transforms are in :mod:`stseg3d.volumes.monai_io`.
+Importing this imports neither torch nor MONAI nor an image library. MONAI transforms are in :mod:`stseg3d.volumes.monai_io`.
 """
 
 from stseg3d.volumes.cases import Case, Dataset, OpenCase, case_id, load_dataset, output_name

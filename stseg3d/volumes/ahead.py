@@ -1,4 +1,4 @@
-"""A case whose voxels are read before there is anybody to work on it: while a program still loads its libraries."""
+"""Reading the voxels of the first case while the program still loads its libraries."""
 
 from __future__ import annotations
 
@@ -12,38 +12,38 @@ from stseg3d.volumes.open import open_volume
 
 
 class CaseAhead:
-    """The open image of a case, its voxels on their way, for whoever is the first to work on a case.
+    """Open image of a case whose voxels are being read, for the first worker that takes a case.
 
     Args:
         case: The case.
         volume: Its image, opened with ``channels_last``.
-        then: The file as it was before.
+        state: State of the file before it was opened.
     """
 
-    def __init__(self, case: Case, volume: FileVolume, then: tuple[int, ...]) -> None:
-        self._case, self._then = case, then
+    def __init__(self, case: Case, volume: FileVolume, state: tuple[int, ...]) -> None:
+        self._case, self._state = case, state
         self._volume: FileVolume | None = volume
 
     def take(self, case: Case) -> FileVolume | None:
-        """The image, once, if it is that of this case and the file is as it was; else None, and the voxels are let go.
+        """The image, on the first call, if it belongs to this case and the file has not changed; else None, and it is dropped.
 
         Raises:
-            OSError: If the file is not there any more.
+            OSError: If the file no longer exists.
         """
         volume, self._volume = self._volume, None
-        return volume if case == self._case and _state(case.image) == self._then else None
+        return volume if case == self._case and _state(case.image) == self._state else None
 
 
 def begin_reading(case: Case) -> CaseAhead | None:
     """Have a thread read a ``.nii.gz``.
 
     Returns:
-        None for any other file, where memory is short, and where something is wrong with the file: whoever opens it will tell.
+        None for any other file, if memory is short, or if the file is broken: opening it later will raise the error.
     """
     if not case.image.name.lower().endswith(".nii.gz"):
         return None
     try:
-        then = _state(case.image)
+        state = _state(case.image)
         volume = open_volume(case.image, channels_last=True)
     except (OSError, ValueError):
         return None
@@ -51,7 +51,7 @@ def begin_reading(case: Case) -> CaseAhead | None:
     if not isinstance(volume, FileVolume) or not has_room(held):
         return None
     volume.start_reading()
-    return CaseAhead(case, volume, then)
+    return CaseAhead(case, volume, state)
 
 
 def _state(path: Path) -> tuple[int, ...]:

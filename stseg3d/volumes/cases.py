@@ -1,4 +1,4 @@
-"""Cases and data sets: which files belong together, and what each is called; :mod:`stseg3d.volumes.listing` finds them."""
+"""Cases and data sets: which files belong together, and their names; :mod:`stseg3d.volumes.listing` finds them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Case:
     """One image, perhaps with its label.
 
     Args:
-        id: Name of the case, unique in its batch, of which the names of its outputs are made.
+        id: Name of the case, unique in its batch; outputs are named after it.
         image: File, or folder of a DICOM series.
         label: File with the ground truth.
     """
@@ -37,7 +37,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Dataset:
-    """What a ``dataset.json`` in the layout of the Medical Segmentation Decathlon lists.
+    """Cases that a ``dataset.json`` in the layout of the Medical Segmentation Decathlon lists.
 
     Args:
         name: Name of the data set.
@@ -56,7 +56,7 @@ class Dataset:
 
 @dataclass(frozen=True)
 class OpenCase:
-    """An image and its label, open and on one grid, seen along the world's axes; ``id`` is the case's in its data set."""
+    """An image and its label, open and on one grid, seen along the world's axes; ``id`` is its id in the data set."""
 
     image: Volume
     label: NDArray[np.uint8]
@@ -64,12 +64,12 @@ class OpenCase:
 
     @property
     def name(self) -> str:
-        """Where it comes from."""
+        """Name of the image."""
         return self.image.name
 
 
 def case_id(path: Path | str) -> str:
-    """Name of the case at ``path``: the last part, without the suffix of a volume."""
+    """Name of the case at ``path``: its last part without the suffix of a volume."""
     path = Path(path)
     suffix = volume_suffix(path)
     return path.name[: -len(suffix)] if suffix else path.resolve().name
@@ -79,21 +79,21 @@ def output_name(case: str, suffix: str = "seg") -> str:
     """File name of a case's output, ``<case>_<suffix>.nii.gz``.
 
     Raises:
-        ValueError: If the case's name would lead out of a folder, see :func:`stseg3d.volumes.names.ensure_file_name`.
+        ValueError: If the name is not safe in a folder, see :func:`stseg3d.volumes.names.ensure_file_name`.
     """
     return f"{ensure_file_name(case)}_{suffix}.nii.gz"
 
 
 def load_dataset(path: Path | str) -> Dataset:
-    """Data set that a ``dataset.json`` lists, its paths relative to that file; the files exist.
+    """Data set in a ``dataset.json``, whose paths are relative to it; all files must exist.
 
     Args:
-        path: The file. ``"training"`` is due; ``"validation"``, ``"test"`` and ``"labels"`` are not. Entries are
-            ``{"image": ..., "label": ...}``; for the test list a path alone will do.
+        path: The file. ``"training"`` is required; ``"validation"``, ``"test"`` and ``"labels"`` are optional. Entries are
+            ``{"image": ..., "label": ...}``; in the test list a path is enough.
 
     Raises:
-        FileNotFoundError: If it, or a file it lists, does not exist.
-        ValueError: If it is not such a file.
+        FileNotFoundError: If it, or a file that it lists, does not exist.
+        ValueError: If it is not a ``dataset.json``.
     """
     path = Path(path)
     if path.is_dir():
@@ -141,7 +141,7 @@ def _check_exist(lists: Mapping[str, list[Case]], path: Path) -> None:
 
 
 def _label_names(labels: Any, path: Path) -> dict[int, str]:
-    """Names by value; also from nnU-Net's values by name."""
+    """Names by value; nnU-Net's values by name are accepted, too."""
     try:
         if all(str(key).isdigit() for key in labels):
             return {int(value): str(name) for value, name in labels.items()}

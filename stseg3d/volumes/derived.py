@@ -14,15 +14,15 @@ from stseg3d.volumes.volume import Array, CanonicalVolume, Volume, box_inside
 
 COLOURS = 3
 
-# Numbers of a slab whose sums are taken at once, in float64.
+# Voxels of a slab, which is summed in float64.
 SLAB_VOXELS = 1 << 22
 
-# A spread of less than this share of the mean is rounding: such an image holds one value.
-FLAT = 1e-6
+# A standard deviation below this fraction of the mean is rounding: the channel is constant.
+MIN_RELATIVE_SD = 1e-6
 
 
 class ColourVolume:
-    """A picture as red, green and blue, however it is stored: grey is repeated, transparency dropped.
+    """A picture as red, green and blue: grey is repeated, transparency dropped.
 
     Args:
         volume: Picture of one (grey), two (grey, alpha), three (RGB) or four (RGBA) channels.
@@ -48,10 +48,10 @@ class ColourVolume:
 class StandardizedVolume:
     """An image whose channels have mean 0 and standard deviation 1 over all its voxels, as float32.
 
-    Unlike a normalisation of each crop it leaves a crop of nothing dark. A channel of one value becomes zeros.
+    Unlike normalising each crop, this keeps empty crops dark. A constant channel becomes zeros.
 
     Args:
-        volume: Any image. It is read once, slab by slab, when its first voxels are asked for; voxels that are NaN or infinite stay so.
+        volume: Any image. It is read once, slab by slab, before the first voxels are returned; NaN and infinities stay as they are.
     """
 
     dtype = np.dtype(np.float32)
@@ -75,7 +75,7 @@ class StandardizedVolume:
         return mean, np.sqrt(np.maximum(squares / np.maximum(count, 1) - mean**2, 0))
 
     def _slabs(self) -> Iterator[Box]:
-        """Boxes that cut the image along its last axis of several voxels: the slowest in most files, and of depth 1 in none."""
+        """Boxes that cut the image along its last axis longer than 1, the slowest in most files."""
         shape = self.grid.shape
         axis = max((a for a, n in enumerate(shape) if n > 1), default=0)
         thick = max(SLAB_VOXELS * shape[axis] // (self.channels * prod(shape)), 1)
@@ -88,18 +88,18 @@ class StandardizedVolume:
         """Standardised voxels in ``box``, of shape ``(C, *box.shape)``."""
         mean, sd = (m.astype(np.float32).reshape(-1, *(1,) * len(self.grid.shape)) for m in self.moments)
         voxels = self.volume.read(box_inside(self.grid, box, self.name)).astype(np.float32)
-        with np.errstate(invalid="ignore"):  # an infinite voxel of a flat channel
-            return (voxels - mean) / np.where(sd > FLAT * np.abs(mean), sd, np.float32(np.inf))
+        with np.errstate(invalid="ignore"):  # an infinite voxel of a constant channel
+            return (voxels - mean) / np.where(sd > MIN_RELATIVE_SD * np.abs(mean), sd, np.float32(np.inf))
 
 
 def network_view(volume: Volume, axcodes: str | None, *, colour: bool = False, standardize: bool = False) -> CanonicalVolume:
-    """The image as networks and box policies see it, at inference and in training.
+    """Image as networks and box policies see it, at inference and in training.
 
     Args:
         volume: The image.
-        axcodes: Where the axes of the view point to, such as ``"RAS"``; None keeps the file's own.
+        axcodes: Directions of the view's axes, such as ``"RAS"``; None keeps the file's own.
         colour: Whether it is a picture, see :class:`ColourVolume`.
-        standardize: See :class:`StandardizedVolume`.
+        standardize: Whether to standardise intensities, see :class:`StandardizedVolume`.
     """
     seen: Volume = ColourVolume(volume) if colour else volume
     seen = StandardizedVolume(seen) if standardize else seen

@@ -1,4 +1,4 @@
-"""An image in a file: its header read on opening, its voxels when they are first asked for."""
+"""An image in a file: the header is read on opening, the voxels when first needed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from stseg3d.machine.memory import available_bytes
 from stseg3d.volumes.inflate import GzipVoxels
 from stseg3d.volumes.volume import Array, Volume, box_inside, voxel_dtype
 
-# Reads of less are not worth asking the system how much memory is free.
+# Smaller reads are made without checking the free memory.
 LARGE_BYTES = 1 << 28
 
 
@@ -23,15 +23,15 @@ class FileVolume:
 
     Args:
         path: The file, or the folder of a series.
-        grid: Where its voxels lie.
+        grid: Its grid.
         stored: Type of the voxels in the file.
         channels: Number of channels.
-        load: Gives all voxels as stored, of shape ``(C, *grid.shape)``; a memory map, which cannot be written to, is asked for again at
-            every read, and makes it touch only its own region.
-        inflate: Gives what inflates the same voxels in a thread, where that can be done.
-        slope_inter: What turns a stored value into the true one: ``value * slope + inter``.
-        header: The NIfTI header, for what :func:`stseg3d.volumes.write_labels` keeps of it.
-        about: What else is to be remembered of where it comes from, as JSON has it.
+        load: Returns all voxels as stored, of shape ``(C, *grid.shape)``; or a read-only memory map, which is opened again for each read
+            so that only its region is touched.
+        inflate: Returns the object that inflates the same voxels in a thread, for compressed files.
+        slope_inter: Rescaling of stored values: ``value * slope + inter``.
+        header: NIfTI header, which :func:`stseg3d.volumes.write_labels` copies in part.
+        about: Further information on the source, as JSON values.
 
     Raises:
         ValueError: If the voxels are not numbers.
@@ -68,7 +68,7 @@ class FileVolume:
         return self.__dict__ | {"_array": None, "_coming": None}
 
     def start_reading(self) -> None:
-        """Have a thread inflate the voxels of a compressed file; what it finds wrong, the next read raises. Nothing for other files."""
+        """Inflate the voxels of a compressed file in a thread; the next read raises its errors. Does nothing for other files."""
         if self._array is None and self._coming is None and self._inflate is not None:
             self._coming = self._inflate()
             self._coming.start()
@@ -76,21 +76,21 @@ class FileVolume:
     def read(self, box: Box | None = None) -> Array:
         """Voxels in ``box``, as a new array.
 
-        The voxels of a compressed file are kept from the first box on; one read of everything is handed over and not kept.
+        The voxels of a compressed file are kept after a read of a part; a read of everything is returned and not kept.
         """
         box = self._checked(box)
         array = self._stored() if self._array is None else self._array
         if box == self.grid.box and self._array is None and array.flags.writeable:
             return self._true_values(array, copy=False)
-        if array.flags.writeable:  # pages of a memory map count as this process's memory for as long as it is there
+        if array.flags.writeable:  # a memory map is not kept: its pages count as memory of this process
             self._array = array
         return self._true_values(array[(slice(None), *box.slices)], copy=True)
 
     def read_each(self, boxes: Iterable[Box]) -> Iterator[tuple[Box, Array]]:
-        """Each box and the voxels in it, which are not to be changed; a compressed file is inflated meanwhile.
+        """Each box and its voxels, which must not be changed; a compressed file is inflated meanwhile.
 
-        So what is handed over may come from a file that turns out to be broken: then an error is raised at the latest where the last box
-        would have been followed by the end. The voxels are kept as by :meth:`read`.
+        The voxels may come from a file that turns out to be broken: the error is then raised after the last box at the latest. The voxels
+        are kept as by :meth:`read`.
 
         Raises:
             OSError: If the file cannot be read.
@@ -107,7 +107,7 @@ class FileVolume:
                 yield box, self._true_values(coming.array[(slice(None), *box.slices)], copy=False)
             self._array = coming.wait()
         finally:
-            coming.leave()
+            coming.abandon()
 
     def _stored(self) -> Array:
         coming, self._coming = self._coming, None
@@ -126,20 +126,20 @@ class FileVolume:
             return np.asarray(stored).astype(self.dtype, copy=copy)
         exact: type[np.generic] = np.int64 if self.dtype.kind in "iu" else np.float64
         true: Array = np.empty_like(stored, dtype=self.dtype, subok=False)
-        for k in range(stored.shape[-1]):  # slice by slice: the exact type is up to eight times as large
+        for k in range(stored.shape[-1]):  # slice by slice: the exact type may be eight times as large
             true[..., k] = stored[..., k].astype(exact) * exact(slope) + exact(inter)
         return true
 
 
 def read_each(volume: Volume, boxes: Iterable[Box]) -> Iterator[tuple[Box, Array]]:
-    """Each box and the voxels of a volume in it, not to be changed; of a compressed file while it is inflated, see ``FileVolume``."""
+    """Each box and its voxels in a volume, which must not be changed; see :meth:`FileVolume.read_each`."""
     if isinstance(volume, FileVolume):
         return volume.read_each(boxes)
     return ((box, volume.read(box)) for box in boxes)
 
 
 def scaled_dtype(dtype: np.dtype[Any], slope_inter: tuple[float, float]) -> np.dtype[Any]:
-    """Smallest type for all values that ``dtype`` can hold, once scaled: an integer type if slope and inter are integers, else float32."""
+    """Smallest type for all rescaled values of ``dtype``: an integer type if slope and inter are integers, else float32."""
     slope, inter = slope_inter
     if (slope, inter) == (1.0, 0.0):
         return dtype
@@ -152,10 +152,10 @@ def scaled_dtype(dtype: np.dtype[Any], slope_inter: tuple[float, float]) -> np.d
 
 
 def grid_of_file(shape: tuple[int, ...], affine: NDArray[np.float64], path: Path) -> Grid:
-    """Grid of 3 axes, of a file of 1 to 3; along an axis of one voxel that has no direction it is the normal, 1 mm thick.
+    """Grid of 3 axes for a file of 1 to 3; an axis of one voxel without a direction becomes the normal, 1 mm thick.
 
     Raises:
-        ValueError: If the grid makes no sense: no voxels, a singular affine, one that is not finite.
+        ValueError: If there are no voxels, or the affine is singular or not finite.
     """
     shape = (*shape, 1, 1)[:3]
     affine = np.array(affine, dtype=np.float64)
@@ -189,8 +189,8 @@ def check_capacity(path: Path, needed: int, held: int, ratio: int = 1) -> None:
     Args:
         path: The file.
         needed: Bytes that its header asks for.
-        held: Bytes that there are.
-        ratio: What a byte may unpack to.
+        held: Bytes in the file.
+        ratio: Largest number of bytes that one byte can unpack to.
 
     Raises:
         ValueError: If it cannot.

@@ -1,4 +1,4 @@
-"""Voxels of a ``.nii.gz``: inflated once, front to back, checked to the last byte; what has come so far may be read meanwhile."""
+"""Voxels of a ``.nii.gz``: inflated once, front to back, and checked to the last byte; inflated parts can be read meanwhile."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ try:  # the same checks in two thirds of the time, see GzipVoxels; not on every 
 except ImportError:
     inflater = zlib
 
-# What is read at a time, and the most of it that is inflated at a time: bounds memory.
+# Bytes read, and bytes inflated, at a time: bounds memory.
 READ_BYTES, PIECE_BYTES = 1 << 18, 1 << 20
-# A file may go on after its voxels for as long again and so much more; then it is no image but a bomb.
+# A file may be twice as long as its voxels plus this; a longer one is a decompression bomb.
 SLACK_BYTES = 1 << 24
 
 
 class GzipVoxels:
-    """Voxels that a gzip file holds from some byte on.
+    """Voxels in a gzip file, from a given byte on.
 
     Args:
         path: The file.
-        offset: Byte of the inflated file with which the voxels begin.
-        stored: Their type.
+        offset: Byte of the inflated file at which the voxels begin.
+        stored: Type of the voxels.
         shape: Shape ``(*S, C)``; the first axis is the fastest.
     """
 
-    # Why not SimpleITK or ITK (2.5, 5.4): both fill up a truncated file in silence, look at no checksum, and asked for a.nii.gz give the
-    # voxels of a.nii if there is one beside it. tests/benchmarks/bench_reading.py, 512 x 512 x 100 int16: this 0.12 s with isal and 0.18 s
+    # Why not SimpleITK or ITK (2.5, 5.4): both silently pad a truncated file, check no checksum, and for a.nii.gz read the voxels of a.nii
+    # if it exists. tests/benchmarks/bench_reading.py, 512 x 512 x 100 int16: this 0.12 s with isal and 0.18 s
     # with zlib, 52 MiB; SimpleITK and itk 0.15 s, nibabel 0.27 s, all 100 MiB; MONAI's LoadImage 0.68 s.
 
     def __init__(self, path: Path, offset: int, stored: np.dtype[Any], shape: tuple[int, ...]) -> None:
@@ -51,7 +51,7 @@ class GzipVoxels:
 
     @property
     def array(self) -> Array:
-        """All voxels, of shape ``(C, *S)``; what has not been waited for may be anything."""
+        """All voxels, of shape ``(C, *S)``; those not waited for are undefined."""
         return np.moveaxis(self._voxels, -1, 0)
 
     def inflate(self) -> Array:
@@ -74,7 +74,7 @@ class GzipVoxels:
                         f"{self._path}: file must end soon after the {self._offset + size} bytes its header asks for, got more than {most}"
                     )
                     raise ValueError(msg)
-                self._tell(total - self._offset)
+                self._set_arrived(total - self._offset)
                 if self._unwanted:
                     break
         except (inflater.error, EOFError) as error:
@@ -86,44 +86,44 @@ class GzipVoxels:
         return self.array
 
     def start(self) -> None:
-        """Have a thread call :meth:`inflate`; what it raises, the next wait raises."""
+        """Call :meth:`inflate` in a thread; the next wait raises its errors."""
         Thread(target=self._run, name=f"inflating {self._path.name}", daemon=True).start()
 
     def wait_for(self, box: Box) -> None:
-        """Wait until the voxels of a box have come; they have not been checked then.
+        """Wait until the voxels of a box are inflated, but not yet checked.
 
         Raises:
-            OSError: As :meth:`inflate`, if that is known by now.
-            ValueError: Likewise.
+            OSError: If the file cannot be read, as far as known.
+            ValueError: If it is broken, too short or far too long, as far as known.
         """
         last = (*(n - 1 for n in box.stop), self._shape[-1] - 1)
         needed = (int(np.ravel_multi_index(last, self._shape, order="F")) + 1) * self._voxels.itemsize
         self._wait(lambda: self._arrived >= needed or self._ended)
 
     def wait(self) -> Array:
-        """All voxels, of shape ``(C, *S)``, once the file was found sound.
+        """All voxels, of shape ``(C, *S)``, after the whole file is checked.
 
         Raises:
-            OSError: As :meth:`inflate`.
-            ValueError: Likewise.
+            OSError: If the file cannot be read.
+            ValueError: If it is broken, too short or far too long.
         """
         self._wait(lambda: self._ended)
         return self.array
 
-    def leave(self) -> None:
-        """Let the thread end, if nobody wants the voxels any more."""
+    def abandon(self) -> None:
+        """Stop the thread: the voxels are no longer needed."""
         self._unwanted = True
 
     def _run(self) -> None:
         try:
             self.inflate()
-        except Exception as error:  # goes on in the thread that waits
+        except Exception as error:  # raised in the thread that waits
             self._error = error
         with self._news:
             self._ended = True
             self._news.notify_all()
 
-    def _tell(self, arrived: int) -> None:
+    def _set_arrived(self, arrived: int) -> None:
         with self._news:
             self._arrived = arrived
             self._news.notify_all()
@@ -136,7 +136,7 @@ class GzipVoxels:
 
 
 def _inflated(path: Path) -> Iterator[bytes]:
-    """The bytes of a gzip file, piece by piece, of all its members; trailing zeros are padding."""
+    """Bytes of all members of a gzip file, piece by piece; trailing zeros are padding."""
     with path.open("rb") as file:
         member = inflater.decompressobj(wbits=31)
         while packed := file.read(READ_BYTES):

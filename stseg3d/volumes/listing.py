@@ -1,4 +1,4 @@
-"""Listing: the cases at the paths a user gives, each with a name of its own."""
+"""Cases at the paths that a user gives, each with a unique name."""
 
 from __future__ import annotations
 
@@ -20,18 +20,17 @@ logger = logging.getLogger(__name__)
 
 LIST_SUFFIXES = (".csv", ".json")
 SEPARATOR = "__"
-# File systems take names of 255 bytes; the rest is for `_seg.nii.gz` and for what a temporary name adds.
+# File systems take names of 255 bytes; the rest is for `_seg.nii.gz` and for temporary names.
 MAX_NAME_BYTES = 180
-ALL_PARTS = 10_000  # of any path
+ALL_PARTS = 10_000  # more parts than any path has
 
 
 def find_cases(inputs: Iterable[Path | str], *, skip_outputs: bool = False) -> list[Case]:
-    """Cases at the given paths, each named as its file or folder.
+    """Cases at the given paths, each named after its file or folder.
 
     Args:
-        inputs: Files, DICOM series folders, and folders of such files or of such folders (not searched any deeper), taken in order of
-            name.
-        skip_outputs: Leave out what ``stseg3d segment`` wrote into a folder: ``<case>_seg.*`` with ``<case>_seg.json`` beside it.
+        inputs: Files, DICOM series folders, and folders of either (not searched any deeper), in order of name.
+        skip_outputs: Leave out files that ``stseg3d segment`` wrote: ``<case>_seg.*`` with ``<case>_seg.json`` beside it.
 
     Raises:
         FileNotFoundError: If a path does not exist.
@@ -41,7 +40,7 @@ def find_cases(inputs: Iterable[Path | str], *, skip_outputs: bool = False) -> l
     for image in (image for source in inputs for image in _images_at(Path(source), skip_outputs=skip_outputs)):
         case = Case(case_id(image), image)
         if case.id in cases:
-            raise ValueError(_twice(case, cases[case.id]))
+            raise ValueError(_duplicate_text(case, cases[case.id]))
         cases[case.id] = case
     return list(cases.values())
 
@@ -51,21 +50,21 @@ def list_cases(
 ) -> list[Case]:
     """Cases at the given paths, at any depth, under names that do not clash.
 
-    A case below a folder is called by its path from there, ``patient1/DICOM`` by ``patient1__DICOM``: its name does not depend on what
-    else is there. Where two that were given apart would still be called alike, as in ``a/ct.nii.gz b/ct.nii.gz``, the folders above
-    tell them apart. What ``stseg3d segment`` wrote is left out, and a file or folder given twice is one case.
+    A case below a folder is named by its path from there, ``patient1/DICOM`` as ``patient1__DICOM``, so its name does not depend on other
+    files. If inputs would still share a name, as in ``a/ct.nii.gz b/ct.nii.gz``, the folders above are added. Outputs of
+    ``stseg3d segment`` are left out, and a file or folder given twice is one case.
 
     Args:
         inputs: Files; folders of volumes or of DICOM series, searched to the bottom in order of name; lists of cases, whose paths are
             relative to them: a ``.csv`` with a column ``image`` and perhaps ``id`` and ``label``, or a ``.json`` with a list of paths or of
-            ``{"image": ..., "id": ..., "label": ...}``, or with such lists under ``"training"``, ``"validation"`` and ``"test"``. What
-            they list need not exist.
+            ``{"image": ..., "id": ..., "label": ...}``, or with such lists under ``"training"``, ``"validation"`` and ``"test"``. Listed
+            files need not exist.
         leave_out: Folder that is not searched, if it lies below an input.
-        on_error: Told why an input cannot be listed, instead of an error that is raised; the others are listed.
+        on_error: Called with the error of an input that cannot be listed, instead of raising it; the others are listed.
 
     Raises:
         FileNotFoundError: If an input does not exist.
-        ValueError: If a folder holds no volume, a file is not one, a list is not as above, or two cases must have one name.
+        ValueError: If a folder holds no volume, a file is not one, a list has another form, or two cases would have one name.
     """
     places: dict[Path, _Place] = {}
     for source in inputs:
@@ -79,21 +78,21 @@ def list_cases(
     for place, name in zip(places.values(), _names(list(places.values())), strict=True):
         case = Case(name, place.image, place.label)
         if name in cases:
-            raise ValueError(_twice(case, cases[name]))
+            raise ValueError(_duplicate_text(case, cases[name]))
         cases[name] = case
     return list(cases.values())
 
 
-def _twice(case: Case, other: Case) -> str:
+def _duplicate_text(case: Case, other: Case) -> str:
     return f"{case.image}: case name must be unique, got {case.id!r} twice, also from {other.image}"
 
 
-# --- what is there -----------------------------------------------------------
+# --- places and names --------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class _Place:
-    """Where a case is, and how it may be called: by ``id``, or by at least the last ``parts`` parts of its path."""
+    """Place of a case, and its name: ``id``, or at least the last ``parts`` parts of its path."""
 
     image: Path
     parts: int = 1
@@ -103,19 +102,19 @@ class _Place:
     def name(self, parts: int) -> str:
         if self.id:
             return self.id
-        path = Path(os.path.abspath(self.image))  # not resolved: a link is called by its own name
+        path = Path(os.path.abspath(self.image))  # not resolved: a link keeps its own name
         stem = path.name.removesuffix(volume_suffix(path)) if not path.is_dir() else path.name
         return _shortened(SEPARATOR.join((*path.parent.parts[1:], stem)[-parts:]))
 
 
 def _names(places: list[_Place]) -> list[str]:
-    """A name for each; those that are alike take one more part of their paths, as long as that can tell them apart."""
+    """Name of each place; equal names are extended by parts of their paths as long as that can distinguish them."""
     parts = [place.parts for place in places]
     while True:
         names = [place.name(n) for place, n in zip(places, parts, strict=True)]
         alike: dict[str, set[str]] = {}
         for place, name in zip(places, names, strict=True):
-            alike.setdefault(name.casefold(), set()).add(place.name(ALL_PARTS).casefold())  # some file systems do not tell A from a
+            alike.setdefault(name.casefold(), set()).add(place.name(ALL_PARTS).casefold())  # some file systems ignore case
         longer = [k for k, name in enumerate(names) if len(alike[name.casefold()]) > 1 and names[k] != places[k].name(parts[k] + 1)]
         if not longer:
             return names
@@ -124,7 +123,7 @@ def _names(places: list[_Place]) -> list[str]:
 
 
 def _shortened(name: str) -> str:
-    """The name, or what a file system takes of it and a hash of all of it."""
+    """The name; if too long for a file system, its beginning and a hash."""
     if len(name.encode()) <= MAX_NAME_BYTES:
         return name
     mark = hashlib.sha256(name.encode()).hexdigest()[:8]
@@ -145,7 +144,7 @@ def _places_at(path: Path, leave_out: Path | None) -> list[_Place]:
 
 
 def _images_below(folder: Path, seen: set[Path]) -> Iterator[Path]:
-    """Volumes and series in the folder and all below; a folder that links lead to twice is searched once."""
+    """Volumes and series in the folder and all below; a folder reached twice through links is searched once."""
     if folder.resolve() in seen:
         return
     seen.add(folder.resolve())
@@ -173,7 +172,7 @@ def _images_at(path: Path, *, skip_outputs: bool) -> list[Path]:
 
 
 def _images_in(folder: Path, *, skip_outputs: bool) -> list[Path]:
-    """Volumes in the folder itself or, if there is none, the folder, where it is that of a DICOM series."""
+    """Volumes in the folder itself, or the folder if it holds only a DICOM series."""
     files = _files_in(folder)
     volumes = [p for p in files if is_volume_file(p) and volume_suffix(p).lower() not in DICOM_SUFFIXES]
     volumes = [p for p in volumes if not _is_rough_map(p) and not (skip_outputs and _is_output(p))]
@@ -187,7 +186,7 @@ def _images_in(folder: Path, *, skip_outputs: bool) -> list[Path]:
 
 
 def _without_twins(volumes: list[Path], *, labels: bool) -> list[Path]:
-    """Of ``a.nrrd`` and the segmentation beside it, ``a.seg.nrrd``, the image or, as ``labels``, the segmentation."""
+    """Volumes with only one of ``a.nrrd`` and its segmentation ``a.seg.nrrd``: the image, or the segmentation if ``labels``."""
     segmented = {case_id(p): p for p in volumes if is_segmentation(p)}
     names = {case_id(p) for p in volumes if not is_segmentation(p)} & segmented.keys()
     return [p for p in volumes if case_id(p) not in names or is_segmentation(p) == labels]
@@ -203,13 +202,13 @@ def _is_output(path: Path) -> bool:
 
 
 def _is_rough_map(path: Path) -> bool:
-    """Whether ``stseg3d segment --keep-rough`` wrote it beside its labels: neither an image nor a prediction."""
+    """Whether it is a rough map of ``stseg3d segment --keep-rough``: neither an image nor a prediction."""
     name = case_id(path)
     return name.endswith("_rough") and path.with_name(f"{name.removesuffix('_rough')}_seg.json").is_file()
 
 
 def is_dicom(path: Path) -> bool:
-    """Whether the file's name or first bytes are those of DICOM; the index of a medium, ``DICOMDIR``, holds no image."""
+    """Whether the file's name or first bytes are those of DICOM; the index file ``DICOMDIR`` does not count."""
     if path.name.upper() == "DICOMDIR":
         return False
     if volume_suffix(path).lower() in DICOM_SUFFIXES:

@@ -1,7 +1,7 @@
-"""Reading and writing as MONAI dictionary transforms, for bundles.
+"""MONAI dictionary transforms that read and write images, for bundles.
 
-MONAI Label and MONAI Deploy do their own writing, and Deploy its own reading: Deploy drops transforms whose class names contain
-``LoadImage`` or ``SaveImage``, Label those that are of MONAI's class ``SaveImaged``.
+MONAI Label and MONAI Deploy write themselves, and Deploy reads itself: Deploy drops transforms whose class names contain ``LoadImage`` or
+``SaveImage``, Label those derived from MONAI's ``SaveImaged``.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from stseg3d.volumes.open import as_volume, open_volume
 from stseg3d.volumes.volume import ArrayVolume
 from stseg3d.volumes.write import ensure_writable, write_labels, write_probabilities
 
-# Torch cannot compute with these; the next larger type can hold all their values (but not the upper half of uint64).
+# Torch cannot compute with these types; the next larger one holds all values (except the upper half of uint64).
 TORCH_TYPES = {"uint16": np.int32, "uint32": np.int64, "uint64": np.int64}
 
 
 class LoadImageVolumed(MapTransform):
-    """Path to ``MetaTensor`` of shape ``(C, *S)`` in the type of the file, with affine (RAS+) and ``filename_or_obj``.
+    """Loads paths as ``MetaTensor`` of shape ``(C, *S)`` in the type of the file, with affine (RAS+) and ``filename_or_obj``.
 
     Args:
         keys: Keys of the paths.
-        channels_last: Whether the fourth dimension of a file counts channels, as ``stseg3d segment`` has it; otherwise it is refused.
+        channels_last: Whether the fourth dimension of a file counts channels, as in ``stseg3d segment``; otherwise it is refused.
         allow_missing_keys: Whether a key may be missing.
     """
 
@@ -61,13 +61,13 @@ class LoadImageVolumed(MapTransform):
 
 
 def collate_alone(batch: Sequence[dict[Hashable, Any]]) -> Any:
-    """MONAI's ``list_data_collate``, but without a copy of a batch of one: its tensors are views of the image's.
+    """Batch as of MONAI's ``list_data_collate``, but a batch of one is not copied: its tensors are views.
 
     Args:
-        batch: Data of the cases, dictionaries.
+        batch: Dictionaries of the cases.
 
     Returns:
-        Dictionary of tensors ``(B, C, *S)``, and whatever else there is, collated.
+        Dictionary of tensors ``(B, C, *S)`` and of other values, collated.
     """
     if len(batch) > 1:
         return list_data_collate(batch)
@@ -84,7 +84,7 @@ def _without_voxels(image: MetaTensor) -> MetaTensor:
 
 
 class SaveImageLabelsd(SaveImaged):
-    """Writes label maps on the exact grid of the image they belong to, as ``<case>_<suffix>.nii.gz``.
+    """Writes label maps on the exact grid of their image, as ``<case>_<suffix>.nii.gz``.
 
     A ``MetaTensor`` of several channels of real numbers, ``(K, *S)``, is written as probabilities, in 4 dimensions.
 
@@ -96,12 +96,12 @@ class SaveImageLabelsd(SaveImaged):
     """
 
     def __init__(self, keys: KeysCollection, output_dir: str | Path, suffix: str = "seg", allow_missing_keys: bool = False) -> None:
-        MapTransform.__init__(self, keys, allow_missing_keys)  # none of MONAI's own writing
+        MapTransform.__init__(self, keys, allow_missing_keys)  # skips the set-up of MONAI's own writing
         self.output_dir = Path(output_dir)
         self.suffix = suffix
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """The data as they are, once they are written."""
+        """The data, unchanged, after writing."""
         for key in self.key_iterator(dict(data)):
             self._save(data[key], str(key))
         return dict(data)

@@ -1,4 +1,4 @@
-"""Names of output files: they stay in their folder."""
+"""Check that names of output files stay in their folder."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ import re
 # Windows keeps these for devices, with any suffix: https://learn.microsoft.com/windows/win32/fileio/naming-a-file
 RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE | re.DOTALL)
 FORBIDDEN = re.compile(r"[/\\\x00-\x1f\x7f]")
-FORBIDDEN_ON_WINDOWS = re.compile(r"[/\\\x00-\x1f\x7f<>:\"|?*]")  # what follows a colon there is a stream of the file before it
-# File systems take 255 bytes; the rest is for `_seg.nii.gz` and what temporary names add.
+FORBIDDEN_ON_WINDOWS = re.compile(r"[/\\\x00-\x1f\x7f<>:\"|?*]")  # a colon there starts the name of a stream
+# File systems take 255 bytes; the rest is for `_seg.nii.gz` and for temporary names.
 MAX_NAME_BYTES = 220
 
 
 def ensure_file_name(name: str) -> str:
-    """The name of a case, once files named after it are known to stay in their folder: no path, not hidden, no option, no device.
+    """The name of a case, after checking that its files stay in their folder: no path, not hidden, no option, no device.
 
     Args:
-        name: Such as ``patient_7``.
+        name: Name of a case, such as ``patient_7``.
 
     Raises:
-        ValueError: If it is none.
+        ValueError: If it is not such a name.
     """
     found = (FORBIDDEN_ON_WINDOWS if os.name == "nt" else FORBIDDEN).search(name)
     if found:

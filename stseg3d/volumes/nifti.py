@@ -15,7 +15,7 @@ from stseg3d.volumes.volume import Array
 
 # Deflate cannot shrink data further than this: https://zlib.net/zlib_tech.html
 MAX_DEFLATE = 1032
-# Of a NIfTI-2 header; and what may lie between it and the voxels: extensions, which nibabel reads into memory.
+# Size of a NIfTI-2 header; and the largest offset of the voxels: nibabel reads extensions before them into memory.
 NIFTI2_BYTES, MAX_OFFSET = 540, 1 << 26
 # Millimetres of the spatial units of NIfTI (metre, mm, micrometre); a unit not given is mm.
 UNIT_MM = {1: 1000.0, 2: 1.0, 3: 0.001}
@@ -29,7 +29,7 @@ def open_nifti(path: Path, *, channels_last: bool = False) -> FileVolume:
         channels_last: Whether dimensions after the third are channels.
 
     Raises:
-        ValueError: If it is no NIfTI file, has a fourth dimension, or header and data do not fit.
+        ValueError: If it is not a NIfTI file, has a fourth dimension without ``channels_last``, or header and data do not fit.
     """
     header, affine, slope_inter = _read_header(path)
     shape = tuple(int(n) for n in header.get_data_shape())
@@ -53,7 +53,7 @@ def open_nifti(path: Path, *, channels_last: bool = False) -> FileVolume:
 
 
 def _read_header(path: Path) -> tuple[Any, Any, tuple[float, float]]:
-    """Header, affine, and what turns a stored value into the true one."""
+    """Header, affine, and slope and intercept of the stored values."""
     import nibabel as nib
     from nibabel.openers import ImageOpener
 
@@ -62,11 +62,11 @@ def _read_header(path: Path) -> tuple[Any, Any, tuple[float, float]]:
         image: Any = nib.load(path)
         with ImageOpener(path) as file:
             unmended = type(image.header).from_fileobj(file, check=False)
-        # Nibabel moves the scaling out of the image's header; the one on the disk has it.
+        # Nibabel removes the scaling from the image's header; the header on disk has it.
         slope, inter = image.dataobj.slope, image.dataobj.inter
         header, affine = image.header.copy(), image.affine.copy()
         header["vox_offset"] = image.dataobj.offset
-    except Exception as error:  # of a broken header nibabel raises errors of many kinds, OverflowError and AttributeError among them
+    except Exception as error:  # for broken headers nibabel raises many kinds of errors, such as OverflowError and AttributeError
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         msg = f"{path}: file must be a sound NIfTI file, got: {reason}"
         raise ValueError(msg) from error
@@ -74,7 +74,7 @@ def _read_header(path: Path) -> tuple[Any, Any, tuple[float, float]]:
         msg = f"{path}: file must be a NIfTI file, got {type(image).__name__}"
         raise ValueError(msg)
     spacing, shape = unmended["pixdim"][1:4].tolist(), (*header.get_data_shape(), 1, 1)
-    if header["sform_code"] == 0 and any(s == 0 and n > 1 for s, n in zip(spacing, shape, strict=False)):  # nibabel makes it 1 mm
+    if header["sform_code"] == 0 and any(s == 0 and n > 1 for s, n in zip(spacing, shape, strict=False)):  # nibabel would use 1 mm
         msg = f"{path}: pixdim must not be 0 along an axis, got {tuple(spacing)}"
         raise ValueError(msg)
     unit = UNIT_MM.get(int(header["xyzt_units"]) & 7, 1.0)
@@ -83,7 +83,7 @@ def _read_header(path: Path) -> tuple[Any, Any, tuple[float, float]]:
 
 
 def is_gzip(path: Path) -> bool:
-    """Whether the file's name is that of a compressed one."""
+    """Whether the file's name is that of a compressed file."""
     return path.suffix.lower() == ".gz"
 
 
@@ -96,7 +96,7 @@ def _check_size(path: Path, offset: int, n_bytes: int) -> None:
 
 
 def _check_offset(path: Path, opener: Any) -> None:
-    """Refuse a header that puts the voxels nowhere, or so far off that nibabel would read gigabytes of extensions before them."""
+    """Refuse a header whose offset is invalid, or so large that nibabel would read gigabytes of extensions."""
     with opener(path) as file:
         head = file.read(NIFTI2_BYTES)
     for size, at, kind in ((348, 108, "f"), (NIFTI2_BYTES, 168, "q")):

@@ -1,4 +1,4 @@
-"""Opening whatever the user has: a path of any known kind, an array, a tensor, another library's image."""
+"""Opening images: a path of any known kind, an array, a tensor, or another library's image."""
 
 from __future__ import annotations
 
@@ -24,28 +24,28 @@ SUFFIXES = NIFTI_SUFFIXES + SITK_SUFFIXES + DICOM_SUFFIXES + PICTURE_SUFFIXES
 
 
 def volume_suffix(path: Path) -> str:
-    """The known suffix of a volume's file name, as it stands there; empty if there is none."""
+    """Known suffix of a volume's file name, in its own case; empty if there is none."""
     name = path.name
     found = max((s for s in SUFFIXES if name.lower().endswith(s) and len(name) > len(s)), key=len, default="")
     return name[len(name) - len(found) :] if found else ""
 
 
 def is_volume_file(path: Path | str) -> bool:
-    """Whether the file exists and its name is that of a volume, such as ``ct.nii.gz``."""
+    """Whether the file exists and is named as a volume, such as ``ct.nii.gz``."""
     return bool(volume_suffix(Path(path))) and Path(path).is_file()
 
 
 def open_volume(source: object, *, channels_last: bool = False, series: str | None = None) -> Volume:
-    """Image at a path, or of anything :func:`as_volume` takes; of a file only the header is read.
+    """Image at a path, or in an object that :func:`as_volume` takes; only the header of a file is read.
 
     Args:
         source: A NIfTI, NRRD, MetaImage, DICOM or picture file, the folder of a DICOM series, or an object.
         channels_last: Whether the fourth dimension of a file counts channels; without it such a file is refused.
-        series: Which DICOM series of a folder that holds several: its UID, the beginning of one, or its description.
+        series: Which DICOM series of a folder that holds several: its UID, the beginning of its UID, or its description.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the file is not one of a volume, or broken.
+        ValueError: If the file is broken or not a volume.
     """
     if not isinstance(source, (str, Path)):
         return as_volume(source)
@@ -77,16 +77,16 @@ def _open_file(path: Path, suffix: str, *, channels_last: bool) -> Volume:
 
 
 def open_label(source: object, grid: Grid, *, foreground: bool = False) -> Volume:
-    """Label map of an image: as :func:`open_volume`, and a segmentation of 3D Slicer on all of the image's grid, though saved cropped.
+    """Label map of an image; cropped segmentations of 3D Slicer are extended to the image's grid.
 
     Args:
-        source: As there.
-        grid: Of the image.
-        foreground: Whether all that counts is what is above 0: then the segments of one file may overlap.
+        source: Path or object, as :func:`open_volume` takes it.
+        grid: Grid of the image.
+        foreground: Whether only labels above 0 against 0 matter: then segments of a file may overlap.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the file is not one of a volume, or broken; if a segmentation lies on other voxels than the image.
+        ValueError: If the file is broken or not a volume, or a segmentation does not lie on the voxels of the image.
     """
     if not isinstance(source, (str, Path)) or not is_segmentation(source):
         return open_volume(source)
@@ -94,20 +94,20 @@ def open_label(source: object, grid: Grid, *, foreground: bool = False) -> Volum
 
 
 def is_segmentation(path: Path | str) -> bool:
-    """Whether the file exists and its name is that of a segmentation of 3D Slicer, ``ct.seg.nrrd``."""
+    """Whether the file exists and is named as a segmentation of 3D Slicer, ``ct.seg.nrrd``."""
     return volume_suffix(Path(path)).lower() in SEGMENTATION_SUFFIXES and Path(path).is_file()
 
 
 def as_volume(image: Any, *, channel_first: bool | None = None) -> Volume:
-    """Image of an object in memory, not copied where the library allows.
+    """Image of an object in memory, not copied if its library allows.
 
     Args:
         image: A ``Volume`` (returned as it is), numpy array, torch tensor or ``MetaTensor``, ``SimpleITK.Image``, ``itk.Image`` or
             nibabel image. Two space axes become three, the last of one voxel.
-        channel_first: Whether the first axis of an array or tensor counts channels; by default it does in a tensor and not in an array.
+        channel_first: Whether the first axis of an array or tensor counts channels; by default in tensors, not in arrays.
 
     Raises:
-        ValueError: If it is something else, or has not two or three space axes.
+        ValueError: If it is another object, or does not have two or three space axes.
     """
     if isinstance(image, Volume):
         return image

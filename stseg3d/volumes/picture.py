@@ -16,12 +16,12 @@ PNG_SIGNATURE_BYTES = 8
 def open_picture(path: Path) -> FileVolume:
     """Picture as a volume of depth 1, its axes (x, y, 1), colours (and alpha) as channels; the pages of a TIFF are slices.
 
-    A picture has no patient: its axes are taken as the world's, and the spacing is the file's, 1 mm if it gives none.
+    A picture has no position in a patient: its axes are the world's, and the spacing is the file's, 1 mm if it has none.
 
     Raises:
         ValueError: If the file is broken.
     """
-    if path.suffix.lower() in {".jpg", ".jpeg"} and JPEG_END not in _tail(path):  # ITK greys the rest in silence
+    if path.suffix.lower() in {".jpg", ".jpeg"} and JPEG_END not in _tail(path):  # ITK silently fills the rest with grey
         msg = f"{path}: file must be a whole JPEG, got one without an end mark"
         raise ValueError(msg)
     if path.suffix.lower() == ".png":
@@ -32,7 +32,7 @@ def open_picture(path: Path) -> FileVolume:
 
 
 def _check_chunks(path: Path) -> None:
-    """Refuse a PNG one of whose chunks goes on beyond its end: libpng sets aside whatever length it claims, up to 2 GiB.
+    """Refuse a PNG with a chunk that claims to extend beyond the end of the file: libpng would allocate up to 2 GiB.
 
     Raises:
         ValueError: If there is such a chunk.

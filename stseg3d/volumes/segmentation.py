@@ -1,4 +1,4 @@
-"""Segmentations of 3D Slicer, ``.seg.nrrd``: label maps with names, in layers where they overlap, cropped to what is in them.
+"""Segmentations of 3D Slicer, ``.seg.nrrd``: label maps with named segments, in layers if they overlap, cropped to their content.
 
 The format: https://slicer.readthedocs.io/en/latest/developer_guide/modules/segmentations.html
 """
@@ -24,13 +24,13 @@ logger = logging.getLogger(__name__)
 
 SEGMENTATION_SUFFIXES = (".seg.nrrd", ".seg.nhdr")
 SEGMENT_KEY = re.compile(r"Segment(\d+)_(\w+)")
-# A cropped label map may lie this part of a voxel off the voxels of its image, as in Grid.is_close.
+# A cropped label map may be off its image's voxels by this fraction of a voxel, as in Grid.is_close.
 TOLERANCE_VOXELS = 1e-2
 
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """One segment of a file: where it is ``stored``, in ``layer``, and the ``label`` that it is read as."""
+    """One segment of a file: its ``stored`` value in ``layer``, and the ``label`` that it is read as."""
 
     name: str
     layer: int
@@ -41,15 +41,15 @@ class Segment:
 def open_segmentation(path: Path, *, foreground: bool = False) -> FileVolume:
     """Label map in a segmentation of 3D Slicer, on the file's own grid.
 
-    Labels are the file's own where each segment has one of its own. Segments of several layers may share one: then they are numbered from
-    1, in the order of the file, and a warning says which is which.
+    Labels are the file's own if each segment has a different one. Otherwise segments are numbered from 1, in the order of the file, and a
+    warning lists the numbers.
 
     Args:
         path: The file.
-        foreground: Whether every segment becomes 1: then they may overlap.
+        foreground: Whether every segment becomes 1; segments may then overlap.
 
     Raises:
-        ValueError: If the file is broken or no binary label map. On reading, if segments overlap.
+        ValueError: If the file is broken or not a binary label map; on reading, if segments overlap.
     """
     reader = image_reader(path)
     about = {key: reader.GetMetaData(key) for key in reader.GetMetaDataKeys()}
@@ -71,12 +71,12 @@ def open_segmentation(path: Path, *, foreground: bool = False) -> FileVolume:
 
 
 def paste_onto(volume: Volume, grid: Grid) -> Volume:
-    """A label map that was cut out of ``grid``, on all of it; 0 where it says nothing.
+    """Label map that was cropped from ``grid``, extended to all of it with 0.
 
-    3D Slicer saves the part that holds segments, and one voxel where there are none.
+    3D Slicer saves only the part that holds segments, or a single voxel if there are none.
 
     Raises:
-        ValueError: If its voxels are not those of ``grid``, in any order of axes, or all its labels lie outside.
+        ValueError: If its voxels are not those of ``grid``, in any order of axes, or all labels lie outside.
     """
     if volume.grid.is_close(grid):
         return volume
@@ -99,8 +99,8 @@ def _check_inside(volume: Volume, voxels: int, inside: int) -> None:
 
 
 def _turned(volume: Volume, grid: Grid) -> tuple[Array, list[int]]:
-    """The labels with the axes of ``grid``, and the voxel of it where they begin."""
-    # From voxels of the label map to those of the grid: whole numbers, and each axis along one of the other.
+    """Labels in the axes of ``grid``, and the voxel at which they begin."""
+    # Maps voxels of the label map to those of the grid: integers, and each axis along one axis of the grid.
     matrix = np.linalg.inv(grid.affine) @ volume.grid.affine
     whole = np.rint(matrix)
     corners = np.array([[*(np.array(c) - 0.5), 1] for c in volume.grid.box.corners()])
@@ -122,7 +122,7 @@ def _rounded(grid: Grid) -> tuple[float, ...]:
 
 
 def _segments(about: Mapping[str, str], layers: int, path: Path) -> list[Segment]:
-    """The segments that the header names; without a label and a layer, as older files have it, each has a layer alone."""
+    """Segments in the header; without labels and layers, as in older files, each has a layer of its own."""
     found: dict[int, dict[str, str]] = {}
     for key, value in about.items():
         if match := SEGMENT_KEY.fullmatch(key):
@@ -145,7 +145,7 @@ def _segments(about: Mapping[str, str], layers: int, path: Path) -> list[Segment
 
 
 def _load(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any], segments: Sequence[Segment], foreground: bool) -> Array:
-    """Labels ``(1, *shape)``; of one layer, where no segments are given."""
+    """Labels of shape ``(1, *shape)``; those of the only layer if no segments are given."""
     import SimpleITK
 
     try:

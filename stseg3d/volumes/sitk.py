@@ -1,4 +1,4 @@
-"""What SimpleITK reads: NRRD, MetaImage, single DICOM files, and its images in memory."""
+"""Images that SimpleITK reads: NRRD, MetaImage, single DICOM files, and its images in memory."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def image_reader(path: Path) -> Any:
     """SimpleITK's reader of the file, its header read.
 
     Raises:
-        ValueError: If it cannot be read, or the file cannot hold what its header asks for.
+        ValueError: If it cannot be read, or is too short for the size in its header.
     """
     import SimpleITK
 
@@ -85,7 +85,7 @@ def image_reader(path: Path) -> Any:
 
 
 def _component_bytes(pixel_id: int) -> int:
-    """Bytes of one number of a pixel type; 1 where the type is none that we read."""
+    """Bytes of one component of a pixel type; 1 for types that are not supported."""
     try:
         return stored_dtype(pixel_id, Path()).itemsize
     except ValueError:
@@ -93,9 +93,9 @@ def _component_bytes(pixel_id: int) -> int:
 
 
 def unsound(path: Path, error: RuntimeError) -> str:
-    """One sentence on what SimpleITK found wrong."""
+    """Message on the error that SimpleITK raised."""
     lines = [line.strip() for line in str(error).splitlines()]
-    # The system's reason is a guess of ITK's: for a truncated MetaImage it says that there is no such file.
+    # ITK guesses the system's reason: for a truncated MetaImage it says that there is no such file.
     telling = [line for line in lines if line and not line.startswith("Reason:")]
     return f"{path}: file must be a sound image, got: {telling[-1] if telling else 'no reason'}"
 
@@ -112,10 +112,10 @@ def itk_affine(image: Any, n: int) -> Array:
 
 
 def stored_dtype(pixel_id: int, path: Path) -> np.dtype[Any]:
-    """Numpy's name of SimpleITK's pixel type.
+    """Numpy type of a SimpleITK pixel type.
 
     Raises:
-        ValueError: If the voxels are complex or labels in run lengths.
+        ValueError: If the voxels are complex or run-length encoded labels.
     """
     import SimpleITK
 
@@ -128,7 +128,7 @@ def stored_dtype(pixel_id: int, path: Path) -> np.dtype[Any]:
 
 
 def channels_first(array: Array, components: int) -> Array:
-    """``(C, i, j, k)`` of SimpleITK's ``(k, j, i)`` or ``(k, j, i, C)``; a fourth space axis joins the channels."""
+    """Array ``(C, i, j, k)`` from SimpleITK's ``(k, j, i)`` or ``(k, j, i, C)``; a fourth space axis joins the channels."""
     if components == 1:
         array = array[..., None]
     turned = array.transpose(*range(array.ndim - 2, -1, -1), array.ndim - 1)

@@ -1,4 +1,4 @@
-"""Headers of MetaImage and NRRD, read before ITK reads them: it crashes on some, and believes whatever size they claim."""
+"""Check of MetaImage and NRRD headers before ITK reads them: ITK crashes on some, and trusts any size they claim."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-# A header is text of some kB; what is still none after this is something else.
+# A header is a few kB of text; a file without one in this many bytes is no image.
 HEADER_BYTES = 1 << 20
-# Axes of an image: of space, perhaps of time or channels, and in NRRD the colours.
+# Axes of an image: space, perhaps time or channels, and colours in NRRD.
 AXES = range(2, 6)
-# Axes that ITK looks at (2.5): with 65536 of them SimpleITK ends in a segmentation fault.
-WHOLE = re.compile(r"[1-9]\d{0,3}")
-# Text takes two bytes a number at least, which may stand for eight.
+# Number of axes in a header; 65536 end SimpleITK (2.5) in a segmentation fault.
+AXIS_COUNT = re.compile(r"[1-9]\d{0,3}")
+# A number takes at least two bytes as text, and at most eight as a voxel.
 TEXT_RATIO = 4
 
 
 @dataclass(frozen=True)
-class Held:
-    """What a file can hold.
+class Capacity:
+    """Room for voxels in a file.
 
     Args:
-        n_bytes: Of the file with the voxels.
+        n_bytes: Bytes of the file with the voxels.
         packed: Whether they are compressed.
     """
 
@@ -29,11 +29,11 @@ class Held:
     packed: bool
 
 
-def check_header(path: Path) -> Held | None:
-    """What the voxels of a MetaImage or NRRD file can be at most; None where their files are a list or a pattern, and for other formats.
+def check_header(path: Path) -> Capacity | None:
+    """Room for voxels in a MetaImage or NRRD file; None if a list or pattern of files holds them, and for other formats.
 
     Raises:
-        ValueError: If there is no such header, or the number of its axes makes no sense, or its data are in no regular file.
+        ValueError: If there is no such header, its number of axes is invalid, or its data are not in a regular file.
     """
     suffix = path.suffix.lower()
     if suffix in {".mha", ".mhd"}:
@@ -43,7 +43,7 @@ def check_header(path: Path) -> Held | None:
     return None
 
 
-def _check_meta(path: Path) -> Held | None:
+def _check_meta(path: Path) -> Capacity | None:
     # The header ends with the line that names the data: https://itk.org/Wiki/MetaIO/Documentation
     fields = _fields(path, r"\s*=\s*", last="elementdatafile")
     if "elementdatafile" not in fields:
@@ -55,10 +55,10 @@ def _check_meta(path: Path) -> Held | None:
     if name.upper().startswith("LIST") or "%" in name:
         return None
     text = fields.get("binarydata", "true").lower() in {"false", "0"}
-    return _held(path, path if name.upper() == "LOCAL" else path.parent / name, packed=packed, text=text)
+    return _capacity(path, path if name.upper() == "LOCAL" else path.parent / name, packed=packed, text=text)
 
 
-def _check_nrrd(path: Path) -> Held | None:
+def _check_nrrd(path: Path) -> Capacity | None:
     fields = _fields(path, r"\s*:=?\s*", last="")
     _check_axes(fields.get("dimension", ""), "dimension", path)
     encoding = fields.get("encoding", "raw").lower()
@@ -66,11 +66,11 @@ def _check_nrrd(path: Path) -> Held | None:
     if name.upper().startswith("LIST") or "%" in name:
         return None
     packed = encoding not in {"raw", "txt", "text", "ascii", "hex"}
-    return _held(path, path.parent / name if name else path, packed=packed, text=not packed and encoding != "raw")
+    return _capacity(path, path.parent / name if name else path, packed=packed, text=not packed and encoding != "raw")
 
 
 def _fields(path: Path, separator: str, last: str) -> dict[str, str]:
-    """Fields of the header, by name in small letters; of a doubled one the last, as in ITK. It ends with ``last`` or an empty line."""
+    """Fields of the header by name in lower case, the last of duplicates, as in ITK; it ends with ``last`` or an empty line."""
     with path.open("rb") as file:
         text = file.read(HEADER_BYTES).decode("latin-1")
     fields: dict[str, str] = {}
@@ -87,15 +87,15 @@ def _fields(path: Path, separator: str, last: str) -> dict[str, str]:
 
 
 def _check_axes(value: str, name: str, path: Path) -> None:
-    if not WHOLE.fullmatch(value) or int(value) not in AXES:
+    if not AXIS_COUNT.fullmatch(value) or int(value) not in AXES:
         msg = f"{path}: {name} must be {AXES[0]} to {AXES[-1]}, got {value[:40]!r}"
         raise ValueError(msg)
 
 
-def _held(path: Path, data: Path, *, packed: bool, text: bool) -> Held:
+def _capacity(path: Path, data: Path, *, packed: bool, text: bool) -> Capacity:
     if not data.is_file():
         msg = (
             f"{path}: file must name a file that holds its voxels, got {data.name!r}, which is {'no file' if data.exists() else 'missing'}"
         )
         raise ValueError(msg)
-    return Held(data.stat().st_size * (TEXT_RATIO if text else 1), packed)
+    return Capacity(data.stat().st_size * (TEXT_RATIO if text else 1), packed)

@@ -1,4 +1,4 @@
-"""The one protocol all images share, the in-memory image, and the view along the world's axes."""
+"""The protocol that all images share, the in-memory image, and the view along the world's axes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LPS_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 class Volume(Protocol):
     """An image whose voxels are read box by box, with 3 space axes in the order of its file.
 
-    Every :meth:`read` gives a new array that the caller may change and torch may wrap.
+    Every :meth:`read` returns a new array that the caller may change and torch may wrap.
     """
 
     @property
@@ -37,7 +37,7 @@ class Volume(Protocol):
 
     @property
     def name(self) -> str:
-        """Path, or ``"array"``: for messages."""
+        """Path or ``"array"``, for messages."""
 
     def read(self, box: Box | None = None) -> Array:
         """Voxels in ``box`` (by default all), of shape ``(C, *box.shape)``.
@@ -51,7 +51,7 @@ def voxel_dtype(dtype: np.dtype[Any], name: str) -> np.dtype[Any]:
     """Type in which voxels stored as ``dtype`` are read: integers as they are, bool as uint8, real numbers as float32.
 
     Raises:
-        ValueError: If the voxels are neither (complex numbers, colour structures).
+        ValueError: If the voxels are something else (complex numbers, colour structures).
     """
     if dtype.kind == "b":
         return np.dtype(np.uint8)
@@ -64,7 +64,7 @@ def voxel_dtype(dtype: np.dtype[Any], name: str) -> np.dtype[Any]:
 
 
 def box_inside(grid: Grid, box: Box | None, name: str) -> Box:
-    """The box, by default that of all voxels, once it is known to be inside the grid.
+    """The box (by default that of all voxels), after checking that it lies inside the grid.
 
     Raises:
         ValueError: If it is not.
@@ -83,9 +83,9 @@ class ArrayVolume:
 
     Args:
         array: Voxels, of shape ``(C, *grid.shape)``.
-        grid: Where they lie; any number of axes.
-        name: What messages call it.
-        owner: What must live as long as the array, where the array only borrows its memory.
+        grid: Grid of the voxels; any number of axes.
+        name: Name in messages.
+        owner: Object that owns the array's memory and must live as long.
 
     Raises:
         ValueError: If the shapes differ, or the voxels are not numbers.
@@ -123,7 +123,7 @@ class CanonicalVolume:
 
     Args:
         volume: The image.
-        axcodes: Where the axes of the view point to, such as ``"RAS"``.
+        axcodes: Directions of the view's axes, such as ``"RAS"``.
 
     Raises:
         ValueError: If ``axcodes`` does not name each world axis once.
@@ -138,7 +138,7 @@ class CanonicalVolume:
         self.name = volume.name
 
     def source_box(self, box: Box) -> Box:
-        """The same voxels' box in the axes of the source."""
+        """Box of the same voxels in the axes of the source."""
         start, stop = [0] * box.ndim, [0] * box.ndim
         for axis, (source, flip) in enumerate(zip(self.order, self.flips, strict=True)):
             a, b, n = box.start[axis], box.stop[axis], self.grid.shape[axis]
@@ -146,16 +146,16 @@ class CanonicalVolume:
         return Box(tuple(start), tuple(stop))
 
     def view_box(self, box: Box) -> Box:
-        """The box, in the view, of what is ``box`` in the axes of the source; the inverse of :meth:`source_box`."""
+        """Box of the same voxels in the view, from the axes of the source; the inverse of :meth:`source_box`."""
         spans = [(box.start[source], box.stop[source], self.grid.shape[axis]) for axis, source in enumerate(self.order)]
         turned = [(n - b, n - a) if flip else (a, b) for (a, b, n), flip in zip(spans, self.flips, strict=True)]
         return Box(tuple(a for a, _ in turned), tuple(b for _, b in turned))
 
     def read(self, box: Box | None = None) -> Array:
-        """Voxels in ``box`` of the view; of the source only these are read."""
+        """Voxels in ``box`` of the view; only these are read from the source."""
         source = None if box is None else self.source_box(box_inside(self.grid, box, self.name))
         array = self.view(self.volume.read(source))
-        return array.copy(order="K") if any(self.flips) else array  # torch wraps no array that runs backwards
+        return array.copy(order="K") if any(self.flips) else array  # torch wraps no array with negative strides
 
     def view(self, array: Array) -> Array:
         """An array in the source's axes, ``(..., *S)``, seen in the view's; not copied."""

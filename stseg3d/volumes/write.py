@@ -1,4 +1,4 @@
-"""Writing onto a grid exactly: label maps and probabilities, whole or not at all."""
+"""Writing label maps and probabilities on an exact grid, whole or not at all."""
 
 from __future__ import annotations
 
@@ -28,8 +28,7 @@ WRITE_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha")
 def write_labels(labels: Array, path: Path | str, like: Volume | Grid) -> Path:
     """File with a label map on the grid of an image, in the smallest unsigned type that holds the labels.
 
-    Written like a NIfTI image it keeps that file's shape (also of depth 1, also 2-D), qform and sform with their codes, units and
-    description.
+    If the image is NIfTI, its shape (also of depth 1, also 2-D), qform and sform with their codes, units and description are kept.
 
     Args:
         labels: Integers from 0, on the grid of ``like``, in its axis order.
@@ -37,7 +36,7 @@ def write_labels(labels: Array, path: Path | str, like: Volume | Grid) -> Path:
         like: The image, or its grid.
 
     Raises:
-        ValueError: If the labels are no integers from 0, or not on that grid, or the suffix is another.
+        ValueError: If the labels are not integers from 0 or not on that grid, or the suffix is another.
         OSError: If it cannot be written; nothing is left behind then.
     """
     labels = np.asarray(labels)
@@ -47,7 +46,7 @@ def write_labels(labels: Array, path: Path | str, like: Volume | Grid) -> Path:
 
 
 def _label_dtype(labels: Array) -> np.dtype[Any]:
-    """Smallest unsigned type that holds the labels; what cannot be a larger one is not looked through."""
+    """Smallest unsigned type that holds the labels; 8-bit labels are not searched."""
     if labels.dtype in (np.uint8, np.bool_):
         return np.dtype(np.uint8)
     integers = labels.dtype.kind in "iu"
@@ -59,10 +58,10 @@ def _label_dtype(labels: Array) -> np.dtype[Any]:
 
 
 def write_probabilities(probabilities: Array, path: Path | str, like: Volume | Grid) -> Path:
-    """NIfTI file of 4 dimensions, float32, with one probability a class, ``(K, *S)``, on the grid of an image.
+    """NIfTI file of 4 dimensions, float32, with one probability per class, ``(K, *S)``, on the grid of an image.
 
     Raises:
-        ValueError: If the array is not on that grid, or the suffix is not one of NIfTI.
+        ValueError: If the array is not on that grid, or the suffix is not that of NIfTI.
         OSError: If it cannot be written; nothing is left behind then.
     """
     grid = like if isinstance(like, Grid) else like.grid
@@ -77,7 +76,7 @@ def write_probabilities(probabilities: Array, path: Path | str, like: Volume | G
 
 
 def ensure_writable(folder: Path | str) -> Path:
-    """The folder, made if need be, once a file could be made in it: to be asked before long work starts.
+    """The folder, made if needed, after checking that files can be made in it; call this before long work.
 
     Raises:
         OSError: If it cannot be made or written.
@@ -94,7 +93,7 @@ def ensure_writable(folder: Path | str) -> Path:
 
 
 def _on_grid(array: Array, grid: Grid, name: str) -> Array:
-    """The array with the grid's axes; trailing axes of one voxel may be missing or too many."""
+    """Array in the grid's shape; trailing axes of one voxel may be missing or surplus."""
     array = np.asarray(array)
     shape = list(array.shape)
     while len(shape) > grid.ndim and shape[-1] == 1:
@@ -137,7 +136,7 @@ def _header(of: tuple[int, ...], dtype: np.dtype[Any], like: Volume | Grid) -> A
         header.set_xyzt_units("mm")
     extra, pixdim = of[3:], header["pixdim"].copy()
     header.set_data_shape((*(*space, 1, 1)[:3], *extra) if extra else space)
-    header["pixdim"] = pixdim  # the shape of a 2-D image would set the rest to 1
+    header["pixdim"] = pixdim  # setting a 2-D shape resets the other spacings to 1
     header.set_data_dtype(dtype)
     for key in ("intent_code", "cal_min", "cal_max", "glmin", "glmax", "slice_end"):
         if key in header.keys():  # noqa: SIM118  # a nibabel header is not a dict
@@ -160,7 +159,7 @@ def _write_nifti(array: Array, path: Path, header: Any, *, compress: bool) -> No
 
 def _write_stream(array: Array, write: Callable[[Any], Any], header: Any) -> None:
     write(header.binaryblock + bytes(4))
-    little = header.get_data_dtype().newbyteorder("<")  # plane by plane: no copy of the whole in the type of the file
+    little = header.get_data_dtype().newbyteorder("<")  # plane by plane, without a copy of the whole in the type of the file
     for index in np.ndindex(*array.shape[:1:-1]):  # the last axis is the slowest in the file
         plane = array[(..., *index[::-1])].astype(little, copy=False)
         write(np.ascontiguousarray(plane.T).reshape(-1).view(np.uint8))

@@ -22,7 +22,7 @@ from stseg3d.geometry import Box, Grid
 from stseg3d.report.gather import gather_cases
 from stseg3d.report.look import look_at
 from stseg3d.report.viewer import Scene, scene_data
-from stseg3d.report.write import CASE_BYTES, LEAST_BYTES, PAGE_BYTES, html
+from stseg3d.report.write import MAX_CASE_BYTES, MAX_PAGE_BYTES, MIN_CASE_BYTES, html
 from stseg3d.synthesis import ct_phantom
 from stseg3d.volumes import ArrayVolume, write_labels
 from tests.report.browser import Browser, find_chromium
@@ -42,7 +42,7 @@ def write_page(folder: Path, cases: int) -> tuple[Path, float]:
     write_rough(out / "case_rough.nii.gz", label, grid)
     (record,) = gather_cases(out)
     begun = time.perf_counter()
-    look = look_at(record, max(min(CASE_BYTES, PAGE_BYTES / cases), LEAST_BYTES))
+    look = look_at(record, max(min(MAX_CASE_BYTES, MAX_PAGE_BYTES / cases), MIN_CASE_BYTES))
     took = time.perf_counter() - begun
     if not look.viewer:
         sys.exit(f"the case could not be drawn: {record.remarks}")

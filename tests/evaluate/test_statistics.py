@@ -48,7 +48,7 @@ def test_a_higher_level_is_wider() -> None:
 
 def test_batches_leave_no_gap(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = bootstrap_interval(DICE)
-    monkeypatch.setattr(module, "BATCH", 7 * len(DICE))  # 10 000 is no multiple of 7
+    monkeypatch.setattr(module, "BATCH_VALUES", 7 * len(DICE))  # 10 000 is no multiple of 7
     batched = bootstrap_interval(DICE)
     assert (batched.low, batched.high) == pytest.approx((whole.low, whole.high), abs=0.004)
 

@@ -43,7 +43,7 @@ def test_many_surface_voxels_take_another_way_to_the_same_distances(
     name: str, spacing: tuple[float, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     few = surface_distances(*PAIRS[name], spacing)
-    monkeypatch.setattr(surfaces, "DENSE", 0)
+    monkeypatch.setattr(surfaces, "MAX_TREE_VOXELS", 0)
     monkeypatch.setattr("scipy.spatial.cKDTree", None)
     many = surface_distances(*PAIRS[name], spacing)
     assert many.from_prediction == pytest.approx(few.from_prediction, abs=1e-6, rel=1e-6)

@@ -67,7 +67,7 @@ def test_the_same_crop_twice_is_the_crop(fusion):
 @pytest.mark.parametrize("classes", [2, 4])
 @pytest.mark.parametrize("fusion", FUSIONS)
 def test_overlapping_crops_fuse_as_in_the_slow_twin_whatever_the_blocks(fusion, classes, block, monkeypatch):
-    monkeypatch.setattr("stseg3d.ops.fuse.BLOCK", block)
+    monkeypatch.setattr("stseg3d.ops.fuse.BLOCK_EXTENT", block)
     for seed in range(3):
         crops = [crop(box, classes, seed=seed) for box in CHAIN]
         canvas = painted(SHAPE, crops, classes, fusion, keep_probabilities=True)
@@ -178,7 +178,7 @@ def test_no_boxes_no_clusters():
 
 @pytest.mark.parametrize("fusion", FUSIONS)
 def test_no_float_array_of_the_images_size_exists(fusion, monkeypatch):
-    monkeypatch.setattr("stseg3d.ops.fuse.BLOCK", 32)
+    monkeypatch.setattr("stseg3d.ops.fuse.BLOCK_EXTENT", 32)
     n = 256
     ends = [(0, 0, 0), (n - 40, n - 40, n - 40)]
     boxes = [Box(start, tuple(a + 40 for a in start)) for start in ends]

@@ -1,7 +1,7 @@
-"""DICOM series: many files, or the frames of one, that are one volume.
+"""DICOM series: many files, or the frames of one, that form one volume.
 
-SimpleITK (GDCM) reads tags and pixels; what it passes over in silence is found here: several volumes under one UID, missing and doubled
-slices, gantry tilt, frames of enhanced files in any order.
+SimpleITK (GDCM) reads tags and pixels. This package finds what it silently ignores: several volumes under one UID, missing and duplicate
+slices, gantry tilt, and frames of enhanced files in any order.
 """
 
 from stseg3d.volumes.dicom.reading import open_dicom, open_series

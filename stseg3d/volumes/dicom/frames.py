@@ -1,4 +1,4 @@
-"""Enhanced DICOM: one file of many frames, each with a place of its own."""
+"""Enhanced DICOM: one file of many frames, each with its own position."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import numpy as np
 
 from stseg3d.volumes.dicom.headers import Header
 
-# SOP classes whose frames say in functional groups where they are: enhanced and legacy converted CT, MR and PET (DICOM PS3.4, B.5).
+# SOP classes whose frames have positions in functional groups: enhanced and legacy converted CT, MR and PET (DICOM PS3.4, B.5).
 ENHANCED = tuple(f"1.2.840.10008.5.1.4.1.1.{number}" for number in ("2.1", "2.2", "4.1", "4.4", "130", "128.1"))
-# What may tell apart two frames of one place: the sequence, the attribute, and the tag of plain files that it stands for.
+# Attributes that may distinguish frames at one position: sequence, attribute, and the equivalent tag of plain files.
 FRAME_DISTINCTIONS = (
     ("FrameContentSequence", "FrameAcquisitionNumber", "AcquisitionNumber"),
     ("FrameContentSequence", "TemporalPositionIndex", "TemporalPositionIdentifier"),
@@ -22,7 +22,7 @@ FRAME_DISTINCTIONS = (
 
 
 def is_enhanced(header: Header) -> bool:
-    """Whether the file's frames say where they are."""
+    """Whether the file's frames have positions of their own."""
     return header.size[2] > 1 and header.tags.get("SOPClassUID") in ENHANCED
 
 
@@ -31,10 +31,10 @@ def frame_headers(header: Header) -> list[Header]:
 
     Raises:
         ImportError: If pydicom, which reads them, is missing.
-        ValueError: If a frame does not say where it is, or the frames are rescaled differently.
+        ValueError: If a frame has no position, or the frames are rescaled differently.
     """
-    # GDCM 3.0 (SimpleITK 2.5) takes frames for ordered and even, and says 1 mm where they are not; lays one time point on another; knows
-    # no tilt; and rescales all as the first (tests/volumes/test_dicom.py). So the file's own words are read.
+    # GDCM 3.0 (SimpleITK 2.5) assumes ordered, even frames, and gives 1 mm if they are not; mixes time points; ignores tilt; and rescales
+    # all like the first (tests/volumes/test_dicom.py). So the attributes of the file itself are read.
     shared, frames = _functional_groups(header)
     if len(frames) != header.size[2]:
         msg = f"{header.path}: each frame must say where it is, got {len(frames)} places for {header.size[2]} frames"
@@ -47,7 +47,7 @@ def frame_headers(header: Header) -> list[Header]:
 
 
 def _functional_groups(header: Header) -> tuple[Any, list[Any]]:
-    """What holds for all frames (or None), and what for each."""
+    """Functional groups shared by all frames (or None), and those of each frame."""
     try:
         import pydicom
     except ImportError as error:

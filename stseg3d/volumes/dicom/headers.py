@@ -1,4 +1,4 @@
-"""What the files of a folder say of themselves: one header a slice, and which files are no slices."""
+"""DICOM headers of the files in a folder, one per slice, and which files are not slices."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from stseg3d.volumes.volume import Array
 
 DICOM_SUFFIXES = (".dcm", ".ima")
 MAGIC_AT, MAGIC = 128, b"DICM"
-# Bytes within which the SOP class stands: the file's meta group comes first and begins with it (DICOM PS3.10, 7.1).
+# Bytes that hold the SOP class: it is near the start of the meta group, which comes first (DICOM PS3.10, 7.1).
 META_BYTES = 1024
 SOP_CLASS_TAG = b"\x02\x00\x02\x00UI"
 DICOMDIR = "1.2.840.10008.1.3.10"
 STORAGE = "1.2.840.10008.5.1.4.1.1."
-# What has no pixels (DICOM PS3.4, B.5), by the beginning of its SOP class.
+# Objects without pixels (DICOM PS3.4, B.5), by the beginning of the SOP class.
 WITHOUT_PIXELS = {
     f"{STORAGE}88.": "structured report",
     f"{STORAGE}104.": "document",
@@ -31,8 +31,8 @@ WITHOUT_PIXELS = {
     f"{STORAGE}9.": "waveform",
     "1.2.840.10008.5.1.4.": "object without pixels",
 }
-# Files of these SOP classes are slices, whole volumes or pictures: one that cannot be read is broken.
-IMAGES = tuple(f"{STORAGE}{number}" for number in ("1", "2", "3", "4", "6", "7", "12", "20", "77", "128", "130"))
+# Files of these SOP classes hold slices, whole volumes or pictures; one that cannot be read is broken.
+IMAGE_CLASSES = tuple(f"{STORAGE}{number}" for number in ("1", "2", "3", "4", "6", "7", "12", "20", "77", "128", "130"))
 
 TAGS = {
     "SOPClassUID": "0008|0016",
@@ -46,7 +46,7 @@ TAGS = {
     "InstanceNumber": "0020|0013",
     "ImagePositionPatient": "0020|0032",
     "NumberOfFrames": "0028|0008",
-    # What may tell apart two images of one place under one UID, the most telling first.
+    # Tags that may distinguish two images at one position under one UID, the most specific first.
     "AcquisitionNumber": "0020|0012",
     "TemporalPositionIdentifier": "0020|0100",
     "NominalPercentageOfCardiacPhase": "0020|9241",
@@ -65,19 +65,19 @@ DISTINCTIONS = tuple(TAGS)[tuple(TAGS).index("AcquisitionNumber") :]
 
 @dataclass(frozen=True, eq=False)
 class Header:
-    """What one file, or one frame of it, says.
+    """Header of one file, or of one of its frames.
 
     Args:
         path: The file.
         size: Columns, rows, frames.
-        spacing_mm: Along columns, rows and frames.
-        origin: Of its first voxel, in mm, LPS+.
-        direction: Columns are the directions of its axes, LPS+, of shape ``(3, 3)``.
-        dtype: Type of its voxels once rescaled.
-        components: Numbers a voxel: 3 for colours.
-        tags: By keyword, those of :data:`TAGS` that it has.
+        spacing_mm: Spacing along columns, rows and frames.
+        origin: Position of the first voxel, in mm, LPS+.
+        direction: Directions of the axes as columns, LPS+, of shape ``(3, 3)``.
+        dtype: Type of the rescaled voxels.
+        components: Values per voxel: 3 for colours.
+        tags: Values by keyword, of those in :data:`TAGS`.
         frame: Index in the file.
-        frames: Number of frames in the file, where each has a header.
+        frames: Number of frames in the file, if each has a header.
     """
 
     path: Path
@@ -99,7 +99,7 @@ class Header:
 
     @property
     def is_localizer(self) -> bool:
-        """Whether it calls itself a scout."""
+        """Whether the tags call it a scout."""
         return "LOCALIZER" in self.tags.get("ImageType", "").upper()
 
     def __str__(self) -> str:
@@ -110,10 +110,10 @@ class Header:
 
 
 def read_headers(folder: Path) -> tuple[list[Header], dict[Path, str]]:
-    """Headers of all DICOM images in a folder, and what its other DICOM files are; anything else is passed over.
+    """Headers of all DICOM images in a folder, and the kinds of its other DICOM files; all else is ignored.
 
     Raises:
-        ValueError: If a DICOM file is broken; the first of them is named.
+        ValueError: If DICOM files are broken; the first ones are named.
     """
     reader = series_reader()
     headers, others, broken = [], {}, []
@@ -130,13 +130,13 @@ def read_headers(folder: Path) -> tuple[list[Header], dict[Path, str]]:
                 broken.append(path)
     if broken:
         msg = f"{folder}: DICOM files must be sound, got {len(broken)} of {len(headers) + len(broken)} that cannot be read"
-        msg += f", perhaps cut short: {some(p.name for p in broken)}; fetch them anew, or move away what is no slice"
+        msg += f", perhaps cut short: {abbreviated(p.name for p in broken)}; fetch them anew, or move away what is no slice"
         raise ValueError(msg)
     return headers, {path: kind for path, kind in others.items() if kind != "DICOMDIR"}
 
 
 def series_reader() -> Any:
-    """SimpleITK's reader of DICOM files, whatever their names."""
+    """SimpleITK reader for DICOM files of any name."""
     import SimpleITK
 
     reader = SimpleITK.ImageFileReader()
@@ -148,8 +148,8 @@ def read_header(reader: Any, path: Path) -> Header:
     """Header of a file.
 
     Raises:
-        RuntimeError: If it is no sound DICOM image.
-        ValueError: If its voxels are no numbers.
+        RuntimeError: If it is not a sound DICOM image.
+        ValueError: If its voxels are not numbers.
     """
     if is_overrun(path):
         msg = "an element goes on beyond the end of the file, or is of an unknown kind"
@@ -169,8 +169,8 @@ def read_header(reader: Any, path: Path) -> Header:
     )
 
 
-def some(names: Iterable[Any], most: int = 3) -> str:
-    """The first names, and how many more there are."""
+def abbreviated(names: Iterable[Any], most: int = 3) -> str:
+    """First names, and the number of the others."""
     listed = [str(name) for name in names]
     return ", ".join(listed[:most]) + (f" and {len(listed) - most} more" if len(listed) > most else "")
 
@@ -181,7 +181,7 @@ def _is_named(path: Path) -> bool:
 
 
 def _sop_class(path: Path) -> str | None:
-    """UID of what is in a DICOM file, empty if it does not say; None if it does not begin like one."""
+    """SOP class UID of a DICOM file, empty if it has none; None if the file does not begin as DICOM."""
     with path.open("rb") as file:
         head = file.read(META_BYTES)
     if head[MAGIC_AT : MAGIC_AT + len(MAGIC)] != MAGIC:
@@ -193,9 +193,9 @@ def _sop_class(path: Path) -> str | None:
 
 
 def _kind_without_pixels(sop_class: str | None) -> str:
-    """What a file is that has no pixels; empty if it should have some."""
+    """Kind of a file without pixels; empty if it should have pixels."""
     if sop_class == DICOMDIR:
         return "DICOMDIR"
-    if not sop_class or any(sop_class == image or sop_class.startswith(f"{image}.") for image in IMAGES):
+    if not sop_class or any(sop_class == image or sop_class.startswith(f"{image}.") for image in IMAGE_CLASSES):
         return ""
     return next((kind for start, kind in WITHOUT_PIXELS.items() if sop_class.startswith(start)), "")

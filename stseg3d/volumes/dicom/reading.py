@@ -1,4 +1,4 @@
-"""Opening a DICOM series, and its voxels: one slice after the other, straight to its place."""
+"""Opening a DICOM series and reading its voxels, slice by slice, without a copy of the whole."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from stseg3d.volumes.dicom.headers import Header, read_header, series_reader, some
+from stseg3d.volumes.dicom.headers import Header, abbreviated, read_header, series_reader
 from stseg3d.volumes.dicom.series import Series, choose_series, read_series, volumes_of
 from stseg3d.volumes.dicom.stack import stacked
 from stseg3d.volumes.file import FileVolume, check_memory, grid_of_file
@@ -19,31 +19,31 @@ from stseg3d.volumes.volume import Array
 
 logger = logging.getLogger(__name__)
 
-# CT fits, also where 16 bits and an intercept of -1024 would allow for more and GDCM gives 32.
-NARROW = np.dtype(np.int16)
+# CT fits into 16 bits, even if stored type and intercept would allow larger values and GDCM returns 32 bits.
+INT16 = np.dtype(np.int16)
 
 
 def open_series(folder: Path, *, series: str | None = None) -> FileVolume:
     """Image of the DICOM series in a folder, its slices in order of position along their normal.
 
-    Beside one volume, scouts, screenshots and files that are no images are left out, with a warning that lists them. Padding is read as it
-    stands, such as -2000 or -3024.
+    Scouts, screenshots and files that are not images are left out beside a volume, with a warning that lists them. Padding values, such as
+    -2000 or -3024, are kept.
 
     Args:
         folder: The folder; not searched any deeper.
-        series: Which one to take, where there are several: its UID (``UID#2`` for the second volume under one UID), the beginning of one,
-            or its description.
+        series: Which of several series: its UID (``UID#2`` for the second volume under one UID), the beginning of its UID, or its
+            description.
 
     Raises:
         ImportError: If an enhanced file of many frames is to be read without pydicom.
         ValueError: If the folder holds no series, or several that ``series`` does not choose from; if a file is broken; if slices are
-            missing, doubled or sheared by a tilted gantry. The message says which.
+            missing, duplicate or sheared by a tilted gantry. The message names them.
     """
     found, others = read_series(folder)
     chosen = choose_series(folder, found, series)
     rest = [one for one in found if one is not chosen]
     if rest or others:
-        logger.warning("%s: took %s; left out %s", folder, chosen, some([*map(str, rest), *others]))
+        logger.warning("%s: took %s; left out %s", folder, chosen, abbreviated([*map(str, rest), *others]))
     return _volume(folder, chosen, [*(one.name for one in rest), *others])
 
 
@@ -51,8 +51,8 @@ def open_dicom(path: Path) -> FileVolume:
     """Image in one DICOM file: a slice, or the frames of one volume.
 
     Raises:
-        ImportError: If it is an enhanced file of many frames, and there is no pydicom.
-        ValueError: If it is broken, or holds several volumes, or as in :func:`open_series`.
+        ImportError: If it is an enhanced file of many frames and pydicom is missing.
+        ValueError: If it is broken, holds several volumes, or its frames are missing, duplicate or sheared.
     """
     try:
         header = read_header(series_reader(), path)
@@ -63,7 +63,7 @@ def open_dicom(path: Path) -> FileVolume:
 
 def _volume(path: Path, chosen: Series, left_out: Sequence[str] = ()) -> FileVolume:
     first = chosen.headers[0]
-    if first.size[2] > 1:  # many frames, but not of the kind that says where each is
+    if first.size[2] > 1:  # many frames without positions of their own
         ordered, affine = [first], itk_affine(image_reader(first.path), 3)
     else:
         ordered, affine = stacked(chosen.headers, str(path))
@@ -76,18 +76,18 @@ def _volume(path: Path, chosen: Series, left_out: Sequence[str] = ()) -> FileVol
 
 
 def _load(headers: Sequence[Header], shape: tuple[int, ...], stored: np.dtype[Any]) -> Array:
-    """All voxels, rescaled slice by slice; in 16 bits where they fit, though the headers allow for more."""
-    # tests/benchmarks/bench_dicom.py --slices 500, 250 MiB of voxels, from folder to array: this 1.0 s and 252 MiB, of which 0.3 s for the
-    # headers; SimpleITK's ImageSeriesReader, which looks at less, 0.7 s and 752 MiB.
+    """All voxels, rescaled slice by slice, in 16 bits if they fit, even if the headers allow larger values."""
+    # tests/benchmarks/bench_dicom.py --slices 500, 250 MiB of voxels, from folder to array: this takes 1.0 s and 252 MiB, 0.3 s of it for
+    # the headers; SimpleITK's ImageSeriesReader, which checks less, 0.7 s and 752 MiB.
     components, columns, rows, depth = shape
-    dtype = NARROW if stored.kind in "iu" and stored.itemsize > NARROW.itemsize else stored
+    dtype = INT16 if stored.kind in "iu" and stored.itemsize > INT16.itemsize else stored
     array: Array = np.empty((depth, rows, columns, *([components] if components > 1 else [])), dtype)
     reader, at = series_reader(), 0
     held, image, pixels = Path(), None, array
     for header in headers:
         if held != header.path:
             held, image = header.path, _image(reader, header)
-            pixels = _view(image)  # of the image's own memory: it must live as long
+            pixels = _view(image)  # a view of the image's memory, which must live as long
         part = pixels[header.frame : header.frame + 1] if header.frames > 1 else pixels
         if array.dtype != stored and not _fits(part):
             array = array.astype(stored)
@@ -105,7 +105,7 @@ def _image(reader: Any, header: Header) -> Any:
 
 
 def _view(image: Any) -> Array:
-    """Voxels, ``(frames, rows, columns)``, components last; not copied."""
+    """Voxels of shape ``(frames, rows, columns)``, components last; not copied."""
     import SimpleITK
 
     array: Array = SimpleITK.GetArrayViewFromImage(image)
@@ -114,5 +114,5 @@ def _view(image: Any) -> Array:
 
 def _fits(array: Array) -> bool:
     """Whether all values can be held in 16 bits."""
-    limits = np.iinfo(NARROW)
+    limits = np.iinfo(INT16)
     return bool(limits.min <= array.min() and array.max() <= limits.max)

@@ -1,4 +1,4 @@
-"""Which volumes a folder of DICOM files holds, and which of them is meant."""
+"""Volumes in a folder of DICOM files, and the choice of one."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from stseg3d.volumes.dicom.frames import frame_headers, is_enhanced
 from stseg3d.volumes.dicom.headers import DISTINCTIONS, Header, read_headers
 
 # Fewer slices than this beside a volume are scouts, screenshots or dose tables.
-LEAST_SLICES = 3
-# Directions and spacings may differ by so much within one volume: writers round them to 4 to 6 digits.
-SAME = 1e-3
-# Slices so near to each other lie in one place.
+MIN_SLICES = 3
+# Directions and spacings may differ by this much within one volume: writers round them to 4 to 6 digits.
+MAX_DIFFERENCE = 1e-3
+# Slices no farther apart than this have the same position.
 ONE_PLACE_MM = 0.01
 
 
 @dataclass(frozen=True, eq=False)
 class Series:
-    """One volume in a folder: the files of one UID that belong together.
+    """Files of one series UID that form one volume.
 
     Args:
         id: UID of the series; ``UID#2`` is the second volume under one UID.
-        headers: Of its files, in no order.
-        told_apart_by: What tells it from the other volumes under its UID, such as ``AcquisitionNumber 2``.
+        headers: Headers of its files, in no order.
+        distinction: Tag that distinguishes it from other volumes under its UID, such as ``AcquisitionNumber 2``.
     """
 
     id: str
     headers: list[Header]
-    told_apart_by: str = ""
+    distinction: str = ""
 
     @property
     def description(self) -> str:
-        """As the scanner's user named it."""
+        """Name that the scanner's user gave it."""
         return self.headers[0].tags.get("SeriesDescription", "")
 
     @property
@@ -46,19 +46,19 @@ class Series:
 
     @property
     def slices(self) -> int:
-        """Number of slices, of frames where one file has many."""
+        """Number of slices, or frames if one file has many."""
         return sum(header.size[2] for header in self.headers)
 
     @property
     def is_volume(self) -> bool:
-        """Whether it may be what somebody wants segmented: grey, and in more places than a scout or a bolus watched in one slice."""
+        """Whether it may be worth segmenting: grey, and with more positions than a scout or a bolus-tracking slice."""
         first = self.headers[0]
         depth = max(len(set(places(self.headers))), first.size[2])
-        return depth >= LEAST_SLICES and first.components == 1 and not first.is_localizer
+        return depth >= MIN_SLICES and first.components == 1 and not first.is_localizer
 
     @property
     def name(self) -> str:
-        """UID and description: what may be stored with a result, for dates can tell who a patient is."""
+        """UID and description, safe to store with a result; dates could identify a patient."""
         return f"{self.id or 'without UID'}{f' {self.description!r}' if self.description else ''}"
 
     def __str__(self) -> str:
@@ -73,22 +73,22 @@ class Series:
             " ".join(tags[name].split(".")[0] for name in ("SeriesDate", "SeriesTime") if name in tags),
             "localizer" if first.is_localizer else "",
             "colours" if first.components > 1 else "",
-            self.told_apart_by,
+            self.distinction,
         ]
         return f"{self.name} ({', '.join(part for part in parts if part)})"
 
 
 def read_series(folder: Path) -> tuple[list[Series], list[str]]:
-    """Volumes that a folder holds, and what else is in it.
+    """Volumes in a folder, and its other DICOM files.
 
     Args:
         folder: The folder; not searched any deeper.
 
     Returns:
-        The volumes, largest first; and DICOM files that are no images, each with what it is.
+        Volumes, largest first; and DICOM files that are not images, each with its kind.
 
     Raises:
-        ImportError: If there is an enhanced file of many frames, and no pydicom.
+        ImportError: If there is an enhanced file of many frames and pydicom is missing.
         ValueError: If a DICOM file is broken.
     """
     headers, others = read_headers(folder)
@@ -96,11 +96,11 @@ def read_series(folder: Path) -> tuple[list[Series], list[str]]:
 
 
 def volumes_of(headers: Iterable[Header]) -> list[Series]:
-    """The volumes that these files are, largest first.
+    """Volumes that these files form, largest first.
 
     Raises:
-        ImportError: If there is an enhanced file of many frames, and no pydicom.
-        ValueError: If the frames of such a file do not say where they are.
+        ImportError: If there is an enhanced file of many frames and pydicom is missing.
+        ValueError: If frames of an enhanced file have no position.
     """
     by_uid: dict[str, list[Header]] = {}
     for one in (one for header in headers for one in (frame_headers(header) if is_enhanced(header) else [header])):
@@ -115,16 +115,15 @@ def volumes_of(headers: Iterable[Header]) -> list[Series]:
 
 
 def choose_series(folder: Path, found: Sequence[Series], wanted: str | None) -> Series:
-    """The volume that is meant.
+    """Volume that ``wanted`` names, or the only one.
 
     Args:
-        folder: For messages.
+        folder: The folder, for messages.
         found: Volumes in the folder.
-        wanted: UID, the beginning of one, or a description; None if there should be nothing to choose: beside one volume, scouts and
-            pictures do not count.
+        wanted: UID, the beginning of one, or a description; None if there is only one volume, apart from scouts and pictures.
 
     Raises:
-        ValueError: If there is none, or several.
+        ValueError: If none or several volumes fit.
     """
     if not found:
         msg = f"{folder}: folder must hold a DICOM series, got none"
@@ -144,7 +143,7 @@ def choose_series(folder: Path, found: Sequence[Series], wanted: str | None) -> 
 
 
 def _matches(found: Sequence[Series], wanted: str) -> list[Series]:
-    """Those of the first rule that any fits."""
+    """Series that satisfy the first rule that any satisfies."""
     text = wanted.strip().casefold()
     rules: tuple[Callable[[Series], bool], ...] = (
         lambda one: one.id == text,
@@ -175,11 +174,11 @@ def _fits(a: Header, b: Header) -> bool:
     if kinds[0] != kinds[1] or a.size[2] > 1:
         return False
     spacings = [np.array(h.spacing_mm[:2]) for h in (a, b)]
-    return bool(np.abs(a.direction - b.direction).max() <= SAME and np.abs(spacings[0] / spacings[1] - 1).max() <= SAME)
+    return bool(np.abs(a.direction - b.direction).max() <= MAX_DIFFERENCE and np.abs(spacings[0] / spacings[1] - 1).max() <= MAX_DIFFERENCE)
 
 
 def places(headers: Sequence[Header]) -> list[int]:
-    """For each header the number of its place along the normal, counted from the lowest; equal where slices lie in one place."""
+    """Rank of each header's position along the normal, from the lowest; equal for slices at the same position."""
     along = np.array([np.dot(h.origin, headers[0].normal) for h in headers])
     order = np.argsort(along, kind="stable")
     numbers = np.zeros(len(headers), dtype=int)
@@ -188,20 +187,20 @@ def places(headers: Sequence[Header]) -> list[int]:
 
 
 def _one_a_place(headers: list[Header]) -> list[tuple[list[Header], str]]:
-    """The group, split by the first tag that leaves one slice in each place; as it is if there is no such tag, or no need of one."""
+    """Group split by the first tag that leaves one slice at each position; unsplit if no tag does or none is needed."""
     most = max(Counter(places(headers)).values())
     for name in DISTINCTIONS if most > 1 else ():
         parts: dict[str, list[Header]] = {}
         for header in headers:
             parts.setdefault(header.tags.get(name, ""), []).append(header)
-        # As many values as slices in one place: a time of day that differs from slice to slice tells nothing.
+        # At most as many values as slices at one position: a time that differs from slice to slice says nothing.
         if 1 < len(parts) <= most and all(len(set(places(part))) == len(part) for part in parts.values()):
             return [(part, f"{name} {value or 'not given'}") for value, part in parts.items()]
     return [(headers, "")]
 
 
 def _distance_mm(headers: Sequence[Header]) -> float:
-    """Median distance of the slices; 0 where there is one alone."""
+    """Median distance of the slices; 0 for a single one."""
     along = np.unique([np.dot(h.origin, headers[0].normal) for h in headers])
     if len(along) > 1:
         return float(np.median(np.diff(along)))

@@ -1,4 +1,4 @@
-"""From slices to a volume: their order, and the step from one to the next, once nothing is missing, doubled or sheared."""
+"""From slices to a volume: their order and spacing, after checks for missing, duplicate and sheared slices."""
 
 from __future__ import annotations
 
@@ -7,29 +7,28 @@ from math import atan, degrees
 
 import numpy as np
 
-from stseg3d.volumes.dicom.headers import DISTINCTIONS, Header, some
+from stseg3d.volumes.dicom.headers import DISTINCTIONS, Header, abbreviated
 from stseg3d.volumes.dicom.series import places
 from stseg3d.volumes.volume import LPS_RAS, Array
 
-# A slice may lie this part of a slice distance off its place: scanners round positions, and a missing slice is off by half a one or more.
+# A slice may be off by this fraction of the slice distance: scanners round positions; a missing slice causes half a distance or more.
 MAX_UNEVEN = 0.1
-# And so many pixels sideways, over the whole stack: what is further off would be seen.
+# And by this many pixels sideways, over the whole stack: more would be visible.
 MAX_SIDEWAYS = 0.5
 
 
 def stacked(headers: Sequence[Header], name: str) -> tuple[list[Header], Array]:
-    """The slices from the lowest along their normal, and the affine, RAS+, of the volume that they are.
+    """Slices from the lowest along their normal, and the affine, RAS+, of their volume.
 
     Args:
-        headers: Of slices alike in size, spacing and orientation, in any order.
-        name: What messages call them.
+        headers: Headers of slices with the same size, spacing and orientation, in any order.
+        name: Name in messages.
 
     Raises:
-        ValueError: If slices do not say where they are, lie in one place, are missing, unevenly spaced, or not above each other, as those
-            of a tilted gantry.
+        ValueError: If slices have no position, share one, are missing, unevenly spaced, or sheared, as by a tilted gantry.
     """
     if len(headers) > 1 and (lost := [h for h in headers if "ImagePositionPatient" not in h.tags]):
-        msg = f"{name}: slices must say where they are (ImagePositionPatient), got {len(lost)} that do not: {some(lost)}"
+        msg = f"{name}: slices must say where they are (ImagePositionPatient), got {len(lost)} that do not: {abbreviated(lost)}"
         raise ValueError(msg)
     ordered = sorted(headers, key=lambda h: float(np.dot(h.origin, headers[0].normal)))
     first = ordered[0]
@@ -48,7 +47,7 @@ def stacked(headers: Sequence[Header], name: str) -> tuple[list[Header], Array]:
 
 
 def _thickness_mm(header: Header) -> float:
-    """Of a slice alone; 1 mm if it does not say."""
+    """Thickness of a single slice; 1 mm if the tag is missing."""
     try:
         return float(header.tags["SliceThickness"]) or 1.0
     except (KeyError, ValueError):
@@ -56,7 +55,7 @@ def _thickness_mm(header: Header) -> float:
 
 
 def _off_place(along: Array) -> float:
-    """How far a slice is from where it would be if all were even, at most, in mm."""
+    """Largest deviation of a slice from even spacing, in mm."""
     if len(along) < 3:
         return 0.0
     numbers = np.arange(len(along))
@@ -74,14 +73,14 @@ def _check_doubled(ordered: Sequence[Header], along: Array, name: str) -> None:
         why = "they have one SOPInstanceUID, so one is a copy"
     else:
         pairs = [f"{t} {a.tags.get(t, 'not given')} and {b.tags.get(t, 'not given')}" for t in differing]
-        why = f"they differ in {some(pairs)}" if pairs else "their tags do not say why"
+        why = f"they differ in {abbreviated(pairs)}" if pairs else "their tags do not say why"
     msg = f"{name}: slices must each have a place of their own, got {len(doubled)} in the place of another, the first at"
     msg += f" {along[doubled[0]]:.2f} mm, {a} and {b}: {why}; keep one set of slices in the folder"
     raise ValueError(msg)
 
 
 def _uneven(ordered: Sequence[Header], along: Array, name: str) -> str:
-    """What is wrong with the distances: the places that are missing, where that explains them."""
+    """Message on uneven distances: the missing slices, if they explain them."""
     gaps = np.diff(along)
     usual = float(np.median(gaps))
     slices = gaps / usual
@@ -101,8 +100,8 @@ def _uneven(ordered: Sequence[Header], along: Array, name: str) -> str:
 
 def _check_straight(first: Header, origins: Array, along: Array, name: str) -> None:
     """Refuse slices that are not above each other."""
-    # A sheared affine would be right in NIfTI's sform, but no qform can hold it, and SimpleITK, 3D Slicer and others refuse or straighten
-    # such files (https://github.com/rordenlab/dcm2niix/issues/945): an output that viewers put elsewhere is worse than none.
+    # NIfTI's sform could hold a sheared affine, but no qform can, and SimpleITK, 3D Slicer and others refuse or straighten such files
+    # (https://github.com/rordenlab/dcm2niix/issues/945): an output that viewers put elsewhere is worse than none.
     sideways = origins - origins[0] - np.outer(along - along[0], first.normal)
     off = np.linalg.norm(sideways, axis=1)
     if off.max() <= MAX_SIDEWAYS * min(first.spacing_mm[:2]):
