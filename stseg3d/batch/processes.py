@@ -25,7 +25,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from stseg3d.batch.assignment import ATTEMPTS, MAX_STILLBORN, PATIENCE_S, Assignment, CaseQueue
+from stseg3d.batch.assignment import ATTEMPTS, MAX_STILLBORN, KILL_TIMEOUT_S, Assignment, CaseQueue
 from stseg3d.batch.outcomes import FAILED, WORKER_DIED, CaseOutcome
 from stseg3d.batch.work import CaseWorker
 from stseg3d.inference import Request
@@ -153,7 +153,7 @@ class _Worker(Assignment):
     def kill(self) -> None:
         """End the process, whatever it is at."""
         self.process.kill()
-        self.process.join(PATIENCE_S)
+        self.process.join(KILL_TIMEOUT_S)
         self.pipe.close()
 
     def _died(self) -> CaseOutcome | None:
