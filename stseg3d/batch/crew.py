@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import Any
 
 from stseg3d.batch.actor import NodeWorker, Place, Reply
-from stseg3d.batch.assignment import ATTEMPTS, MAX_STILLBORN, KILL_TIMEOUT_S, Assignment
+from stseg3d.batch.assignment import ATTEMPTS, KILL_TIMEOUT_S, MAX_STILLBORN, Assignment
 from stseg3d.batch.outcomes import WORKER_DIED, CaseOutcome
 from stseg3d.batch.work import CaseWorker
 from stseg3d.inference import Request

@@ -25,7 +25,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from stseg3d.batch.assignment import ATTEMPTS, MAX_STILLBORN, KILL_TIMEOUT_S, Assignment, CaseQueue
+from stseg3d.batch.assignment import ATTEMPTS, KILL_TIMEOUT_S, MAX_STILLBORN, Assignment, CaseQueue
 from stseg3d.batch.outcomes import FAILED, WORKER_DIED, CaseOutcome
 from stseg3d.batch.work import CaseWorker
 from stseg3d.inference import Request

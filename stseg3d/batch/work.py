@@ -39,7 +39,7 @@ class CaseWorker:
 
         Returns:
             The outcome, ``done`` or ``failed``, as at a first attempt. If it is ``done``, the output is complete and made from the stamped
-            input; otherwise nothing was written.
+            input; otherwise no output was written, and an earlier one stays.
         """
         attempt = self.attempt(case)
         attempt.open()

@@ -68,7 +68,10 @@ def write_plan(folder: Path, plan: Plan) -> list[Path]:
     """
     path = folder / PLAN
     like = read_json(path.read_bytes(), str(path)) if path.is_file() else None
-    texts = {PLAN.name: json_text(plan.as_json(like)), **render(plan)}  # the plan first, so that configs of an earlier one are known as such
+    texts = {
+        PLAN.name: json_text(plan.as_json(like)),
+        **render(plan),
+    }  # the plan first, so that stale configs are known as such
     changed = {name: text for name, text in texts.items() if _read(folder / CONFIGS / name) != text}
     return [*_write(folder, changed), *_write_formats(folder, plan)]
 
