@@ -1,4 +1,4 @@
-"""What the project does, shown once: a CT phantom (or one's own scan) through the aorta bundle, with numbers and a picture."""
+"""Demonstration: the aorta bundle on a CT phantom or the user's own scan, with scores and a picture."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from stseg3d.volumes import ensure_writable, open_volume, write_labels
 
 logger = logging.getLogger(__name__)
 
-BUNDLE = "aorta_ct_segmentation"
+BUNDLE_NAME = "aorta_ct_segmentation"
 
 
 @dataclass(frozen=True, slots=True)
 class Demonstration:
-    """What the demo made.
+    """Result of the demo.
 
     Args:
-        files: What each file is, and where.
-        boxes: How many boxes the close look took.
-        counts: Agreement with the phantom's truth; None for a scan of the user's, which has none.
+        files: Path of each file, by what it holds.
+        boxes: Number of boxes.
+        counts: Agreement with the phantom's ground truth; None for the user's own scan.
     """
 
     files: dict[str, Path]
@@ -41,16 +41,16 @@ def demonstrate(
     """Segment the aorta in a phantom, score it against the known truth, and draw it.
 
     Args:
-        output_dir: Folder for everything; made if need be.
-        scan: A CT of one's own instead of the phantom; nothing to score against then.
-        seed: Which phantom.
-        device: As :func:`stseg3d.bundle.select_device` takes it.
+        output_dir: Folder for all files; created if missing.
+        scan: The user's own CT instead of the phantom, without scores.
+        seed: Seed of the phantom.
+        device: Name for :func:`stseg3d.bundle.select_device`.
         shape: Size of the phantom in voxels.
     """
     if scan:
-        open_volume(scan)  # says what is wrong with it before anything is made
+        open_volume(scan)  # raises before anything is written
     ensure_writable(output_dir)
-    segmenter = Segmenter(find_bundle(BUNDLE), device=device)
+    segmenter = Segmenter(find_bundle(BUNDLE_NAME), device=device)
     files: dict[str, Path] = {"scan": scan} if scan else _write_phantom(output_dir, seed, shape)
     logger.info("segmenting %s", files["scan"])
     outcome = segmenter.segment(files["scan"], output_dir)

@@ -1,4 +1,4 @@
-"""Former names of modules, so that configs and programs of others which hold them go on working."""
+"""Former names of modules, so that configs and programs that use them keep working."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from types import CodeType, ModuleType
 from typing import cast
 
-# By the longest former name that fits; what lies inside moved with it.
+# The longest former name that fits applies; modules inside a package moved with it.
 MOVED: dict[str, str] = {
     "stseg3d.compare.sliding_window": "stseg3d.training.sliding_window",
     "stseg3d.batch.fingerprints": "stseg3d.batch.stamps",
@@ -40,42 +40,42 @@ MOVED: dict[str, str] = {
 
 
 class FormerNames(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
-    """Finds a module by its former name: the same object as by its present one."""
+    """Finder of modules by their former names, which gives the same objects as their present ones."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
-        """Spec of a module that has moved; None for all others, and for a class that ``pydoc.locate`` takes for one."""
+        """Spec of a module that has moved; None for all others, and for a class that ``pydoc.locate`` takes for a module."""
         del path, target
         present = present_name(fullname)
         return importlib.util.spec_from_loader(fullname, self) if present and importlib.util.find_spec(present) else None
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType:
-        """The module where it is now."""
+        """The module under its present name."""
         module = importlib.import_module(present_name(spec.name))
         spec.loader_state = module.__spec__
         return module
 
     def exec_module(self, module: ModuleType) -> None:
-        """Nothing more: it was executed under its present name, which it keeps."""
+        """Do nothing, as the module was executed under its present name."""
         assert module.__spec__ is not None
         module.__spec__ = module.__spec__.loader_state
 
     def get_code(self, fullname: str) -> CodeType | None:
-        """For ``python -m`` and a former name."""
+        """Code for ``python -m`` with a former name."""
         return _present_loader(fullname).get_code(present_name(fullname))
 
     def get_source(self, fullname: str) -> str | None:
-        """For tracebacks."""
+        """Source for tracebacks."""
         return _present_loader(fullname).get_source(present_name(fullname))
 
     def is_package(self, fullname: str) -> bool:
-        """Whether it is a folder."""
+        """Whether the module is a package."""
         return _present_loader(fullname).is_package(present_name(fullname))
 
 
 def present_name(former: str) -> str:
-    """Name that a moved module has now; empty if it has not moved."""
+    """Present name of a moved module; empty if it has not moved."""
     if not former.startswith("stseg3d."):
         return ""
     parts = former.split(".")
@@ -86,7 +86,7 @@ def present_name(former: str) -> str:
 
 
 def install() -> None:
-    """Let imports find former names, before all others: the folder of what has moved would give its modules a second time."""
+    """Let imports find former names first, or a moved package's folder would give its modules a second time."""
     if not any(isinstance(finder, FormerNames) for finder in sys.meta_path):
         sys.meta_path.insert(0, FormerNames())
 

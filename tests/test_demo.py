@@ -19,7 +19,7 @@ class Oracle:
     """Knows the phantom's truth, but for the lower half; of another scan it knows nothing."""
 
     def __init__(self, bundle: Path, *, device: str) -> None:
-        assert (bundle, device) == (Path(demo.BUNDLE), "cpu")
+        assert (bundle, device) == (Path(demo.BUNDLE_NAME), "cpu")
 
     def segment(self, source: Path, output_dir: Path) -> SimpleNamespace:
         image = open_volume(source)

@@ -1,6 +1,6 @@
-"""Many: cases in, an outcome each, whatever happens on the way.
+"""Batches: many cases, with an outcome for each, even if it fails.
 
-:func:`run_batch` knows what is to be done and writes down what became of it; a :class:`Runner` says where it is done.
+:func:`run_batch` decides what is to be done and records the outcomes. A :class:`Runner` decides where it is done.
 """
 
 from stseg3d.batch.cluster import RayCluster

@@ -1,4 +1,4 @@
-"""What runs on the nodes of a cluster: a worker that first looks whether it is in the right place."""
+"""Worker on a node of a cluster, which first checks that it has the right package, bundle and output folder."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from stseg3d.volumes import Case, ensure_writable
 
 @dataclass(frozen=True)
 class Place:
-    """What must be the same wherever a worker is.
+    """Facts that must be the same on every node.
 
     Attributes:
-        version: Of this package.
-        bundle_digest: Of the bundle's files.
-        folder_made_s: When the file of claims in the folder of outputs was made: the same time on every node that has the same folder.
+        version: Version of this package.
+        bundle_digest: Digest of the bundle's files.
+        folder_made_s: Time at which the output folder's file of claims was made; equal on all nodes that share the folder.
     """
 
     version: str
@@ -35,7 +35,7 @@ def place_of(request: Request) -> Place:
     """The place as this process sees it.
 
     Raises:
-        FileNotFoundError: If the bundle or the folder of outputs, with its file of claims, is not there.
+        FileNotFoundError: If the bundle or the output folder, with its file of claims, does not exist.
     """
     for what, path in (("output folder", request.output_dir / CLAIMS_NAME), ("bundle", request.bundle)):
         if not path.exists():
@@ -45,11 +45,11 @@ def place_of(request: Request) -> Place:
 
 
 def ensure_in(place: Place, request: Request) -> None:
-    """Refuse to work elsewhere.
+    """Refuse to work in another place.
 
     Raises:
-        OSError: If the bundle or the folder of outputs is not there, or the latter cannot be written.
-        ValueError: If one of them, or this package, is another one than there.
+        OSError: If the bundle or the output folder does not exist, or the folder cannot be written.
+        ValueError: If the bundle, the folder or the version of this package differs.
     """
     here = place_of(request)
     if here.version != place.version:
@@ -72,9 +72,9 @@ class NodeWorker:
     """A :class:`CaseWorker` in a process of its own on some node; as a Ray actor.
 
     Args:
-        request: What is wanted; all paths absolute.
-        place: Where it should be.
-        make_worker: Makes the worker, :class:`CaseWorker` if it is to segment.
+        request: The request, with absolute paths.
+        place: The place where it must be.
+        make_worker: Factory of the worker, :class:`CaseWorker` for segmentation.
     """
 
     def __init__(self, request: Request, place: Place, make_worker: Callable[[Request], CaseWorker] = CaseWorker) -> None:
@@ -83,7 +83,7 @@ class NodeWorker:
         self._logged: list[logging.LogRecord] = []
 
     def load(self) -> Reply:
-        """Load the bundle, unless that was done, and say whether cases may come."""
+        """Load the bundle unless it is loaded, and reply whether cases may come."""
         try:
             if self.worker is None:
                 send_logs(self._logged.append)

@@ -1,4 +1,4 @@
-"""Who works on which case: the cases that are left to do, and what a worker in another process is at."""
+"""Assignment of cases to workers: the cases that are left, and the case that each worker in another process has."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from stseg3d.batch.outcomes import FAILED, TIME_LIMIT, WORKER_DIED, CaseOutcome,
 from stseg3d.volumes import Case
 
 ATTEMPTS = 2  # of a case whose worker died: the cause may have been its neighbour's memory
-PATIENCE_S = 10  # with a killed process, which the kernel keeps as long as a dead file server holds it
+KILL_TIMEOUT_S = 10  # a dead file server can keep a killed process alive
 MAX_STILLBORN = 3  # workers in a row that die while they load the bundle
 
 
 class CaseQueue:
-    """Cases to be done: those to be tried again, then new ones, each pulled only when it is wanted."""
+    """Cases to be done: those to be tried again, then new ones, each pulled only when a worker is free."""
 
     def __init__(self, cases: Iterator[Case]) -> None:
         self._cases, self._again = cases, deque[tuple[Case, int]]()
@@ -25,7 +25,7 @@ class CaseQueue:
 
     @property
     def is_empty(self) -> bool:
-        """Whether there is known to be none."""
+        """Whether the queue is known to be empty."""
         return self._has_ended and not self._again
 
     def take(self) -> tuple[Case, int] | None:
@@ -37,7 +37,7 @@ class CaseQueue:
         return None if case is None else (case, 1)
 
     def takes_back(self, case: Case | None, outcome: CaseOutcome) -> bool:
-        """Whether a case is to be tried again, as one whose worker died is."""
+        """Whether a case is to be tried again because its worker died."""
         if case is None or outcome.error != WORKER_DIED or outcome.attempt >= ATTEMPTS:
             return False
         self._again.append((case, outcome.attempt + 1))
@@ -45,29 +45,29 @@ class CaseQueue:
 
 
 class Assignment:
-    """What a worker in another process is at: a case, which attempt it is, and how long it may take."""
+    """Current case of a worker in another process, with its attempt and time limit."""
 
     def __init__(self) -> None:
         self.case: Case | None = None
         self.attempt, self.begun, self.deadline, self.started_utc = 0, 0.0, math.inf, ""
 
     def begin(self, case: Case, attempt: int, time_limit_s: float) -> None:
-        """A case is given to the worker."""
+        """Assign a case to the worker."""
         self.case, self.attempt, self.started_utc = case, attempt, utc_now()
         self.begun = time.monotonic()
         self.deadline = self.begun + time_limit_s
 
     def end(self, outcome: CaseOutcome) -> CaseOutcome:
-        """Outcome of the case as of this attempt; the worker is free."""
+        """Outcome of the case, with this attempt; the worker is then free."""
         self.case, self.deadline = None, math.inf
         return replace(outcome, attempt=self.attempt)
 
     def lose(self, error: str, reason: str, traceback: str = "") -> CaseOutcome:
-        """Outcome of the case, of which nobody saw the end."""
+        """Outcome of a case whose end is unknown."""
         assert self.case is not None
         lost = CaseOutcome(self.case.id, FAILED, attempt=self.attempt, error=error, reason=reason, traceback=traceback)
         return replace(lost, seconds=round(time.monotonic() - self.begun, 4), started_utc=self.started_utc, ended_utc=utc_now())
 
     def time_out(self, time_limit_s: float) -> CaseOutcome:
-        """Outcome of the case, whose worker was killed for it."""
+        """Outcome of a case whose worker was killed at the time limit."""
         return self.lose(TIME_LIMIT, f"case must end within {time_limit_s:g} s, got a worker that had not and was killed")

@@ -1,4 +1,4 @@
-"""Claims: several runs on one folder, and each case in one of them only."""
+"""Claims, with which several runs on one folder do each case only once."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ CLAIMS_NAME = ".claims"
 class Claims:
     """Locks, one a case: a byte each of the empty file ``OUT/.claims`` (:mod:`stseg3d.machine.locks`).
 
-    A process that ends, however it ends, leaves none, no clock is asked, and a million of them take no space. They hold between
-    processes, not between objects of one process.
+    The locks of a process vanish when it ends, even if it is killed. They need no clock and no disk space. They hold between processes,
+    not between objects of one process.
 
     Args:
-        folder: The folder of outputs.
+        folder: The output folder.
 
     Raises:
-        OSError: If the file cannot be made.
+        OSError: If the file cannot be created.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -29,7 +29,7 @@ class Claims:
         self._file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
 
     def take(self, case: str) -> bool:
-        """Claim the case; False if another process has.
+        """Claim the case; False if another process has claimed it.
 
         Raises:
             OSError: If the file system has no locks.
@@ -41,14 +41,14 @@ class Claims:
             raise OSError(msg) from error
 
     def release(self, case: str) -> None:
-        """Give the case back."""
+        """Release the case."""
         unlock_byte(self._file, _byte(case))
 
     def close(self) -> None:
-        """Give all cases back."""
+        """Release all cases."""
         os.close(self._file)
 
 
 def _byte(case: str) -> int:
-    """A place of its own for each name: 62 bits of its hash."""
+    """Offset of a case's lock: 62 bits of the hash of its name."""
     return int.from_bytes(hashlib.sha256(case.encode()).digest()[:8]) >> 2

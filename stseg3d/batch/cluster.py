@@ -1,7 +1,7 @@
-"""Workers on many machines: a Ray cluster, of which every node that joins is used and any may be lost.
+"""Workers on the machines of a Ray cluster. Nodes may join or be lost at any time.
 
-Ray finds the nodes, starts and stops processes on them and tells their deaths. Which case goes where, and how often it is tried, is decided
-here: a task that Ray itself repeats would be begun without a line in the journal.
+Ray finds the nodes, starts and stops processes on them and reports their deaths. This module decides which case goes where, and how often
+it is tried, as a task repeated by Ray itself would have no line in the journal.
 """
 
 from __future__ import annotations
@@ -30,24 +30,24 @@ from stseg3d.machine.threads import cores
 from stseg3d.volumes import Case
 
 LOCAL, AUTO = "local", "auto"
-OBJECT_STORE_BYTES = 80 * 2**20  # hardly more than the least that Ray takes: no image goes through it
+OBJECT_STORE_BYTES = 80 * 2**20  # near Ray's minimum, as no image goes through it
 
 
 class RayCluster:
-    """A worker wherever a Ray cluster has room for one; one that is lost with its process or node costs a try of its case, not the batch.
+    """Runner with a worker wherever a Ray cluster has room. A lost process or node costs an attempt of its case, not the batch.
 
-    All nodes must have this package, and see images, bundle and the folder of outputs under the paths they have here. But for the images
-    that is checked when a worker starts. A node where it is not so is left out with a warning; when none is left, the batch stops.
+    All nodes must have this package, and see the images, the bundle and the output folder under the same paths. All but the images is
+    checked when a worker starts. A node that fails the check is left out with a warning. When none is left, the batch stops.
 
     If this process is connected to Ray already, that connection is used; else it connects while the batch runs.
 
     Args:
-        request: What is wanted; ``threads`` (1 if None) are those of each worker, which asks for as many CPUs.
+        request: The request; ``threads`` (1 if None) is the number of threads and CPUs of each worker.
         address: ``local`` starts Ray on this machine, for this batch; ``auto`` or ``HOST:PORT`` is one that this machine is a node of.
-        jobs: Largest number of workers; by default as many as there is room for.
+        jobs: Largest number of workers; by default as many as fit.
         gpus: Share of a GPU, up to 1, that each worker gets; by default a whole one, if the cluster has GPUs and the device is not ``cpu``.
         time_limit_s: How long a case may take, not counting the loading of the bundle; a worker that takes longer is killed.
-        make_worker: Makes the worker of a process.
+        make_worker: Factory of a process's worker.
 
     Raises:
         ModuleNotFoundError: If Ray is not installed.
@@ -82,12 +82,12 @@ class RayCluster:
         self.make_worker = make_worker
 
     def run(self, cases: Iterator[Case]) -> Generator[CaseOutcome, None, None]:
-        """Outcomes, as soon as they are there.
+        """Outcomes, as soon as they are known.
 
         Raises:
             ConnectionError: If there is no such cluster.
             ValueError: If no node can work because of the bundle, the storage or the size of workers.
-            RuntimeError: If none can for another reason.
+            RuntimeError: If no node can work for another reason.
         """
         marker = self.request.output_dir / CLAIMS_NAME
         if not marker.exists():  # it is, where `run_batch` is at work; one that is opened anew would lose its locks
@@ -106,7 +106,7 @@ class RayCluster:
                 crew.dismiss()
 
     def _give(self, crew: Crew, queue: CaseQueue) -> bool:
-        """Give each idle worker a case, as long as there are some; False once all is done."""
+        """Give each idle worker a case, if any are left; False once all are done."""
         for worker in crew.idle():
             work = queue.take()
             if work is None:
@@ -172,7 +172,7 @@ def _ensure_address(address: str) -> None:
 
 
 def _knock(address: str) -> None:
-    """Fail at once where nobody listens; Ray would try for minutes."""
+    """Fail at once if nothing listens at the address; Ray would try for minutes."""
     host, _, port = address.rpartition(":")
     if port.isdigit():
         socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()

@@ -1,4 +1,4 @@
-"""The crew of a batch on a cluster: which workers there are, what each is at, and what became of it."""
+"""Workers of a batch on a cluster: who they are, their cases, and their ends."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import Any, cast
 
 from stseg3d.batch.actor import NodeWorker, Place, Reply
-from stseg3d.batch.assignment import ATTEMPTS, MAX_STILLBORN, PATIENCE_S, Assignment
+from stseg3d.batch.assignment import ATTEMPTS, KILL_TIMEOUT_S, MAX_STILLBORN, Assignment
 from stseg3d.batch.outcomes import WORKER_DIED, CaseOutcome
 from stseg3d.batch.work import CaseWorker
 from stseg3d.inference import Request
@@ -20,18 +20,18 @@ from stseg3d.volumes import Case
 
 logger = logging.getLogger(__name__)
 
-LOOK_S = 5.0  # between two looks at which nodes there are
-PATIENCE_WITH_CLUSTER_S = 60.0  # until a user is told that nobody is at work yet
+NODE_CHECK_INTERVAL_S = 5.0
+IDLE_WARNING_S = 60.0  # until a user is told that no worker is ready yet
 
 
 @dataclass(frozen=True)
 class Job:
-    """What workers are hired for, and what each takes.
+    """Job of the workers, and the resources of each.
 
     Attributes:
-        request: What is wanted of them.
-        place: Where they must be.
-        make_worker: What makes the worker of a process.
+        request: The request.
+        place: Place where they must be.
+        make_worker: Factory of a process's worker.
         cpus: CPUs of each.
         gpus: GPUs of each, at most 1.
         most: Largest number of workers, if any.
@@ -45,13 +45,13 @@ class Job:
     most: int | None = None
 
     def room(self, resources: dict[str, float]) -> int:
-        """How many workers a node has room for, whoever may use it just now."""
+        """Number of workers that fit on a node when it is free."""
         found = int(resources.get("CPU", 0)) // self.cpus
         return min(found, int(resources.get("GPU", 0)) * int(1 / self.gpus + 1e-6)) if self.gpus else found
 
     @property
     def size(self) -> str:
-        """What a worker takes, in words."""
+        """Resources of a worker, in words."""
         return f"{self.cpus} CPU" + (f" and {self.gpus:g} GPU" if self.gpus else "")
 
     @cached_property
@@ -71,7 +71,7 @@ class Job:
 
 
 class Worker(Assignment):
-    """The driver's end of an actor, and what it is at.
+    """The driver's end of an actor, and its current case.
 
     Args:
         actor: Its handle.
@@ -83,7 +83,7 @@ class Worker(Assignment):
         super().__init__()
         self.actor, self.node, self.host = actor, node, host
         self.is_ready = False
-        self.answer: Any = None  # what it was asked last, until it is heard
+        self.answer: Any = None  # of the last call, until it is read
         self.ask()
 
     @property
@@ -108,10 +108,10 @@ class Worker(Assignment):
 
 
 class Crew:
-    """All workers.
+    """All workers of a batch.
 
     Args:
-        job: What they are hired for.
+        job: Their job.
         is_fixed: Whether no node can join later.
     """
 
@@ -120,23 +120,23 @@ class Crew:
         self.workers: list[Worker] = []
         self._unfit: set[str] = set()  # ids of nodes
         self._stillborn: Counter[str] = Counter()
-        self._look_at, self._tell_at = 0.0, time.monotonic() + PATIENCE_WITH_CLUSTER_S
+        self._look_at, self._tell_at = 0.0, time.monotonic() + IDLE_WARNING_S
 
     def idle(self) -> list[Worker]:
         """Workers that may be given a case."""
         return [worker for worker in self.workers if worker.is_idle]
 
     def hire(self, *, are_needed: bool = True) -> None:
-        """Start workers where there is room for more, if they are needed and it is time for a look.
+        """Start workers where more fit, if they are needed and it is time to check.
 
         Raises:
-            ValueError: If there is room nowhere, and never will be.
+            ValueError: If a worker fits on no node, and none can join.
         """
         import ray
 
         if time.monotonic() < self._look_at:
             return
-        self._look_at = time.monotonic() + LOOK_S
+        self._look_at = time.monotonic() + NODE_CHECK_INTERVAL_S
         if not are_needed:
             return
         nodes = {node["NodeID"]: node for node in ray.nodes() if node["Alive"] and node["NodeID"] not in self._unfit}
@@ -148,7 +148,7 @@ class Crew:
         self._tell_if_nobody_works(len(nodes), len(places))
 
     def wait(self) -> list[Worker]:
-        """Those workers that have something to tell, or no time left; none if nothing happens for long."""
+        """Workers with a reply or at their time limit; none if nothing happens for a while."""
         import ray
 
         until = min([self._look_at, *(worker.deadline for worker in self.workers)])
@@ -162,11 +162,11 @@ class Crew:
         return [worker for worker in self.workers if worker.answer in ready or time.monotonic() >= worker.deadline]
 
     def hear(self, worker: Worker, time_limit_s: float) -> CaseOutcome | None:
-        """What a worker has to tell, or of its end: the outcome of its case, if it had one.
+        """Outcome of a worker's case, if it had one, from its reply or its death.
 
         Raises:
-            ValueError: If it cannot work because of what it was given, and there is no other.
-            RuntimeError: If it cannot for another reason, and there is no other.
+            ValueError: If its input keeps the last worker from working.
+            RuntimeError: If the last worker cannot work for another reason.
         """
         import ray
 
@@ -188,14 +188,14 @@ class Crew:
         return worker.done(outcome)
 
     def dismiss(self) -> None:
-        """End all processes, whatever they are at."""
+        """End all processes at once."""
         import ray
 
         answers = [worker.answer for worker in self.workers if worker.case]
         for worker in list(self.workers):
             self._lose(worker)
-        if answers:  # until they have ended, they may write
-            ray.wait(answers, num_returns=len(answers), timeout=PATIENCE_S)
+        if answers:  # they may write until they have ended
+            ray.wait(answers, num_returns=len(answers), timeout=KILL_TIMEOUT_S)
 
     def _lose(self, worker: Worker) -> None:
         import ray
@@ -206,7 +206,7 @@ class Crew:
 
     def _died(self, worker: Worker, error: Exception) -> CaseOutcome | None:
         self._lose(worker)
-        for neighbour in self.workers:  # it may be the node that died, and what waits on it would not be missed
+        for neighbour in self.workers:  # the node itself may have died
             if neighbour.node == worker.node and neighbour.is_idle:
                 neighbour.ask()
         if worker.case:
@@ -219,7 +219,7 @@ class Crew:
         return None
 
     def _leave_out(self, worker: Worker, why: Exception) -> None:
-        """Do without a node where no worker can be; those that are at work there may stay."""
+        """Start no more workers on a node; those at work there may stay."""
         self._unfit.add(worker.node)
         for one in [one for one in self.workers if one.node == worker.node and not one.is_ready and not one.case]:
             self._lose(one)
@@ -230,7 +230,7 @@ class Crew:
         logger.warning("%s; going on without more workers there, with %d in all", why, len(self.workers))
 
     def _tell_if_nobody_works(self, nodes: int, places: int) -> None:
-        """Say why nothing happens, if nothing does."""
+        """Warn if no worker is ready."""
         if any(worker.is_ready for worker in self.workers) or self._unfit:
             return
         if not places and self.is_fixed:

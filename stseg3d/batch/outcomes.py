@@ -1,4 +1,4 @@
-"""Outcomes: what became of each case, kept in a journal that survives whatever stops the batch."""
+"""Outcomes of cases, in a journal that survives when the batch is killed."""
 
 from __future__ import annotations
 
@@ -24,30 +24,30 @@ LOG_NAME, SUMMARY_NAME = "outcomes.jsonl", "summary.csv"
 STARTED, DONE, SKIPPED, FAILED = "started", "done", "skipped", "failed"
 # Errors of the worker, not of the case: nobody was left to tidy up.
 WORKER_DIED, TIME_LIMIT = "WorkerDied", "TimeLimit"
-LONGEST_REASON = 1000  # torch puts pages into an error
+MAX_REASON_LENGTH = 1000  # torch puts pages into an error
 
 
 @dataclass(frozen=True)
 class CaseOutcome:
-    """What became of one case: a line of ``outcomes.jsonl``.
+    """Outcome of one case: a line of ``outcomes.jsonl``.
 
     Attributes:
         case: Name of the case.
-        state: ``started``, ``done``, ``skipped`` (done before, of the same; the rest tells of then) or ``failed``.
-        attempt: How often it was begun, over all runs; 0 if it failed before that, so that no output was touched.
+        state: ``started``, ``done``, ``skipped`` (done before; the other fields are those of then) or ``failed``.
+        attempt: Number of times it was begun, over all runs; 0 if it failed before that, so that no output was touched.
         reason: Why it failed or was skipped, in one sentence.
         error: Class of the error.
-        bad_input: Whether the error is of the input or the file system, not of the program.
-        traceback: Where the error came from.
-        warnings: Sentences a user should read.
+        bad_input: Whether the error lies in the input or the file system, not in the program.
+        traceback: Traceback of the error.
+        warnings: Warnings for the user, a sentence each.
         seconds: Wall time.
         stages_s: Wall time of each step.
         peak_memory_bytes: Largest resident memory of the process during the case.
         input: The image, as it was read.
-        request: Digest of what else the output depends on, see :class:`stseg3d.inference.Request`.
-        output: The file that was written, its path relative to the folder of outputs.
-        started_utc: When it was begun, by the clock of that machine; nothing is decided by it.
-        ended_utc: When it ended.
+        request: Digest of all else that the output depends on, see :class:`stseg3d.inference.Request`.
+        output: Path of the output, relative to the output folder.
+        started_utc: Time of its beginning, by the clock of that machine; for information only.
+        ended_utc: Time of its end.
     """
 
     case: str
@@ -69,23 +69,23 @@ class CaseOutcome:
 
     @property
     def is_finished(self) -> bool:
-        """Whether the output is there, as far as this outcome knows."""
+        """Whether the output exists, according to this outcome."""
         return self.state in (DONE, SKIPPED)
 
     @property
     def was_interrupted(self) -> bool:
-        """Whether nobody saw the end: the output may be there, whole, or not."""
+        """Whether the end is unknown, so that the output may or may not exist."""
         return self.state == STARTED or self.error in (WORKER_DIED, TIME_LIMIT)
 
     def failed(self, error: Exception) -> CaseOutcome:
-        """The outcome of the same case, which has failed of an error."""
-        reason = " ".join(str(error).split())[:LONGEST_REASON] or "no reason given"
+        """The outcome of the same case when it fails with an error."""
+        reason = " ".join(str(error).split())[:MAX_REASON_LENGTH] or "no reason given"
         where = "".join(traceback.format_exception(error))
         bad = isinstance(error, (ValueError, OSError))
         return replace(self, state=FAILED, output=None, error=type(error).__name__, reason=reason, bad_input=bad, traceback=where)
 
     def as_error(self, where: str = "") -> Exception:
-        """The error, to be raised in another process; its class may be of a library that is not there."""
+        """The error, for another process, which may lack the library of its class."""
         return ValueError(where + self.reason) if self.bad_input else RuntimeError(f"{self.error}: {where}{self.reason}")
 
 
@@ -95,7 +95,7 @@ def utc_now() -> str:
 
 
 def as_line(outcome: CaseOutcome) -> bytes:
-    """The outcome as a line of JSON, what is empty left out."""
+    """The outcome as a line of JSON, without empty fields."""
     content = {key: value for key, value in asdict(outcome).items() if value}
     return (json.dumps(content) + "\n").encode()
 
@@ -104,7 +104,7 @@ def read_line(line: bytes) -> CaseOutcome:
     """Outcome in a line.
 
     Raises:
-        ValueError: If the line is none of ours.
+        ValueError: If the line is not an outcome.
     """
     content = json.loads(line)
     try:
@@ -117,13 +117,13 @@ def read_line(line: bytes) -> CaseOutcome:
 
 
 class OutcomeLog:
-    """The journal ``OUT/outcomes.jsonl``: a line for each case begun and one for its end; the last one counts.
+    """The journal ``OUT/outcomes.jsonl``: a line for the beginning of each case and one for its end; the last one counts.
 
-    Several processes may append to it. A line is one write at the end of the file, under a lock; it is on the disk when :meth:`append`
-    returns, but for cases skipped, which the next run would skip again. What a killed writer left of a line is cut off by the next.
+    Several processes may append to it. A line is one write at the end of the file, under a lock. It is on disk when :meth:`append`
+    returns, except for skipped cases, which the next run would skip again. The next writer cuts off an incomplete line.
 
     Args:
-        folder: The folder of outputs; the file is made by the first line.
+        folder: The output folder; the first line creates the file.
     """
 
     def __init__(self, folder: Path) -> None:

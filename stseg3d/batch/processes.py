@@ -1,8 +1,8 @@
 """Workers in processes of this machine: one that dies or hangs costs a case, not the batch.
 
-``concurrent.futures`` cannot do this: one dead process breaks its pool and loses all that was pending, and a running task cannot be
-stopped. So each worker has a pipe of its own here, whose end tells its death. ``pebble`` 5.2 can do both, but its workers go on when this
-process is killed, and a bundle that cannot be loaded is "All workers expired" there, whatever was wrong with it.
+``concurrent.futures`` cannot do this: one dead process breaks its pool and loses all pending tasks, and a running task cannot be
+stopped. So each worker has its own pipe, which closes when the worker dies. ``pebble`` 5.2 can do both, but its workers go on when this
+process is killed, and it reports any failure to load a bundle as "All workers expired".
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from dataclasses import replace
 from multiprocessing import connection, resource_tracker
 from typing import Any
 
-from stseg3d.batch.assignment import ATTEMPTS, MAX_STILLBORN, PATIENCE_S, Assignment, CaseQueue
+from stseg3d.batch.assignment import ATTEMPTS, KILL_TIMEOUT_S, MAX_STILLBORN, Assignment, CaseQueue
 from stseg3d.batch.logs import send_logs
 from stseg3d.batch.outcomes import FAILED, WORKER_DIED, CaseOutcome
 from stseg3d.batch.work import CaseWorker
@@ -33,13 +33,13 @@ READY = "ready"
 
 
 class Processes:
-    """So many processes, each with the bundle loaded; one that dies is replaced, and its case tried once more.
+    """Runner with several processes, each with the bundle loaded; one that dies is replaced, and its case tried once more.
 
-    They end with this process, however it ends. As everywhere with ``multiprocessing``, a script that uses this must not do so when it is
-    merely imported (``if __name__ == "__main__":``).
+    They end with this process, even if it is killed. As always with ``multiprocessing``, a script must use this under
+    ``if __name__ == "__main__":``.
 
     Args:
-        request: What is wanted; ``threads`` are those of each worker.
+        request: The request; ``threads`` are those of each worker.
         jobs: Number of processes.
         time_limit_s: How long a case may take, not counting the loading of the bundle; a worker that takes longer is killed.
     """
@@ -52,17 +52,17 @@ class Processes:
         self.time_limit_s = math.inf if time_limit_s is None else time_limit_s
 
     def run(self, cases: Iterator[Case]) -> Generator[CaseOutcome, None, None]:
-        """Outcomes, as soon as they are there.
+        """Outcomes, as soon as they are known.
 
         Raises:
-            ValueError: If the bundle cannot be loaded because it is bad.
+            ValueError: If the bundle is invalid.
             RuntimeError: If it cannot be loaded for another reason.
         """
         workers: list[_Worker] = []
         queue = CaseQueue(cases)
         try:
             for _ in range(self.jobs):
-                workers.append(_Worker(self.request))  # one by one: what ends this ends those that are there
+                workers.append(_Worker(self.request))  # one by one, so that an interrupt ends those that exist
             while self._give(workers, queue):
                 for worker in _wait(workers):
                     outcome = worker.take(self.time_limit_s)
@@ -75,7 +75,7 @@ class Processes:
                 worker.kill()
 
     def _replace(self, worker: _Worker, workers: list[_Worker]) -> None:
-        """Put a new worker in the place of a dead one, unless none can live there."""
+        """Replace a dead worker, unless too many have died while loading."""
         at = workers.index(worker)
         stillborn = 0 if worker.is_ready else worker.stillborn + 1
         if stillborn < MAX_STILLBORN:
@@ -88,7 +88,7 @@ class Processes:
         logger.warning("%s; going on with %d", msg, len(workers))
 
     def _give(self, workers: list[_Worker], queue: CaseQueue) -> bool:
-        """Give each idle worker a case, as long as there are some; False once all is done."""
+        """Give each idle worker a case, if any are left; False once all are done."""
         for worker in workers:
             if worker.is_idle:
                 work = queue.take()
@@ -99,7 +99,7 @@ class Processes:
 
 
 class _Worker(Assignment):
-    """A process from here: its end of the pipe, and what it is at."""
+    """The driver's end of a process: its pipe, and its current case."""
 
     def __init__(self, request: Request, stillborn: int = 0) -> None:
         super().__init__()
@@ -120,11 +120,11 @@ class _Worker(Assignment):
     def give(self, case: Case, attempt: int, time_limit_s: float) -> None:
         """Let it work on a case."""
         self.begin(case, attempt, time_limit_s)
-        with suppress(OSError):  # it has just died, as the next look at the pipe will tell
+        with suppress(OSError):  # it has just died, as the pipe will show
             self.pipe.send(case)
 
     def take(self, time_limit_s: float) -> CaseOutcome | None:
-        """What it has to tell, if anything: the outcome of its case, also if that is its own end."""
+        """Outcome of its case from its reply or its death, if any."""
         has_ended = not self.process.is_alive()  # Windows may keep the pipe of a process open that has ended while it started
         try:
             message = self.pipe.recv() if self.pipe.poll() else None
@@ -147,9 +147,9 @@ class _Worker(Assignment):
         return None
 
     def kill(self) -> None:
-        """End the process, whatever it is at."""
+        """Kill the process."""
         self.process.kill()
-        self.process.join(PATIENCE_S)
+        self.process.join(KILL_TIMEOUT_S)
         self.pipe.close()
 
     def _died(self) -> CaseOutcome | None:
@@ -163,7 +163,7 @@ class _Worker(Assignment):
 
 
 def _wait(workers: list[_Worker]) -> list[_Worker]:
-    """Those workers that have something to tell, or no time left."""
+    """Workers with a reply or at their time limit."""
     seconds = min(worker.deadline for worker in workers) - time.monotonic()
     ends = [end for worker in workers for end in (worker.pipe, worker.process.sentinel)]
     ready = connection.wait(ends, None if math.isinf(seconds) else max(seconds, 0))
@@ -172,7 +172,7 @@ def _wait(workers: list[_Worker]) -> list[_Worker]:
 
 @contextmanager
 def _interrupts_blocked() -> Iterator[None]:
-    """Ctrl-C waits meanwhile, and never reaches a process that is started; on Windows, which cannot do this, it may end that process."""
+    """Context in which Ctrl-C waits, and does not reach a process that is started; on Windows it may end that process."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
@@ -188,7 +188,7 @@ def _interrupts_blocked() -> Iterator[None]:
 
 
 def _serve(pipe: Any, request: Request) -> None:
-    """Work on the cases that come through the pipe until it ends; an outcome of no case says why there is nobody to work on any."""
+    """Work on the cases from the pipe until it closes; an outcome without a case says why the worker cannot work."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     send_logs(pipe.send)

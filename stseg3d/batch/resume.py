@@ -1,4 +1,4 @@
-"""Resuming: which cases are done already, which are to be done, and which outputs are not ours to replace."""
+"""Resuming: which cases are done, which are to be done, and which outputs must not be replaced."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from stseg3d.volumes import Case, output_name
 
 
 def settled(case: Case, last: CaseOutcome | None, request: Request, *, overwrite: bool) -> CaseOutcome | None:
-    """Outcome of a case that needs no work, or may get none; None if it is to be done.
+    """Outcome of a case that needs no work or must not be done; None if it is to be done.
 
     Args:
         case: The case.
-        last: What is known of its output.
-        request: How it would be done.
-        overwrite: Whether what is there may be replaced.
+        last: Last outcome of the case, if any.
+        request: The request.
+        overwrite: Whether an existing output may be replaced.
 
     Returns:
-        ``skipped`` if the output is there, as it was written, of the same image, bundle and options; ``failed`` if the image is not there,
-        or an output is that ``last`` does not know, or knows to be of something else. What an interrupted run left is ours to replace.
+        ``skipped`` if the output exists unchanged, from the same image, bundle and options. ``failed`` if the image is missing, or there
+        is an output that ``last`` does not know or that was made from something else. Outputs of an interrupted run may be replaced.
     """
     output = request.output_dir / output_name(case.id)
     try:
@@ -42,7 +42,7 @@ def settled(case: Case, last: CaseOutcome | None, request: Request, *, overwrite
 
 
 def _difference(case: Case, last: CaseOutcome | None, request: Request, output: Path) -> str:
-    """Why the output is not what would be written now; empty if it is."""
+    """Reason why the output is not what would be written now; empty if it is."""
     if last is None or not last.is_finished or last.input is None or last.output is None:
         return "no finished case of outcomes.jsonl"
     if last.request != request.digest:

@@ -1,4 +1,4 @@
-"""The batch: each case once, every outcome in the journal, wherever the work is done."""
+"""The batch: each case once, with every outcome in the journal."""
 
 from __future__ import annotations
 
@@ -21,28 +21,28 @@ from stseg3d.volumes.ahead import CaseAhead
 
 logger = logging.getLogger(__name__)
 
-WAIT_S = 0.5  # between two looks at cases that another run has claimed
+CLAIM_POLL_S = 0.5  # between two looks at cases that another run has claimed
 
 
 class Runner(Protocol):
-    """Where cases are worked on: here, in other processes, on other machines."""
+    """Works on cases: in this process, in others, or on other machines."""
 
     def run(self, cases: Iterator[Case]) -> Generator[CaseOutcome, None, None]:
-        """Outcome of each case, in any order, as soon as it is there.
+        """Outcome of each case, in any order, as soon as it is known.
 
-        A case that is pulled from ``cases`` counts as begun, so one is pulled only when somebody is free to begin it. A generator that is
-        closed early stops its workers; so does one that raises. It raises only what concerns all cases, such as a
-        bundle that cannot be loaded; what concerns one is an outcome, with ``attempt`` counted from 1.
+        A case that is pulled from ``cases`` counts as begun, so one is pulled only when a worker is free. A generator that is closed early
+        or raises stops its workers. It raises only errors that concern all cases, such as a bundle that cannot be loaded. An error of a
+        single case is an outcome, with ``attempt`` counted from 1.
         """
 
 
 class InProcess:
-    """In this process: the next case is read and the last one written while the networks run.
+    """Runner in this process: the next case is read and the last one written while the networks run.
 
     Args:
-        request: What is wanted.
-        overlap: Whether that is so, see :func:`stseg3d.batch.overlap.overlapped`; else one case is done after the other.
-        ahead: A case that is being read already, if it is the first.
+        request: The request.
+        overlap: Whether cases overlap, see :func:`stseg3d.batch.overlap.overlapped`; else one is done after the other.
+        ahead: The first case, if it is being read already.
     """
 
     def __init__(self, request: Request, *, overlap: bool = True, ahead: CaseAhead | None = None) -> None:
@@ -55,17 +55,17 @@ class InProcess:
 
 
 class BatchStoppedError(RuntimeError):
-    """The batch cannot go on: nobody could write down what became of a case. The same command resumes it."""
+    """The batch cannot go on, as an outcome could not be recorded. The same command resumes it."""
 
 
 @dataclass
 class BatchResult:
-    """What became of a batch in this run.
+    """Result of a batch in this run.
 
     Attributes:
         done: Names of the cases that were done.
         skipped: Number of cases that had been done before.
-        failed: Outcomes of the others.
+        failed: Outcomes of the failed cases.
     """
 
     done: set[str] = field(default_factory=set)
@@ -82,25 +82,25 @@ def run_batch(
     on_todo: Callable[[int], None] = lambda _: None,
     on_outcome: Callable[[CaseOutcome], None] = lambda _: None,
 ) -> BatchResult:
-    """Work on all cases that are not done yet, and leave ``outcomes.jsonl`` and ``summary.csv`` beside the outputs.
+    """Work on all cases that are not done yet, and write ``outcomes.jsonl`` and ``summary.csv`` beside the outputs.
 
-    Whatever stops it, the same call goes on where it was: see :func:`stseg3d.batch.resume.settled`. Several runs on one folder share the
-    work: a case that another run is at is left to it, and looked at again in the end.
+    The same call resumes a batch that was stopped, see :func:`stseg3d.batch.resume.settled`. Several runs on one folder share the work:
+    a case that another run works on is left to it, and checked again at the end.
 
     Args:
         cases: Cases, each with a name of its own.
-        request: What is wanted of them.
-        runner: Who works on them.
-        overwrite: Replace outputs that are not what would be written now, whosever they are.
-        on_todo: Told the number of cases left once those that need no work are known, their outcomes told.
-        on_outcome: Told each outcome, once it is in the journal.
+        request: The request.
+        runner: Runner that works on them.
+        overwrite: Replace outputs that are not what would be written now, even those of others.
+        on_todo: Called with the number of cases to be done, after the outcomes of those that need no work.
+        on_outcome: Called with each outcome, once it is in the journal.
 
     Returns:
-        What was done.
+        The cases by result.
 
     Raises:
         OSError: If the folder cannot be written.
-        BatchStoppedError: If an outcome cannot be written down, as on a full disk.
+        BatchStoppedError: If an outcome cannot be recorded, as on a full disk.
     """
     new = not request.output_dir.exists()
     ensure_writable(request.output_dir)
@@ -132,11 +132,11 @@ class _Batch:
         self.busy: list[Case] = []
 
     def unsettled(self, cases: Iterable[Case]) -> list[Case]:
-        """Those of the cases that are to be done; the outcomes of the others are told."""
+        """Cases that are to be done; the outcomes of the others are reported."""
         return [case for case in cases if not self._settle(case)]
 
     def claimed(self, cases: Iterable[Case]) -> Iterator[Case]:
-        """The cases, each once it is ours and its beginning is written down; those of another run are kept for later."""
+        """The cases, each once it is claimed and its beginning recorded; those of another run are kept for later."""
         for case in cases:
             if not self.claims.take(case.id):
                 self.busy.append(case)
@@ -147,7 +147,7 @@ class _Batch:
                 yield case
 
     def finish(self, outcome: CaseOutcome) -> None:
-        """Write an outcome down and give the case back."""
+        """Record an outcome and release the case."""
         begun = self.begun.pop(outcome.case)
         if outcome.was_interrupted:
             remove_leftovers(outcome.case, self.folder)
@@ -156,16 +156,16 @@ class _Batch:
         self.claims.release(outcome.case)
 
     def wait(self) -> list[Case]:
-        """Cases that another run had claimed and did not do, once it is at none of them any more."""
+        """Cases that another run had claimed and did not do, once it works on none of them."""
         todo, self.busy = self.busy, []
         for case in todo:
             while not self.claims.take(case.id):
-                time.sleep(WAIT_S)
+                time.sleep(CLAIM_POLL_S)
             self.claims.release(case.id)
         return self.unsettled(todo)
 
     def tell_vanished(self) -> None:
-        """Tell the outputs of this run that are not there any more."""
+        """Report outputs of this run that are missing by now."""
         outcomes = {outcome.case: outcome for outcome in self.log.latest()}
         for case in sorted(self.result.done):
             then = outcomes.get(case)
@@ -175,7 +175,7 @@ class _Batch:
                 self._tell((then or CaseOutcome(case, FAILED, attempt=1)).failed(FileNotFoundError(msg)))
 
     def close(self, *, new_folder: bool) -> None:
-        """Write the summary, give all cases back, and leave nothing where nothing was done."""
+        """Write the summary, release all cases, and leave no files if nothing was done."""
         for case in self.begun:  # of workers that were killed when the batch was stopped
             remove_leftovers(case, self.folder)
         self.claims.close()

@@ -1,4 +1,4 @@
-"""Stamps of files, so that the same file is known again: by size and time, then by content."""
+"""Stamps of files, by which an unchanged file is recognised: size and time first, then content."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class FileStamp:
 
     Attributes:
         path: File, or folder of a series; absolute, unless it says otherwise.
-        size_bytes: Of all files together; -1 if there was none.
-        mtime_ns: When the newest was changed, as the file system says; only ever asked whether it is the same.
-        sha256: Of the content; empty if it was not read.
+        size_bytes: Size of all files together; -1 if there was none.
+        mtime_ns: Time of the newest change, according to the file system; only compared for equality.
+        sha256: SHA-256 of the content; empty if it was not read.
     """
 
     path: str
@@ -28,19 +28,19 @@ class FileStamp:
     sha256: str = ""
 
     def looks_like(self, other: FileStamp) -> bool:
-        """Whether size and time are the same: the question that costs no reading."""
+        """Whether size and time are the same, which needs no reading."""
         return (self.size_bytes, self.mtime_ns) == (other.size_bytes, other.mtime_ns)
 
 
 def stamp(path: Path, *, content: bool = False) -> FileStamp:
-    """Stamp of what is at ``path`` now.
+    """Stamp of the file or folder at ``path``.
 
     Args:
-        path: File, or folder, of which the files directly in it count.
-        content: Whether to read and hash it, too.
+        path: File, or folder whose direct files count.
+        content: Whether to read and hash it as well.
 
     Raises:
-        OSError: If it is not there, or cannot be read.
+        OSError: If it does not exist or cannot be read.
     """
     files = _files(path)
     found = [os.stat(file) for file in files]
@@ -49,7 +49,7 @@ def stamp(path: Path, *, content: bool = False) -> FileStamp:
 
 
 def stamp_if_there(path: Path, *, content: bool = False) -> FileStamp:
-    """Stamp of what is at ``path`` now, or that of nothing, of -1 bytes."""
+    """Stamp of the file or folder at ``path``, with -1 bytes if there is none."""
     try:
         return stamp(path, content=content)
     except OSError:
@@ -57,7 +57,7 @@ def stamp_if_there(path: Path, *, content: bool = False) -> FileStamp:
 
 
 def is_unchanged(path: Path, then: FileStamp) -> bool:
-    """Whether the same is at ``path`` now: same place, size and time, or else the same content."""
+    """Whether ``path`` is unchanged: same path, size and time, or else the same content."""
     try:
         now = stamp(path)
         if now.looks_like(then) and now.path == then.path:
@@ -75,7 +75,7 @@ def _files(path: Path) -> list[Path]:
 
 
 def _sha256(files: list[Path]) -> str:
-    """Of one file its content's; of several that of their names and contents."""
+    """SHA-256 of one file's content, or of the names and contents of several."""
     hashes = []
     for path in files:
         with path.open("rb") as file:

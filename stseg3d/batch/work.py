@@ -1,4 +1,4 @@
-"""Work: one case, from its image to its outcome, whatever happens on the way."""
+"""Work on one case, from its image to its outcome, even if it fails."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ class CaseWorker:
     """A bundle, loaded once, that turns cases into outcomes.
 
     Args:
-        request: What is wanted of them.
-        ahead: A case that is being read already, if it is the first.
+        request: The request.
+        ahead: The first case, if it is being read already.
 
     Raises:
         FileNotFoundError: If there is no such bundle, or it has no weights.
-        ValueError: If it does not fit, or an option is unknown.
+        ValueError: If the weights do not fit, or an option is unknown.
     """
 
     def __init__(self, request: Request, ahead: CaseAhead | None = None) -> None:
@@ -35,11 +35,11 @@ class CaseWorker:
         self._memory = PeakWatch()
 
     def run(self, case: Case) -> CaseOutcome:
-        """Segment a case; never raises but what is no ``Exception``, such as Ctrl-C.
+        """Segment a case; raises no ``Exception``, only the like of Ctrl-C.
 
         Returns:
-            The outcome, ``done`` or ``failed``, as of a first attempt. If it is ``done``, the output is whole and made of the input as it
-            is stamped; else there is none, but what was there before.
+            The outcome, ``done`` or ``failed``, as at a first attempt. If it is ``done``, the output is complete and made from the stamped
+            input; otherwise no output was written, and an earlier one stays.
         """
         attempt = self.attempt(case)
         attempt.open()
@@ -47,20 +47,20 @@ class CaseWorker:
         return attempt.write()
 
     def attempt(self, case: Case) -> CaseAttempt:
-        """A case that is to be worked on step by step; its peak of memory counts from now on."""
+        """A case to be worked on step by step; its peak memory counts from now on."""
         ahead, self._ahead = self._ahead, None
         return CaseAttempt(CaseWork(self.segmenter, case), self._memory, ahead)
 
 
 class CaseAttempt:
-    """The steps of a case, as of :class:`stseg3d.inference.segment.CaseWork`, and what becomes of it.
+    """The steps of a case, those of :class:`stseg3d.inference.segment.CaseWork`, and its outcome.
 
-    None of them raises but what is no ``Exception``: where one fails, those after it do nothing, and the outcome says why.
+    No step raises an ``Exception``: after one that fails the others do nothing, and the outcome says why.
 
     Args:
-        work: On the case.
-        memory: Of the worker.
-        ahead: What may be this case, being read already.
+        work: The steps that may raise.
+        memory: Watch of the worker's memory.
+        ahead: The first case, if it is being read already.
     """
 
     def __init__(self, work: CaseWork, memory: PeakWatch, ahead: CaseAhead | None = None) -> None:
@@ -71,7 +71,7 @@ class CaseAttempt:
 
     @property
     def held_bytes(self) -> int:
-        """What it takes in memory to hold the voxels of its image, or its labels once they are known; 0 if it has failed."""
+        """Memory of its image's voxels, or of its labels once they are found; 0 if it has failed."""
         return self._work.held_bytes if self._work else 0
 
     def open(self) -> None:
@@ -80,7 +80,7 @@ class CaseAttempt:
         self._do(self._open)
 
     def read_ahead(self) -> None:
-        """Have the voxels in memory before :meth:`find` asks for them; may be left out."""
+        """Read the voxels before :meth:`find` needs them; optional."""
         self._do(CaseWork.read_ahead)
 
     def find(self) -> None:
@@ -88,10 +88,10 @@ class CaseAttempt:
         self._do(CaseWork.find)
 
     def write(self) -> CaseOutcome:
-        """Write what was found.
+        """Write the labels.
 
         Returns:
-            The outcome, as of :meth:`CaseWorker.run`. Its ``seconds`` are those of the steps, without what was waited between them.
+            The outcome, like that of :meth:`CaseWorker.run`. Its ``seconds`` are those of the steps, without the waits between them.
         """
         self._do(self._write)
         seconds, peak = round(self._seconds, 4), self._memory.end(self)
@@ -127,7 +127,7 @@ class CaseAttempt:
 class PeakWatch:
     """Largest resident memory of this process while each of several cases is worked on.
 
-    The system keeps one peak, which each case begins anew; what it was until then belongs to those that are there.
+    The system keeps a single peak, which each case resets; the peak until then counts for all cases in progress.
     """
 
     def __init__(self) -> None:
@@ -153,12 +153,12 @@ class PeakWatch:
 
 
 def notes_name(case: str) -> str:
-    """File name of what is told of a case's output, beside it."""
+    """Name of the JSON beside a case's output."""
     return f"{case}_seg.json"
 
 
 def _still(image: Path, before: FileStamp, made: SegmentedCase) -> FileStamp:
-    """Stamp of the image, with its content; what was made of an image that is not the same any more is removed."""
+    """Stamp of the image with its content; outputs of an image that has changed meanwhile are removed."""
     after = stamp_if_there(image, content=True)
     if after.looks_like(before):
         return after

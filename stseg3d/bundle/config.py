@@ -1,4 +1,4 @@
-"""Parsers of a bundle's configs, and the network they describe."""
+"""Parsers of a bundle's configs, and the network in them."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ def load_network(
 
     Args:
         bundle: Folder of the bundle, as :func:`find_bundle` returns it.
-        device: Where the network goes; see :func:`select_device` for names.
+        device: Device of the network; see :func:`select_device` for names.
         overrides: Config entries to set before anything is made, by id, such as ``{"output#kind": "labels"}``; not checked.
         trust: Run a bundle that is more than data, see :func:`stseg3d.bundle.trust.read_bundle`.
 
     Raises:
         FileNotFoundError: If the bundle has no weights.
-        UntrustedError: If it is more than data, and ``trust`` was not given.
+        UntrustedError: If it is more than data, and ``trust`` is off.
         ValueError: If the configs cannot be read, the weights do not fit the network or were trained to see images in another way, or
-            there is no entry to override.
+            an entry to override does not exist.
     """
     opened = open_bundle(bundle, trust=trust)
     if opened.plan is not None:
@@ -55,7 +55,7 @@ def read_config(
     overrides: Mapping[str, Any] | None = None,
     trust: bool = False,
 ) -> ConfigParser:
-    """Parser of one or more of the bundle's configs, later ones over earlier ones; nothing of them is made yet.
+    """Parser of one or more of the bundle's configs, where later ones overlay earlier ones; nothing is instantiated yet.
 
     Args:
         bundle: Folder of the bundle; becomes the config's ``bundle_root``.
@@ -66,7 +66,7 @@ def read_config(
 
     Raises:
         UntrustedError: If it is more than data, and ``trust`` is off.
-        ValueError: If a file cannot be read, or there is no entry to override.
+        ValueError: If a file cannot be read, or an entry to override does not exist.
     """
     names = [config] if isinstance(config, str) else [*config]
     return config_parser(open_bundle(bundle, trust=trust), names, device=device, overrides=overrides)
@@ -75,7 +75,7 @@ def read_config(
 def config_parser(
     opened: OpenBundle, names: Iterable[str], *, device: str | torch.device = "cpu", overrides: Mapping[str, Any] | None = None
 ) -> ConfigParser:
-    """As :func:`read_config`, of a bundle that was opened."""
+    """Parser like that of :func:`read_config`, for a bundle that is open already."""
     parser = _parser(opened, names)
     device = select_device(device) if isinstance(device, str) else device
     parser["bundle_root"] = str(opened.folder)

@@ -13,7 +13,7 @@ INFERENCE = Path("configs", "inference.json")
 PLAN = Path("configs", "plan.json")
 METADATA = Path("configs", "metadata.json")
 WEIGHTS = Path("models", "model.pt")
-# MONAI Label reads the kind of task from the name, so every embedded bundle ends on it; a user need not type it.
+# MONAI Label reads the kind of task from the name, so the name of every embedded bundle ends in it. Users need not type it.
 NAME_SUFFIX = "_segmentation"
 
 
@@ -44,7 +44,7 @@ def read_metadata(bundle: Path, content: bytes | None = None) -> dict[str, Any]:
 
     Args:
         bundle: Folder of the bundle.
-        content: The file's bytes, where they were read already.
+        content: The file's bytes, if they have been read already.
 
     Raises:
         FileNotFoundError: If the bundle has none.

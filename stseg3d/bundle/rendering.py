@@ -1,4 +1,4 @@
-"""Bundles on the disk: opened, and written when their plan has changed."""
+"""Bundles on disk: opened, and written when their plan has changed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 
 
 def open_bundle(folder: Path, *, trust: bool = False) -> OpenBundle:
-    """The bundle in a folder; configs of an earlier plan are rendered anew, and that is logged.
+    """The bundle in a folder; configs of an earlier plan are rendered anew, with a warning.
 
     Args:
         folder: Folder of the bundle.
@@ -25,7 +25,7 @@ def open_bundle(folder: Path, *, trust: bool = False) -> OpenBundle:
     Raises:
         OSError: If a file cannot be read.
         UntrustedError: If the bundle is more than data, and ``trust`` is off.
-        ValueError: If the plan is no plan.
+        ValueError: If the plan is invalid.
     """
     found = read_bundle(folder, trust=trust)
     if found.plan is None and found.stale:
@@ -39,17 +39,17 @@ def open_bundle(folder: Path, *, trust: bool = False) -> OpenBundle:
 
 
 def render_bundle(folder: Path) -> list[Path]:
-    """Write the configs that the plan of a bundle renders to; those that were edited by hand are kept beside them.
+    """Render a bundle's configs from its plan; files that were edited by hand are kept under another name.
 
     Args:
         folder: Folder with ``configs/plan.json``.
 
     Returns:
-        Files that were written; none where all were so already.
+        Files that were written; none if all were up to date.
 
     Raises:
         OSError: If a file cannot be read or written.
-        ValueError: If the plan is no plan.
+        ValueError: If the plan is invalid.
     """
     plan = Plan.parse((folder / PLAN).read_bytes(), f"{folder / PLAN}")
     changed = {name: text for name, text in render(plan).items() if _read(folder / CONFIGS / name) != text}
@@ -63,14 +63,17 @@ def render_bundle(folder: Path) -> list[Path]:
 
 
 def write_plan(folder: Path, plan: Plan) -> list[Path]:
-    """Put a plan in the place of a bundle's, with all that is rendered from it.
+    """Replace a bundle's plan, and the configs that are rendered from it.
 
     Returns:
         Files that were written.
     """
     path = folder / PLAN
     like = read_json(path.read_bytes(), str(path)) if path.is_file() else None
-    texts = {PLAN.name: json_text(plan.as_json(like)), **render(plan)}  # the plan first: what is then of an earlier one is known to be
+    texts = {
+        PLAN.name: json_text(plan.as_json(like)),
+        **render(plan),
+    }  # the plan first, so that stale configs are known as such
     changed = {name: text for name, text in texts.items() if _read(folder / CONFIGS / name) != text}
     return [*_write(folder, changed), *_write_formats(folder, plan)]
 
@@ -81,7 +84,7 @@ def _write(folder: Path, texts: Mapping[str, str]) -> list[Path]:
 
 
 def _write_formats(folder: Path, plan: Plan) -> list[Path]:
-    """Let the metadata say of the networks what the plan does, as MONAI's ``verify_net_in_out`` asks."""
+    """Write the networks' inputs and outputs into the metadata, for MONAI's ``verify_net_in_out``."""
     if not (folder / METADATA).is_file():
         return []
     before = read_metadata(folder)

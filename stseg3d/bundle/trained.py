@@ -1,4 +1,4 @@
-"""What a bundle's weights were trained to see: a plan that was changed since would give wrong labels in silence."""
+"""Record of how a bundle's weights were trained to see images: a plan changed since then would give wrong labels in silence."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TRAINED = WEIGHTS.with_name("trained.json")
 
 
 def remember_trained(bundle: Path, plan: Plan) -> Path:
-    """Write down that the bundle's weights were trained with a plan.
+    """Record that the bundle's weights were trained with a plan.
 
     Args:
         bundle: Folder of the bundle, with weights.
@@ -24,14 +24,14 @@ def remember_trained(bundle: Path, plan: Plan) -> Path:
 
 
 def ensure_trained_for(bundle: Path, plan: Plan) -> None:
-    """Refuse weights that were trained to see images in another way than the plan says now; of other weights nothing is known.
+    """Refuse weights that were trained to see images in another way than the plan says now; weights without a record pass.
 
     Args:
         bundle: Folder of the bundle.
         plan: The plan.
 
     Raises:
-        ValueError: If they were; the message names the entry.
+        ValueError: If an entry of the plan has changed; the message names it.
     """
     path = bundle / TRAINED
     record = read_json(path.read_bytes(), str(path)) if path.is_file() else {}

@@ -17,7 +17,7 @@ CONFIG_SUFFIXES = (".json", ".yaml", ".yml", ".conf", ".cfg", ".ini", ".toml", "
 
 
 class UntrustedError(ValueError):
-    """A bundle is more than data, and its user has not said that it is to be trusted."""
+    """A bundle is more than data, and its user has not chosen to trust it."""
 
 
 @dataclass(frozen=True)
@@ -26,9 +26,9 @@ class OpenBundle:
 
     Attributes:
         folder: Its folder.
-        plan: Its plan; None where the configs are run as they are, on trust.
-        texts: Its configs, by file name: what is run, whatever becomes of the files.
-        stale: Names of files on the disk that are not what the plan renders to.
+        plan: Its plan; None if the configs are run as they are, on trust.
+        texts: Text of its configs, by file name; this is run, even if the files change later.
+        stale: Names of files on disk that are not what the plan renders to.
     """
 
     folder: Path
@@ -40,7 +40,7 @@ class OpenBundle:
         """The plan.
 
         Raises:
-            ValueError: If there is none, or the configs differ from it.
+            ValueError: If the bundle has none, or its configs differ from it.
         """
         if self.plan is None:
             msg = f"bundle {self.folder} must have {PLAN.as_posix()} and configs that are rendered from it: `stseg3d plan --render`"
@@ -55,12 +55,12 @@ def read_bundle(folder: Path, *, trust: bool = False) -> OpenBundle:
 
     Args:
         folder: Folder of the bundle.
-        trust: Whether it may be more than data. Where its configs differ from its plan, it is they that count then.
+        trust: Whether it may be more than data. If its configs differ from its plan, the configs are then run.
 
     Raises:
         OSError: If a file cannot be read.
-        UntrustedError: If it is more than data, and ``trust`` is off; the message names what differs, and the place.
-        ValueError: If the plan is no plan.
+        UntrustedError: If it is more than data, and ``trust`` is off; the message names what differs, and where.
+        ValueError: If the plan is invalid.
     """
     found = _files(folder / CONFIGS)
     if PLAN.name not in found:
@@ -78,7 +78,7 @@ def read_bundle(folder: Path, *, trust: bool = False) -> OpenBundle:
 
 
 def first_difference(one: Any, other: Any, way: str = "") -> str:
-    """Id of the first entry in which two parsed configs differ; empty where they do not."""
+    """Id of the first entry in which two parsed configs differ; empty if they are equal."""
     if isinstance(one, dict) and isinstance(other, dict):
         keys = [*one, *(key for key in other if key not in one)]
         missing = next((key for key in keys if key not in one or key not in other), None)
@@ -93,7 +93,7 @@ def first_difference(one: Any, other: Any, way: str = "") -> str:
 
 
 def _reasons(folder: Path, plan: Plan, found: Mapping[str, bytes], rendered: Mapping[str, str], edited: list[str]) -> Iterator[str]:
-    """What makes the bundle more than data."""
+    """Reasons why the bundle is more than data."""
     yield from plan.code()
     yield from code_in_overrides(plan)
     for name in edited:
@@ -140,7 +140,7 @@ def _inside(configs: Path) -> list[Path]:
 
 
 def _files(configs: Path) -> dict[str, bytes]:
-    """Content of each file that MONAI could read as a config, by its way from the folder."""
+    """Content of each file that MONAI could read as a config, by its path in the folder."""
     paths = [path for path in _inside(configs) if path.suffix.lower() in CONFIG_SUFFIXES and not path.is_dir()]
     for path in paths:
         if not path.is_file():

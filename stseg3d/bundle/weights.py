@@ -1,4 +1,4 @@
-"""Weights: read without executing anything, put into a network strictly, written whole or not at all."""
+"""Weights: read without executing anything, loaded strictly, written whole or not at all."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 
 def load_weights(network: torch.nn.Module, path: Path, *, hint: str = "") -> None:
-    """Put a flat state dict into a network, strictly.
+    """Load a flat state dict into a network, strictly.
 
     Args:
-        network: Its parameters keep their type; float16 on disk becomes what they are.
+        network: The network; its parameters keep their type, whatever the type on disk.
         path: File of a state dict, or of a checkpoint ``{"model": state dict}`` as MONAI's ``CheckpointSaver`` writes it.
-        hint: What to do if the file is missing; ends the message.
+        hint: End of the message if the file is missing: what to do.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -53,9 +53,9 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
     _refuse_programs(path)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of types and formats that torch is about to give up; what is wrong is an error
+            warnings.simplefilter("ignore")  # about types and formats that torch will drop
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises RuntimeError, UnpicklingError, EOFError, KeyError and more, by what is damaged
+    except Exception as error:  # torch raises RuntimeError, UnpicklingError, EOFError, KeyError and more
         msg = f"weights {path} must be a state dict saved by torch: {_reason(error)}"
         raise ValueError(msg) from error
     if isinstance(content, dict) and isinstance(content.get("model"), dict):
@@ -71,8 +71,8 @@ def save_weights(state_dict: Mapping[str, torch.Tensor], path: Path, *, dtype: s
 
     Args:
         state_dict: Tensors by name, on any device.
-        path: Where to; its folder is made.
-        dtype: Type of the floating-point tensors on disk. One that would overflow in it keeps its own; integers always do.
+        path: File to write; its folder is created.
+        dtype: Type of the floating-point tensors on disk. Tensors that would overflow in it keep their own type, as integers do.
 
     Returns:
         ``path``.
@@ -95,16 +95,16 @@ def save_weights(state_dict: Mapping[str, torch.Tensor], path: Path, *, dtype: s
 
 
 def _refuse_programs(path: Path) -> None:
-    """Refuse archives that hold more than tensors, or unpack to more than they weigh.
+    """Refuse archives that hold programs, or are larger when unpacked.
 
     Raises:
-        ValueError: If the file is one of TorchScript, or compressed.
+        ValueError: If the file is a TorchScript archive, or compressed.
     """
     try:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
     except (zipfile.BadZipFile, ValueError, OverflowError, NotImplementedError):
-        return  # torch's older format, or damaged: torch tells
+        return  # torch's older format, or damaged, which torch reports
     if any(Path(entry.filename).name == "constants.pkl" for entry in entries):
         msg = f"weights {path} must be a state dict saved by torch, got a TorchScript archive, which is a program"
         raise ValueError(msg)

@@ -17,7 +17,7 @@ Command = tuple[argparse.ArgumentParser, Callable[[argparse.Namespace], int]]
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose errors are one sentence."""
+    """Parser whose errors are one sentence."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(allow_abbrev=False, **kwargs)
@@ -28,13 +28,13 @@ class Parser(argparse.ArgumentParser):
 
 
 def add_machine(command: argparse.ArgumentParser) -> None:
-    """Where a command computes: ``--device`` and ``--threads``."""
+    """Add ``--device`` and ``--threads``."""
     command.add_argument("--device", default="auto", type=device, help="auto, cpu, cuda or cuda:N (default: auto)")
     command.add_argument("--threads", type=positive, metavar="N", help="CPU threads (default: all cores)")
 
 
 def add_trust(command: argparse.ArgumentParser) -> None:
-    """Whether a bundle may call anything: ``--trust``."""
+    """Add ``--trust``."""
     command.add_argument(
         "--trust", action="store_true", help="run a bundle that is more than data, as you would a program from where it came"
     )
@@ -75,7 +75,7 @@ def length(text: str) -> float:
 
 
 def share(text: str) -> float:
-    """Share between 0 and 1, both left out."""
+    """Share above 0 and below 1."""
     if not re.fullmatch(r"0?\.\d+", text) or not float(text):
         msg = f"must be a share above 0 and below 1, such as 0.99, got {text!r}"
         raise argparse.ArgumentTypeError(msg)

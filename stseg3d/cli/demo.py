@@ -1,4 +1,4 @@
-"""``stseg3d demo``: the aorta in a phantom, or in one's own CT."""
+"""``stseg3d demo``: the aorta in a phantom, or in the user's own CT."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ def _evaluate(args: argparse.Namespace) -> int:
 
 
 def _evaluate_pairs(args: argparse.Namespace, pairs: list[Pair], settings: dict[str, Any]) -> tuple[list[Row], dict[str, Exception]]:
-    """Rows of the cases that can be scored, and why the others can not; errors are told, not raised."""
+    """Rows of the cases that can be scored, and the errors of the others, which are printed, not raised."""
     from stseg3d.evaluate import evaluate_case
     from stseg3d.volumes import Case
 

@@ -80,7 +80,7 @@ def _segment(args: argparse.Namespace) -> int:
 
 
 def _cases(args: argparse.Namespace) -> tuple[list[Case], int]:
-    """Cases of the inputs, and how many inputs cannot be listed; why is told."""
+    """Cases of the inputs, and the number of inputs that cannot be listed, whose errors are printed."""
     from stseg3d.volumes import list_cases
 
     errors: list[Exception] = []
@@ -105,7 +105,7 @@ def _ahead(args: argparse.Namespace, first: Case) -> CaseAhead | None:
 
 
 def _run(args: argparse.Namespace, bundle: Path, cases: list[Case], ahead: CaseAhead | None) -> BatchResult:
-    """Segment the cases; what becomes of each is told at once."""
+    """Segment the cases, and report each outcome at once."""
     with loading():
         from stseg3d.batch import run_batch
 
@@ -123,7 +123,7 @@ def _run(args: argparse.Namespace, bundle: Path, cases: list[Case], ahead: CaseA
 
 
 def _workers(args: argparse.Namespace, bundle: Path, cases: int, ahead: CaseAhead | None) -> tuple[Request, Runner]:
-    """What is wanted of the cases, and who works on them."""
+    """Request for the cases, and the runner that works on them."""
     from stseg3d.batch import InProcess, Processes, RayCluster
 
     if args.ray_gpus is not None and not args.ray:

@@ -1,4 +1,4 @@
-"""What the terminal shows: errors in one sentence, progress, what the package logs; and the exit status."""
+"""Output on the terminal: errors in one sentence, progress, log messages; and the exit status."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from stseg3d.volumes import Case
 
-BAD_INPUT = (ValueError, OSError)  # everything else that is raised is a failure of ours
+BAD_INPUT = (ValueError, OSError)  # all other exceptions are failures of the program
 DONE, FAILED, BAD, STOPPED = 0, 1, 2, 130
 
 
 def fail(error: Exception, args: argparse.Namespace, case: Case | None = None) -> int:
-    """Tell an error in one sentence, and return the exit status it stands for."""
+    """Print an error in one sentence, and return its exit status."""
     bad = isinstance(error, BAD_INPUT)
     text = sentence(error) or "no reason given"
     if case and case.image.name not in text:
@@ -32,7 +32,7 @@ def fail(error: Exception, args: argparse.Namespace, case: Case | None = None) -
 
 @contextmanager
 def loading() -> Iterator[None]:
-    """Load modules, and never look for garbage among what they are made of: there is none, and looking takes a fifth of the time."""
+    """Context for imports without garbage collection, which would take a fifth of the time and find nothing."""
     # timed with tests/benchmarks/bench_startup.py
     before = len(sys.modules)
     gc.disable()
@@ -40,7 +40,7 @@ def loading() -> Iterator[None]:
         yield
     finally:
         if len(sys.modules) > before:
-            gc.freeze()  # else the first looks would be at all of it
+            gc.freeze()  # else the first collections would look at all of it
         gc.enable()
 
 
@@ -72,7 +72,7 @@ class _Say(logging.Handler):
 
 
 def log_to_stderr() -> None:
-    """Show what the package logs, warnings and above."""
+    """Print the package's log messages, warnings and above, to stderr."""
     logger = logging.getLogger("stseg3d")
     if not any(isinstance(handler, _Say) for handler in logger.handlers):
         logger.addHandler(_Say())

@@ -1,4 +1,4 @@
-"""``stseg3d train``: a bundle's networks on one's own labels."""
+"""``stseg3d train``: a bundle's networks on the user's own labels."""
 
 from __future__ import annotations
 

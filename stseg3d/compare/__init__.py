@@ -1,4 +1,4 @@
-"""Prove: the same cases in four ways, at several sizes."""
+"""Comparison of four ways to segment the same cases, at several input sizes."""
 
 from stseg3d.compare.advice import Advice, advise
 from stseg3d.compare.comparison import WAYS, Comparison, Score

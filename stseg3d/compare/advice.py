@@ -1,4 +1,4 @@
-"""One sentence: whether cropping pays on this data, and at what size."""
+"""Advice in one sentence: whether cropping pays on this data, and at what size."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from enum import Enum
 from stseg3d.compare.comparison import WAY_TITLES, Comparison
 from stseg3d.compare.means import Difference, Place, difference_of, mean_of
 
-MIN_CASES = 5  # of fewer the bootstrap gives intervals that are far too short
-NEGLIGIBLE = 0.005  # of Dice, which no reader sees: retraining with another seed moves the mean by as much
-SMALL = 0.01  # of Dice; a difference within the noise that is larger still matters in the choice of a size
+MIN_CASES = 5  # bootstrap intervals of fewer are far too short
+NEGLIGIBLE_DICE = 0.005  # retraining with another seed moves the mean by as much
+SMALL_DICE = 0.01  # a larger difference matters in the choice of a size even within the noise
 LARGE_SHARE = 0.5  # of the field of view: a crop can enlarge such an object by 2 ** (1/3) along an axis
-LOW_DOWNSCALING = 2.0  # below it the paper's own gain vanishes: Benčević et al. 2023, U-Net from 128 on images of 256
+MIN_DOWNSCALING = 2.0  # below it the paper's own gain vanishes: Benčević et al. 2023, U-Net from 128 on images of 256
 
 
 class Verdict(Enum):
-    """What the comparison says about cropping."""
+    """Verdict of the comparison on cropping."""
 
     PAYS = "pays"
     DOES_NOT_PAY = "does not pay"
@@ -26,13 +26,13 @@ class Verdict(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """The answer.
+    """Advice on cropping.
 
     Args:
         verdict: Whether cropping pays.
-        way: What to use; None if undecided.
-        size: At which nominal size; None if undecided.
-        sentence: The same for a reader, with the numbers behind it.
+        way: Way to use; None if undecided.
+        size: Its nominal size; None if undecided.
+        sentence: The advice for a reader, with its numbers.
     """
 
     verdict: Verdict
@@ -43,7 +43,7 @@ class Advice:
 
 @dataclass(frozen=True)
 class Ground:
-    """Scores and costs, as the rules ask for them."""
+    """Scores and costs on which the rules are based."""
 
     comparison: Comparison
 
@@ -64,7 +64,7 @@ class Ground:
         return [(way, size) for size in self.comparison.sizes if math.isfinite(self.score((way, size)))]
 
     def smallest_good(self, way: str) -> Place | None:
-        """The way at the smallest size that is as good as its best one, but for what is negligible, or small and within the noise."""
+        """The way at its smallest size that is as good as its best, but for negligible differences, or small ones within the noise."""
         places = self.places(way)
         if not places:
             return None
@@ -72,7 +72,7 @@ class Ground:
         return next(place for place in places if place == best or self._is_as_good(place, best))
 
     def rivals(self, of: Place) -> list[Difference]:
-        """What each way of one network at each size has over ``of``."""
+        """Differences of each way with one network, at each size, from ``of``."""
         found = [self.gain(place, of) for way in ("rough_only", "sliding_window") for place in self.places(way)]
         return [difference for difference in found if difference is not None]
 
@@ -81,16 +81,16 @@ class Ground:
         if loss is None:
             return False
         mean, low = loss.interval.mean, loss.interval.low
-        return mean <= NEGLIGIBLE or (mean <= SMALL and low <= 0)
+        return mean <= NEGLIGIBLE_DICE or (mean <= SMALL_DICE and low <= 0)
 
 
 def advise(comparison: Comparison) -> Advice:
-    """Whether cropping pays.
+    """Advice on whether cropping pays.
 
-    It pays at a size if two stages are better there than the rough network alone, beyond the noise and beyond what is negligible, and no
-    single network, at any size, is as good for at most the multiply-adds, and the rough network is shown an image that is shrunk at least
-    2 times: else its crops hold nothing that it did not see, and the gain is one of longer training. The burden of proof is with the
-    crops. The size is the smallest that is as good as the best.
+    It pays at a size if three things hold. Two stages are better than the rough network alone, beyond the noise and by more than is
+    negligible. No single network, at any size, is as good for at most the same multiply-adds. The image is downscaled at least 2 times
+    for the rough network; otherwise crops show nothing new, and the gain comes from longer training. In doubt cropping does not pay. The
+    advised size is the smallest that is as good as the best.
 
     Args:
         comparison: Scores of at least ``rough_only`` and ``two_stage``.
@@ -108,14 +108,14 @@ def advise(comparison: Comparison) -> Advice:
 
 
 def _verdict(ground: Ground, gain: Difference) -> Advice:
-    """The answer from enough cases."""
+    """Advice from enough cases."""
     place = gain.one
-    if gain.interval.mean <= NEGLIGIBLE:
+    if gain.interval.mean <= NEGLIGIBLE_DICE:
         return _no_gain(ground, gain)
     if gain.interval.low <= 0:
         change = f"at {place[1]} two stages change Dice by {_interval(gain)}"
         return _undecided(f"Whether cropping pays cannot be told from {_count(gain.cases)}: {change}; score more cases.")
-    if ground.comparison.downscaling.get(place[1], math.inf) < LOW_DOWNSCALING:
+    if ground.comparison.downscaling.get(place[1], math.inf) < MIN_DOWNSCALING:
         return _no_need(ground, gain)
     if cheaper := _as_good_for_less(ground, place):
         return _matched(ground, place, cheaper)
@@ -133,7 +133,7 @@ def _no_gain(ground: Ground, gain: Difference) -> Advice:
 
 
 def _no_need(ground: Ground, gain: Difference) -> Advice:
-    """Where the rough network sees nearly every voxel, a gain of the second network is no gain of resolution."""
+    """Advice where the rough network sees nearly every voxel, so that a gain of the second one is not one of resolution."""
     size = max(size for way, size in ground.places("rough_only"))
     sentence = (
         f"Cropping should not pay here: {' and '.join(_reasons(ground, gain))} at {gain.one[1]}, so that two stages change Dice by"
@@ -144,9 +144,9 @@ def _no_need(ground: Ground, gain: Difference) -> Advice:
 
 
 def _below(ground: Ground, size: int) -> str:
-    """A clause about the largest smaller size where crops do help, for those whom memory holds there."""
+    """A clause about the largest smaller size where crops do help, for users with too little memory."""
     gains = [ground.gain(place, ("rough_only", place[1])) for place in ground.places("two_stage") if place[1] < size]
-    helped = [g for g in gains if g is not None and g.interval.low > 0 and g.interval.mean > NEGLIGIBLE]
+    helped = [g for g in gains if g is not None and g.interval.low > 0 and g.interval.mean > NEGLIGIBLE_DICE]
     return f" (where no more than {helped[-1].one[1]} fits, two stages help: {_interval(helped[-1])})" if helped else ""
 
 
@@ -170,13 +170,13 @@ def _pays(ground: Ground, gain: Difference) -> Advice:
 
 
 def _against_window(ground: Ground, place: Place) -> str:
-    """A clause about the sliding window that is no better beyond the noise, or negligibly."""
+    """A clause about the sliding window, if it is no better beyond the noise, or only negligibly."""
     window = ground.smallest_good("sliding_window")
     gain = None if window is None else ground.gain(place, window)
     if window is None or gain is None:
         return ""
-    if abs(gain.interval.mean) <= SMALL:
-        what = f"come within {SMALL} of the sliding window at {window[1]}"
+    if abs(gain.interval.mean) <= SMALL_DICE:
+        what = f"come within {SMALL_DICE} of the sliding window at {window[1]}"
     elif gain.interval.low > 0:
         what = f"the sliding window at {window[1]} ({_interval(gain)})"
     else:
@@ -186,8 +186,8 @@ def _against_window(ground: Ground, place: Place) -> str:
 
 
 def _better(ground: Ground, place: Place) -> str:
-    """A clause about the best single network, if it is better beyond the noise: it costs more, or the verdict were another."""
-    better = [r for r in ground.rivals(place) if r.interval.low > 0 and r.interval.mean > NEGLIGIBLE]
+    """A clause about the best single network, if it is better beyond the noise, for a higher cost."""
+    better = [r for r in ground.rivals(place) if r.interval.low > 0 and r.interval.mean > NEGLIGIBLE_DICE]
     if not better:
         return ""
     best = max(better, key=lambda r: r.interval.mean)
@@ -196,9 +196,9 @@ def _better(ground: Ground, place: Place) -> str:
 
 
 def _as_good_for_less(ground: Ground, place: Place) -> Difference | None:
-    """The cheapest single network that is as good for at most the multiply-adds."""
+    """The cheapest single network that is as good for at most the same multiply-adds."""
     limit = ground.cost(place)
-    found = [r for r in ground.rivals(place) if r.interval.mean >= -NEGLIGIBLE and ground.cost(r.one) <= limit]
+    found = [r for r in ground.rivals(place) if r.interval.mean >= -NEGLIGIBLE_DICE and ground.cost(r.one) <= limit]
     return min(found, key=lambda r: ground.cost(r.one), default=None)
 
 
@@ -207,14 +207,14 @@ def _single_network(ground: Ground) -> Place:
     alone, window = ground.smallest_good("rough_only"), ground.smallest_good("sliding_window")
     assert alone is not None  # there is a gain over it
     gain = None if window is None else ground.gain(window, alone)
-    return window if window and gain and gain.interval.low > 0 and gain.interval.mean > NEGLIGIBLE else alone
+    return window if window and gain and gain.interval.low > 0 and gain.interval.mean > NEGLIGIBLE_DICE else alone
 
 
 def _reasons(ground: Ground, gain: Difference) -> list[str]:
-    """Why crops cannot help much, as far as it was measured."""
+    """Measured reasons why crops cannot help much."""
     share, ratio = ground.comparison.object_share, ground.comparison.downscaling.get(gain.one[1], math.nan)
     found = [f"the objects' boxes fill {share:.0%} of the view"] if share >= LARGE_SHARE else []
-    found += [f"the image is downscaled by only {ratio:.1f}x"] if 1 < ratio < LOW_DOWNSCALING else []
+    found += [f"the image is downscaled by only {ratio:.1f}x"] if 1 < ratio < MIN_DOWNSCALING else []
     found += ["the image is not downscaled"] if ratio <= 1 else []
     return [" and ".join(found)] if found else []
 
@@ -230,7 +230,7 @@ def _of(way: str) -> str:
 
 
 def _ratio(ground: Ground, one: Place, other: Place) -> str:
-    """How many times the multiply-adds of the other: ``1/14 of``, ``3.2 times``; empty if unknown."""
+    """Ratio of the multiply-adds, in words: ``1/14 of``, ``3.2 times``; empty if unknown."""
     ratio = ground.cost(one) / ground.cost(other) if ground.cost(other) else math.nan
     if not math.isfinite(ratio) or ratio <= 0:
         return ""

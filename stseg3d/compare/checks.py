@@ -1,4 +1,4 @@
-"""What can be known to fail is found before hours of training."""
+"""Checks before hours of training."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def labelled_cases(dataset: Dataset, part: str, data: Path) -> list[Case]:
     """Cases of a part that have a label.
 
     Args:
-        dataset: What ``data`` lists.
-        part: Of :data:`PARTS`.
-        data: For messages.
+        dataset: The data set in ``data``.
+        part: One of :data:`PARTS`.
+        data: Path for messages.
 
     Raises:
-        ValueError: If there is no such part, no such case, or two have one name: their predictions would be one file.
+        ValueError: If there is no such part or case, or two cases have the same name.
     """
     if part not in PARTS:
         msg = f"part must be of {', '.join(PARTS)}, got {part!r}"
@@ -49,11 +49,11 @@ def check_cases(bundle: Path, plan: Plan, cases: Iterable[Case], overrides: Mapp
     Args:
         bundle: Folder of the bundle.
         plan: Its plan.
-        cases: With labels; each once.
+        cases: Labelled cases, each once.
         overrides: Entries of the plan to change.
 
     Raises:
-        ValueError: If one cannot be, or a label lies on another grid than its image; the message names the case.
+        ValueError: If a file cannot be read, or a label lies on another grid than its image; the message names the case.
     """
     changed = set_entries(plan, overrides)
     parser = config_parser(OpenBundle(bundle, changed, render(changed)), ["train.json"])
@@ -67,10 +67,10 @@ def check_cases(bundle: Path, plan: Plan, cases: Iterable[Case], overrides: Mapp
 
 
 def check_runs(runs: Iterable[Run], dataset: Dataset, data: Path) -> None:
-    """Each network that is to be trained takes its input, and inference will load it; the best weights can be chosen.
+    """Check that networks to be trained accept their input, that inference can load them, and that there are validation cases.
 
     Raises:
-        ValueError: If not.
+        ValueError: If one of these fails.
     """
     untrained = [run for run in runs if run.missing]
     if untrained and not dataset.validation:

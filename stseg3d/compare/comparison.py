@@ -1,4 +1,4 @@
-"""What a comparison found: a score for each case, way and size, in one JSON file."""
+"""Results of a comparison: a score for each case, way and size, in one JSON file."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ class Score:
         case: Id of the case.
         way: One of :data:`WAYS`.
         size: Network input in voxels along each axis.
-        nominal_size: The size that was asked for, in voxels.
+        nominal_size: Requested size in voxels.
         values: Metrics of the foreground by name; NaN where undefined.
-        coverage: Share of the ground truth's voxels inside the boxes that were looked into, 0 to 1; NaN without ground truth.
+        coverage: Share of the ground truth's voxels inside the boxes, 0 to 1; NaN without ground truth.
         macs: Multiply-adds of all networks.
-        seconds: Time by stage; ``total``, if given, is the whole.
-        boxes: How many boxes were looked into.
-        peak_memory_bytes: Of a process that does this way at this size and nothing else; 0 if unknown.
+        seconds: Time by stage; ``total``, if given, is that of all.
+        boxes: Number of boxes.
+        peak_memory_bytes: Peak memory of a process for only this way and size; 0 if unknown.
     """
 
     case: str
@@ -110,7 +110,7 @@ class Comparison:
         downscaling: By nominal size, the median over the cases of the largest ratio of a rough voxel to an image voxel.
         object_share: Median share of the field of view that the objects' boxes fill, 0 to 1; NaN if unknown.
         training_seconds: By the name of the training run.
-        notes: Sentences to stand below the tables, such as which cases chose the checkpoints.
+        notes: Sentences below the tables, such as which cases the checkpoints were chosen on.
     """
 
     bundle: str
@@ -157,17 +157,17 @@ class Comparison:
                     yield size, way, list(found.values())
 
     def values(self, name: str, way: str, size: int) -> Vector:
-        """A value of :meth:`Score.value` of each case where it is finite."""
+        """Finite values of :meth:`Score.value` over cases."""
         found = (s.value(name) for s in self.at(way, size).values())
         return np.array([v for v in found if math.isfinite(v)], dtype=np.float64)
 
     def pairs(self, name: str, one: tuple[str, int], other: tuple[str, int]) -> tuple[Vector, Vector]:
-        """A value of the cases that have it finite both ways.
+        """Values of the cases where they are finite both ways.
 
         Args:
-            name: As :meth:`Score.value` takes it.
+            name: Name for :meth:`Score.value`.
             one: A way and a nominal size.
-            other: What it is compared with.
+            other: The way and size to compare with.
 
         Returns:
             Two vectors, in the order of the cases; empty if there is no such case.
@@ -209,7 +209,7 @@ class Comparison:
         """Read what :meth:`save` wrote.
 
         Raises:
-            ValueError: If the file is no comparison of this version; the message names it.
+            ValueError: If the file is not a comparison of this version; the message names it.
         """
         try:
             return cls.from_dict(json.loads(path.read_text(encoding="utf-8")))

@@ -21,20 +21,20 @@ if TYPE_CHECKING:
 
 TRUTH_COLOUR, BOX_COLOUR = "#FFFFFF", "#F0E442"  # white and Okabe and Ito's yellow: no way has them
 MIN_WIDTH, MAX_WIDTH, MIN_HEIGHT, MAX_HEIGHT = 1.9, 2.7, 0.9, 3.6  # of a panel, in inches
-LETTER = 0.082  # inches of a letter in a title
+LETTER_INCHES = 0.082  # width of a letter in a title
 MARGIN, MIN_SHOWN = 0.12, 0.4  # of the image: room around what is shown, and the least part that is shown
-LENGTHS = tuple(m * 10**e for e in range(-4, 4) for m in (1, 2, 5))
+SCALE_BAR_LENGTHS = tuple(m * 10**e for e in range(-4, 4) for m in (1, 2, 5))
 
 
 @dataclass(frozen=True)
 class Example:
-    """One panel: a slice, and what was found on it.
+    """One panel: a slice with its segmentation.
 
     Args:
-        title: What stands above it, such as ``worst: two stages, Dice 0.912``.
+        title: Text above the panel, such as ``worst: two stages, Dice 0.912``.
         image: ``(rows, columns)`` of any intensities, or ``(rows, columns, 3 or 4)`` for colours of 0..255 or 0..1.
         label: Ground truth, ``(rows, columns)``.
-        prediction: What was found, ``(rows, columns)``.
+        prediction: Predicted labels, ``(rows, columns)``.
         rectangles: Boxes, in rows and columns.
         pixel_mm: Height and width of a pixel; None for a picture without a scale.
         way: Gives the prediction its colour.
@@ -76,7 +76,7 @@ def draw_examples(rows: Sequence[Sequence[Example]], path: Path, formats: Iterab
 
     Args:
         rows: Panels of each case; at least one.
-        path: Where to, without suffix.
+        path: File to write, without suffix.
         formats: ``png``, ``pdf`` or ``svg``.
 
     Returns:
@@ -115,7 +115,7 @@ def _compose(rows: Sequence[Sequence[Example]]) -> Figure:
 def _titles(titles: Iterable[str], width: float) -> dict[str, str]:
     """The titles as they are drawn: if one is too long for its panel, the last part of each, after a comma, goes below."""
     whole = list(titles)
-    if max(map(len, whole)) * LETTER <= width:
+    if max(map(len, whole)) * LETTER_INCHES <= width:
         return {title: title for title in whole}
     return {title: "\n".join(title.rsplit(", ", 1)) for title in whole}
 
@@ -138,14 +138,14 @@ def _view(row: Sequence[Example]) -> Rectangle:
 
 
 def _aspect(example: Example, view: Rectangle) -> float:
-    """Height by width of what is seen."""
+    """Height by width of the visible part."""
     tall, wide = example.pixel_mm or (1.0, 1.0)
     top, left, bottom, right = view
     return (bottom - top) * tall / ((right - left) * wide)
 
 
 def _brightness(image: NDArray[Any], view: Rectangle) -> NDArray[np.float32]:
-    """Colours as they are; a grey image in the window of the part that is seen."""
+    """Colours unchanged; a grey image windowed to its visible part."""
     if image.ndim == 3:
         top = 255.0 if image.max(initial=0) > 1 else 1.0
         colours: NDArray[np.float32] = np.clip(image[..., :3].astype(np.float32) / top, 0, 1)
@@ -172,7 +172,7 @@ def _draw_panel(axes: Axes, example: Example, shown: NDArray[np.float32], view: 
 
 
 def _draw_contours(axes: Axes, example: Example) -> None:
-    """Lines on the edges of pixels; the truth's is the thinner one, on top: where both agree, both are seen."""
+    """Draw lines on the edges of pixels, those of ground truth thinner and on top, so that both are seen where they agree."""
     from matplotlib.collections import LineCollection
 
     truth, found = list(outline(example.label)), list(outline(example.prediction))
@@ -207,7 +207,7 @@ def _draw_scale(axes: Axes, example: Example, view: Rectangle) -> None:
 
     top, left, bottom, right = view
     wide = (example.pixel_mm or (1.0, 1.0))[1]
-    length = max((n for n in LENGTHS if n <= 0.35 * (right - left) * wide), default=LENGTHS[0])
+    length = max((n for n in SCALE_BAR_LENGTHS if n <= 0.35 * (right - left) * wide), default=SCALE_BAR_LENGTHS[0])
     start, row = left + 0.05 * (right - left), bottom - 0.06 * (bottom - top)
     halo = [withStroke(linewidth=3, foreground="black")]
     axes.plot([start, start + length / wide], [row, row], color="white", linewidth=2.2, solid_capstyle="butt", path_effects=halo)

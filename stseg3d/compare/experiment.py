@@ -25,12 +25,12 @@ from stseg3d.volumes import Case, Dataset, load_dataset, output_name
 logger = logging.getLogger(__name__)
 
 RESULTS = "results.json"
-CHOSEN_ON = {
+PART_NOTES = {
     "validation": "The checkpoints were chosen on these cases: these are validation scores, not test scores.",
     "training": "The networks were trained on these cases: these scores say how well they were learned by heart.",
 }
-PICTURES = "The images are pictures without a scale: what is given in mm are pixels."
-BOXED = {"two_stage", "true_boxes"}
+PICTURE_NOTE = "The images are pictures without a scale: what is given in mm are pixels."
+BOXED_WAYS = {"two_stage", "true_boxes"}
 
 
 def compare(
@@ -54,25 +54,25 @@ def compare(
 ) -> Comparison:
     """Segment the same cases in several ways at several input sizes.
 
-    What was trained or scored before in the same folder is not done again; what was killed goes on.
+    Networks and scores that exist in the folder are not made again, and a training that was killed is resumed.
 
     Args:
         bundle: Bundle whose fine network, box policy and recipe are used: folder or name.
         data: ``dataset.json``.
-        folder: Where runs, predictions and results lie.
+        folder: Folder of runs, predictions and results.
         sizes: Input sizes, in voxels along each axis.
         rough_sizes: Further sizes, of the rough network alone.
         sliding_sizes: Sizes of the sliding window; by default all of ``sizes``.
-        ways: Of :data:`WAYS`.
-        part: Which cases are scored: ``validation``, ``test`` or ``training``.
-        budget_s: Wall seconds for all training together, what was trained earlier included.
+        ways: Some of :data:`WAYS`.
+        part: Cases to score: ``validation``, ``test`` or ``training``.
+        budget_s: Wall seconds for all training together, including earlier training.
         epochs: Epochs of each stage; by default what the bundle says.
-        device: As ``stseg3d train`` has it.
-        seed: As there.
-        threads: Of the processor.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        seed: Seed of weights, order and augmentation.
+        threads: CPU threads.
         overrides: Entries of the plan to change in every run, see :func:`stseg3d.plan.set_entries`.
         trust: Take a bundle that is more than data, see :func:`stseg3d.bundle.read_bundle`.
-        alone: Whether each way is measured in a process of its own; without, memory is that of them all.
+        alone: Whether each way is measured in its own process; otherwise peak memory is that of all ways together.
 
     Returns:
         The comparison, which is also in ``folder / "results.json"``.
@@ -80,7 +80,7 @@ def compare(
     Raises:
         UntrustedError: If the bundle is more than data, and ``trust`` is off.
         ValueError: If a way or a size is unknown, the part has no labelled case, a case cannot be read or its label lies on another grid,
-            a network cannot take a size, or the folder holds runs of other settings; nothing was trained then.
+            a network cannot take a size, or the folder holds runs with other settings; nothing is trained then.
     """
     if unknown := sorted(set(ways) - set(WAYS)):
         msg = f"ways must be of {', '.join(WAYS)}, got {', '.join(unknown)}"
@@ -106,19 +106,19 @@ def compare(
 
 
 def ways_of(run: Run, ways: Iterable[str]) -> list[str]:
-    """Which of the ways the networks of a run serve."""
+    """Ways that use the networks of a run."""
     if run.kind == SLIDING:
         return [way for way in ways if way == "sliding_window"]
     return [way for way in ways if way == "rough_only" or (way != "sliding_window" and "fine" in run.stages)]
 
 
 def needed(run: Run, ways: Iterable[str]) -> Run:
-    """The run with the stages that the ways ask for: no fine network for the rough one alone."""
-    return run if run.kind == SLIDING or BOXED & set(ways) else replace(run, stages=("rough",))
+    """The run with the stages that the ways need: no fine network for the rough one alone."""
+    return run if run.kind == SLIDING or BOXED_WAYS & set(ways) else replace(run, stages=("rough",))
 
 
 def kept_boxes(run_folder: Path, way: str, case: str) -> list[Box]:
-    """Boxes that a way looked into, on the image's grid; empty for ways without any."""
+    """Boxes of a way, on the image's grid; empty for ways without boxes."""
     kept = json.loads(_kept_path(run_folder, way).read_text(encoding="utf-8"))
     return Measured.from_dict(kept["measured"]).boxes[case]
 
@@ -128,7 +128,7 @@ def _kept_path(run_folder: Path, way: str) -> Path:
 
 
 def _measured(task: Task, *, alone: bool) -> Measured:
-    """What was measured before with the same weights on the same cases, or measured now."""
+    """Measurements of a task, those of an earlier call if weights and cases are the same."""
     path, key = _kept_path(task.run.folder, task.way), _key(task)
     kept = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     if kept.get("key") == key and all((task.predictions / output_name(case.id)).is_file() for case in task.cases):
@@ -140,7 +140,7 @@ def _measured(task: Task, *, alone: bool) -> Measured:
 
 
 def _key(task: Task) -> str:
-    """What a score depends on: weights, configs, cases and their files."""
+    """Digest of all that a score depends on: weights, configs, cases and their files."""
     weights = trained_stage(task.run.folder, task.run.stages[-1])
     assert weights is not None
     digest = sha256(weights.read_bytes() + (task.run.folder / INFERENCE).read_bytes() + f"{task.device} {task.threads}".encode())
@@ -168,8 +168,8 @@ def _comparison(
 
 
 def _notes(dataset: Dataset, part: str, cases: Sequence[Case]) -> list[str]:
-    """Sentences that a reader of the tables must know."""
+    """Notes for readers of the tables."""
     whole = len(getattr(dataset, part))
-    notes = [CHOSEN_ON[part]] if part in CHOSEN_ON else []
+    notes = [PART_NOTES[part]] if part in PART_NOTES else []
     notes += [f"Without a label, and not scored: {whole - len(cases)} of {whole} {part} cases."] * (whole > len(cases))
-    return notes + [PICTURES] * are_pictures(cases)
+    return notes + [PICTURE_NOTE] * are_pictures(cases)

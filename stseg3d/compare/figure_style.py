@@ -1,4 +1,4 @@
-"""Style of the figures: letters, colours, axes, legend, files. Needs matplotlib, of the extra ``report``."""
+"""Style of the figures: fonts, colours, axes, legend, files. Needs matplotlib, from the extra ``report``."""
 
 from __future__ import annotations
 
@@ -52,13 +52,13 @@ SETTINGS: Any = {
 
 
 def can_draw() -> bool:
-    """Whether matplotlib is there."""
+    """Whether matplotlib is installed."""
     return find_spec("matplotlib") is not None
 
 
 @contextmanager
 def styled() -> Iterator[None]:
-    """Figures made inside look alike; matplotlib's settings are as before afterwards.
+    """Context with the style of the figures; matplotlib's settings are restored afterwards.
 
     Raises:
         ImportError: Without matplotlib; the message says how to get it.
@@ -86,8 +86,8 @@ def save_figure(figure: Figure, path: Path, formats: Iterable[str] = FORMATS) ->
     """Write the figure once a format.
 
     Args:
-        figure: What to write.
-        path: Without suffix.
+        figure: The figure.
+        path: File to write, without suffix.
         formats: ``png``, ``pdf`` or ``svg``.
 
     Returns:

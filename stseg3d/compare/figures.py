@@ -30,14 +30,14 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-VIOLIN_CASES = 20  # fewer cases have no shape to estimate: they are shown as points alone
+MIN_VIOLIN_CASES = 20  # fewer cases are shown as points alone
 DODGE = 0.02  # of the axis in powers of two between two ways, so that their bars do not hide each other
 SLOT = 0.8  # of the distance between two sizes that the ways fill in the figure of all cases
 SAME_COST = 0.08  # powers of ten between two points whose labels would overlap
 
 
 class Point(NamedTuple):
-    """A way at a size: what it costs, and how good it is."""
+    """Cost and score of a way at a size."""
 
     way: str
     size: int
@@ -49,8 +49,8 @@ def draw_figures(comparison: Comparison, folder: Path, formats: Iterable[str] = 
     """Write all figures that the comparison has numbers for.
 
     Args:
-        comparison: With at least one score.
-        folder: Must exist.
+        comparison: Comparison with at least one score.
+        folder: Existing folder.
         formats: ``png``, ``pdf`` or ``svg``.
 
     Returns:
@@ -150,7 +150,7 @@ def _draw_distribution(axes: Axes, values: Vector, at: float, step: float, way: 
     """Points beside each other where they would overlap; a violin behind many; a dark line at the median."""
     if not values.size:
         return
-    many = values.size >= VIOLIN_CASES
+    many = values.size >= MIN_VIOLIN_CASES
     if many and np.ptp(values) > 0:
         bodies = axes.violinplot(values, [at], widths=0.92 * step, showextrema=False)["bodies"]
         for body in bodies:  # type: ignore[attr-defined] # a list of collections, whatever its type says
@@ -162,7 +162,7 @@ def _draw_distribution(axes: Axes, values: Vector, at: float, step: float, way: 
 
 
 def spread(values: Vector, near: float, gap: float = 0.2) -> Vector:
-    """Places between -0.4 and 0.4 for points at these heights: those within ``near`` of each other stand side by side, ``gap`` apart.
+    """Positions between -0.4 and 0.4 for points at these heights: points within ``near`` of each other lie side by side, ``gap`` apart.
 
     Example:
         >>> spread(np.array([0.1, 0.5, 0.501]), 0.02).round(2).tolist()
@@ -201,7 +201,7 @@ def _draw_frontier(axes: Axes, comparison: Comparison) -> None:
 
 
 def _label_sizes(axes: Axes, points: Sequence[Point], best: Sequence[tuple[float, float]]) -> None:
-    """Each point's size, above the frontier or below; points of one way that lie on each other share one label, ``32 to 96``."""
+    """Label each point with its size, above or below the frontier; overlapping points of one way share a label, ``32 to 96``."""
     shared: list[list[Point]] = []
     for point in points:
         before = shared[-1][-1] if shared else None
@@ -218,7 +218,7 @@ def _label_sizes(axes: Axes, points: Sequence[Point], best: Sequence[tuple[float
 
 
 def _limit_score(axes: Axes) -> None:
-    """The axis of a score ends at 1, whatever room its marks ask for."""
+    """End the axis of a score at 1."""
     low, high = axes.get_ylim()
     axes.set_ylim(max(low, -0.02), min(high, 1.0 + 0.02 * (1.0 - max(low, 0.0))))
 

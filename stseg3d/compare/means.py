@@ -1,4 +1,4 @@
-"""Means and paired differences with their confidence intervals: what tables, figures and advice rest on."""
+"""Means and paired differences with their confidence intervals, for tables, figures and advice."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class Mean:
     """Mean over the cases where a value is finite.
 
     Args:
-        interval: The mean and its 95 % bootstrap interval; NaN without cases; of one case it has no ends.
-        cases: How many cases it is the mean of.
-        left_out: How many cases have no finite value.
+        interval: The mean and its 95 % bootstrap interval; NaN without cases, and without ends for a single case.
+        cases: Number of cases with a finite value.
+        left_out: Number of cases without one.
     """
 
     interval: Interval
@@ -31,13 +31,13 @@ class Mean:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """How much better one way is than another on the same cases.
+    """Paired difference of two ways on the same cases.
 
     Args:
         one: A way and its nominal size.
-        other: What is subtracted.
+        other: The way and size that is subtracted.
         interval: Mean of the paired differences and its 95 % bootstrap interval.
-        cases: How many cases have a finite value both ways.
+        cases: Number of cases with a finite value both ways.
     """
 
     one: Place
@@ -47,12 +47,12 @@ class Difference:
 
     @property
     def title(self) -> str:
-        """For a table: ``two stages at 32 - rough only at 64``."""
+        """Title for a table: ``two stages at 32 - rough only at 64``."""
         return f"{title_of(self.one)} - {title_of(self.other)}"
 
 
 def title_of(place: Place) -> str:
-    """For a reader: ``two stages at 32``."""
+    """Title for a reader: ``two stages at 32``."""
     return f"{WAY_TITLES[place[0]]} at {place[1]}"
 
 
@@ -81,5 +81,5 @@ def differences(comparison: Comparison, name: str) -> Iterator[Difference]:
 
 @lru_cache(maxsize=4096)
 def _interval(values: bytes) -> Interval:
-    """Interval of the float64 values in these bytes, kept: tables, figures and advice ask for the same ones again and again."""
+    """Interval of the float64 values in these bytes, cached as tables, figures and advice need the same ones."""
     return bootstrap_interval(np.frombuffer(values, dtype=np.float64))

@@ -1,4 +1,4 @@
-"""Every case of a data set in one way, scored; in a process of its own, so that its memory is its own."""
+"""Scores of every case of a data set in one way, measured in a separate process so that peak memory is of this way alone."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ class Task:
     """One way at one size, on all cases.
 
     Attributes:
-        run: Whose networks.
+        run: Run with the networks.
         way: One of :data:`stseg3d.compare.comparison.WAYS`.
-        cases: With labels.
+        cases: Labelled cases.
         predictions: Folder for the label maps.
-        device: Where the networks run.
-        threads: Of the processor; torch's choice by default.
+        device: Device of the networks.
+        threads: CPU threads; torch's choice by default.
     """
 
     run: Run
@@ -56,15 +56,15 @@ class Task:
 
 @dataclass
 class Measured:
-    """What a task gave.
+    """Measurements of a task.
 
     Attributes:
-        scores: One a case, without memory.
-        boxes: By case, on the image's grid.
-        box_share: By case, how much of the field of view the boxes hold.
-        downscaling: By case, the largest ratio of a rough voxel to an image voxel.
+        scores: Score of each case, without memory.
+        boxes: Boxes by case, on the image's grid.
+        box_share: Share of the field of view in the boxes, by case.
+        downscaling: Largest ratio of a rough voxel to an image voxel, by case.
         parameters: Weights of the networks that were run.
-        peak_memory_bytes: Of the process.
+        peak_memory_bytes: Peak memory of the process.
     """
 
     scores: list[Score] = field(default_factory=list)
@@ -75,7 +75,7 @@ class Measured:
     peak_memory_bytes: int = 0
 
     def as_dict(self) -> dict[str, Any]:
-        """As it stands in JSON."""
+        """The measurements as JSON."""
         boxes = {case: [[b.start, b.stop] for b in own] for case, own in self.boxes.items()}
         return asdict(self) | {"scores": [score.as_dict() for score in self.scores], "boxes": boxes}
 
@@ -87,7 +87,7 @@ class Measured:
 
 
 def measure_alone(task: Task) -> Measured:
-    """:func:`measure` in a fresh process, so that the peak memory is of this way at this size and of nothing else."""
+    """Measurements of :func:`measure` in a new process, so that peak memory is that of this way and size alone."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"), initializer=_be_quiet) as pool:
         try:
             return pool.submit(measure, task).result()
@@ -97,7 +97,7 @@ def measure_alone(task: Task) -> Measured:
 
 
 def _be_quiet() -> None:
-    """Third parties' warnings, and our own that two stages may not help here, once a case: the advice says it once."""
+    """Silence third parties' warnings, and our own for each case that two stages may not help: the advice says it once."""
     warnings.simplefilter("ignore")
     logging.getLogger("stseg3d").setLevel(logging.ERROR)
 
@@ -124,7 +124,7 @@ def measure(task: Task) -> Measured:
 
 
 def _warm_up(contestant: Contestant, task: Task) -> None:
-    """Both networks once on zeros: the first run of each shape chooses its kernels, which is not the first case's fault."""
+    """Run both networks once on zeros, as the first run of each shape is slow."""
     inferer = contestant.inferer
     stages = [] if task.run.kind == SLIDING else [(contestant.network.rough, inferer.rough)]
     stages += [(contestant.network.fine, inferer.fine)] if "fine" in task.run.stages else []
@@ -171,9 +171,9 @@ def _measure_case(contestant: Contestant, task: Task, case: Case, measured: Meas
 
 
 def score_found(contestant: Contestant, found: Found, truth: NDArray[Any], spacing_mm: Sequence[float]) -> dict[str, float]:
-    """Every metric of what a way made of a case, by name: of the foreground, and of objects.
+    """Metrics of a segmented case by name, for the foreground and for objects.
 
-    Objects are what has an id where the bundle gives instances, else connected components; a way without boxes gives no ids.
+    Objects are the instances, if the bundle and the way give any, else connected components.
     """
     instances = contestant.inferer.output.kind == INSTANCES
     ours, theirs = _objects(found.labels, given=instances and found.boxes is not None), _objects(truth, given=instances)
@@ -189,7 +189,7 @@ def _objects(labels: NDArray[Any], *, given: bool) -> NDArray[Any]:
 
 
 def _coverage(contestant: Contestant, way: str, truth: NDArray[Any], found: Found, volume: Any) -> float:
-    """Share of ground truth in the boxes; of the rough network alone in those it would propose; a sliding window sees everything."""
+    """Share of ground truth in the boxes: for the rough network alone in those it would propose, for a sliding window all of it."""
     if way == "sliding_window":
         return 1.0
     boxes = contestant.rough_boxes(volume) if found.boxes is None else found.boxes

@@ -1,4 +1,4 @@
-"""Plan of one run of a comparison: the bundle's own, with the run's input size and one architecture in every role."""
+"""Plan of one run of a comparison: the bundle's plan, with the run's input size and one architecture for all networks."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 
 from stseg3d.plan import Both, Plan, StagePlan, Training, set_entries
 
-# Voxels of a batch of rough images: as many as fit beside a laptop's other work.
+# Voxels of a batch of rough images that fit into a laptop's memory beside its other work.
 BATCH_VOXELS = 1 << 20
-LARGEST_BATCH = 8
+MAX_BATCH_SIZE = 8
 
 # Epochs of a large input are long: a budget must not end before the first validation.
 VALIDATE_EVERY = 5
@@ -22,21 +22,21 @@ def run_plan(plan: Plan, size: Sequence[int], overrides: Mapping[str, Any], *, s
 
     Args:
         plan: Plan of the bundle that is compared.
-        size: Input of both networks.
+        size: Input size of both networks.
         overrides: Entries to set, see :func:`stseg3d.plan.set_entries`.
         sliding: Whether the fine network learns for a sliding window, instead of for crops.
 
     Raises:
-        ValueError: If there is no such entry, or an override would change what all runs must agree on.
+        ValueError: If there is no such entry, or an override would change an entry that all runs must share.
     """
-    batch = min(max(BATCH_VOXELS // prod(size), 1), LARGEST_BATCH)
+    batch = min(max(BATCH_VOXELS // prod(size), 1), MAX_BATCH_SIZE)
     every = plan.training.validate_every
     training = replace(
         plan.training,
         cases_a_batch=replace(plan.training.cases_a_batch, rough=batch),
         validate_every=Both(min(every.rough, VALIDATE_EVERY), min(every.fine, VALIDATE_EVERY)),
     )
-    # By size from here on: what the bundle says of spacing would contradict batches of several cases.
+    # Sizes replace the bundle's spacing, which would contradict batches of several cases.
     own = plan.replace(training=training, rough=replace(plan.rough, spacing_mm=None))
     wanted = set_entries(own, overrides)
     made = wanted.replace(
@@ -52,7 +52,7 @@ def run_plan(plan: Plan, size: Sequence[int], overrides: Mapping[str, Any], *, s
 
 
 def _for_sliding(training: Training) -> Training:
-    """A recipe without what needs a rough network, which a sliding window has not."""
+    """A recipe without the parts that need a rough network."""
     rates = training.learning_rate
     if training.fine_from_rough:  # the rate of a fine network that goes on is too gentle from nothing
         rates = replace(rates, fine=rates.rough)
@@ -64,7 +64,7 @@ def _long(stage: StagePlan, size: Sequence[int]) -> tuple[int, ...]:
 
 
 def _ensure_kept(key: str, wanted: Plan, made: Plan) -> None:
-    """What was overridden is still so: sizes and the rough network are not for an override to change."""
+    """Refuse overrides of entries that the comparison sets: sizes and the rough network."""
     try:
         asked, found = wanted.get(key), made.get(key)
     except ValueError:  # an entry of a config, which is as it was asked for

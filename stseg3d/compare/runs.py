@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 TWO_STAGE, SLIDING = "two_stage", "sliding_window"
 
 # The bundles' networks halve an axis up to four times.
-MULTIPLE = 16
+SIZE_MULTIPLE = 16
 
 
 @dataclass(frozen=True)
@@ -34,12 +34,12 @@ class Run:
     """A copy of the bundle, with networks of one input size.
 
     Attributes:
-        folder: The copy; its weights and logs lie in it.
-        nominal_size: Size that was asked for.
+        folder: Folder of the copy, with its weights and logs.
+        nominal_size: Requested size.
         size: Input of its networks, in voxels along each axis.
         kind: ``"two_stage"`` or ``"sliding_window"``.
-        stages: Which of its stages are wanted.
-        trust: Whether it may be more than data, as the bundle that it was made of.
+        stages: Stages to train.
+        trust: Whether it may be more than data, like the bundle that it copies.
     """
 
     folder: Path
@@ -50,13 +50,13 @@ class Run:
     trust: bool = False
 
     def is_trained(self, stage: str) -> bool:
-        """Whether this stage was trained to its end: it alone, or all stages, which are one file then."""
+        """Whether this stage is completely trained, alone or as part of the composite."""
         stages = self.folder / STAGES_DIR
         return (self.folder / WEIGHTS).is_file() or ((stages / f"{stage}.pt").is_file() and not (stages / f"last_{stage}.pt").is_file())
 
     @property
     def is_begun(self) -> bool:
-        """Whether any weights lie in the folder, those of a training that was killed included."""
+        """Whether the folder has any weights, including those of a killed training."""
         return any((self.folder / "models").rglob("*.pt"))
 
     @property
@@ -66,23 +66,23 @@ class Run:
 
     @property
     def effort(self) -> float:
-        """Share of a time budget that a stage gets, relative to others: larger inputs learn longer, but not in proportion."""
+        """Share of a time budget that a stage gets, relative to others; larger inputs get more, but not in proportion."""
         return sqrt(prod(self.size))
 
 
-def input_size(nominal: int, shapes: Sequence[Sequence[int]], multiple: int = MULTIPLE) -> tuple[int, ...]:
+def input_size(nominal: int, shapes: Sequence[Sequence[int]], multiple: int = SIZE_MULTIPLE) -> tuple[int, ...]:
     """Network input for a nominal size: no axis gets more voxels than the images have there.
 
     Args:
         nominal: Wanted voxels along each axis.
-        shapes: Shapes of the images, along the networks' axes; their median counts.
+        shapes: Shapes of the images, along the networks' axes; their median is used.
         multiple: Each axis longer than 1 is a multiple of it.
 
     Returns:
         Size along each axis; 1 where the images are flat.
 
     Raises:
-        ValueError: If ``nominal`` is no multiple of ``multiple``.
+        ValueError: If ``nominal`` is not a multiple of ``multiple``.
 
     Example:
         >>> input_size(128, [(77, 224, 224)])
@@ -106,21 +106,21 @@ def prepare_runs(
     overrides: Mapping[str, Any] | None = None,
     trust: bool = False,
 ) -> list[Run]:
-    """Folders of all runs, their plans written; what is trained there stays.
+    """Prepare the folders of all runs with their plans; networks that are trained there stay.
 
     Args:
         bundle: Bundle whose fine network, policy and recipe are used at every size and in every role.
-        dataset: Its training images' shapes limit the sizes.
-        folder: Where the runs lie.
+        dataset: Data set; the shapes of its training images limit the sizes.
+        folder: Folder of the runs.
         sizes: Nominal sizes of all ways.
-        rough_sizes: Further ones, of the rough network alone.
-        sliding_sizes: Those of ``sizes`` at which a sliding window is trained, too; by default all.
+        rough_sizes: Further sizes of the rough network alone.
+        sliding_sizes: Those of ``sizes`` at which a sliding window is trained as well; by default all.
         overrides: Entries of the plan to change, see :func:`stseg3d.plan.set_entries`.
         trust: Take a bundle that is more than data, see :func:`stseg3d.bundle.read_bundle`.
 
     Raises:
         UntrustedError: If the bundle is more than data, and ``trust`` is off.
-        ValueError: If two sizes give one input, the folder holds runs of other settings, or an entry to override does not exist.
+        ValueError: If two sizes give the same input, the folder holds runs with other settings, or an entry to override does not exist.
     """
     if alien := sorted(set(sliding_sizes or ()) - set(sizes)):
         msg = f"sliding_sizes must be of the sizes {sorted(sizes)}, got {alien}"
@@ -146,19 +146,19 @@ def prepare_runs(
 def train_missing(
     runs: Iterable[Run], data: Path, *, budget_s: float | None = None, epochs: int | None = None, device: str = "auto", seed: int = 0
 ) -> dict[str, float]:
-    """Train what is missing, small sizes first; a run that was killed goes on.
+    """Train missing stages, small sizes first; a run that was killed is resumed.
 
     Args:
-        runs: What is wanted.
+        runs: The runs.
         data: ``dataset.json``.
-        budget_s: Wall seconds for all of ``runs`` together: of what is trained already, the share is taken as spent, so that each gets
-            the same whether or not the command was stopped between. By default the epochs that the bundle says.
-        epochs: Of each stage; by default what the bundle says.
-        device: As ``stseg3d train`` has it.
-        seed: Of weights, order and augmentation.
+        budget_s: Wall seconds for all of ``runs`` together. The share of stages trained earlier counts as spent, so that each gets the
+            same whether or not the command was stopped in between. By default there is no limit.
+        epochs: Epochs of each stage; by default what the bundle says.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        seed: Seed of weights, order and augmentation.
 
     Returns:
-        Seconds that each stage took, by name; of those trained earlier, too.
+        Training seconds of each stage by name, including those trained earlier.
     """
     runs = list(runs)
     todo = sorted(((run, stage) for run in runs for stage in run.missing), key=lambda part: prod(part[0].size))
@@ -170,7 +170,7 @@ def train_missing(
         start = time.monotonic()
         try:
             train_bundle(run.folder, data, stage=stage, budget_s=share, epochs=epochs, device=device, seed=seed, trust=run.trust)
-        finally:  # what a killed training spent counts as well, in its own budget too
+        finally:  # the time of a killed training counts as well
             _note(run, stage, time.monotonic() - start)
         left = None if left is None else max(left - _notes(run)[stage], 1.0)
     return {f"{run.nominal_size} {run.kind} {stage}": s for run in runs for stage, s in _notes(run).items()}
@@ -182,7 +182,7 @@ def _shapes(axcodes: str | None, dataset: Dataset) -> list[tuple[int, ...]]:
 
 
 def _ensure_distinct(sizes: Iterable[int], shapes: Sequence[Sequence[int]]) -> None:
-    """Two nominal sizes must not give one input: it would be trained twice, and its noise be shown as a gain."""
+    """Refuse two nominal sizes with the same input, which would be trained twice and show noise as a gain."""
     seen: dict[tuple[int, ...], int] = {}
     for nominal in sorted(sizes):
         size = input_size(nominal, shapes)
@@ -193,7 +193,7 @@ def _ensure_distinct(sizes: Iterable[int], shapes: Sequence[Sequence[int]]) -> N
 
 
 def _ensure_same(run: Run, plan: Plan) -> None:
-    """What was begun in this folder was begun with this plan."""
+    """Refuse a folder whose run was begun with another plan."""
     path = run.folder / PLAN
     if run.is_begun and path.is_file() and Plan.parse(path.read_bytes(), str(path)) != plan:
         msg = f"{path}: the runs in this folder were trained with other settings; choose another folder, or remove {run.folder}"

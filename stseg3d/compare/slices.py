@@ -21,8 +21,8 @@ class Slice:
 
     Args:
         axis: The axis it lies across.
-        index: Where along it.
-        lies_flat: Whether this is a picture without a patient: its axes run to the right and down, not to the left and up.
+        index: Its index along that axis.
+        lies_flat: Whether this is a picture without a patient, whose axes run to the right and down, not to the left and up.
     """
 
     axis: int
@@ -41,7 +41,7 @@ class Slice:
 
         Args:
             boxes: Boxes in voxels of the volume.
-            shape: The volume's, of three axes.
+            shape: Shape of the volume, of three axes.
         """
         column_axis, row_axis = self._others()
         found = []
@@ -66,11 +66,11 @@ class Slice:
 
 
 def best_slice(mask: NDArray[Any], *, lies_flat: bool = False) -> Slice:
-    """The slice with most voxels of a mask, of all axes; the middle one across the shortest axis if the mask is empty.
+    """The slice with most voxels of a mask, across any axis; the middle one across the shortest axis if the mask is empty.
 
     Args:
-        mask: Label map or mask, of three axes; one of length 1 is the axis to look along.
-        lies_flat: As :class:`Slice` takes it.
+        mask: Label map or mask of three axes; if one has length 1, the slice lies across it.
+        lies_flat: Whether this is a picture without a patient, see :class:`Slice`.
     """
     flat = [axis for axis, n in enumerate(mask.shape) if n == 1]
     if flat:

@@ -21,7 +21,7 @@ class Column:
     Args:
         name: The value's name.
         title: Head of the column, with the unit.
-        digits: Decimals; None: about three digits.
+        digits: Decimals; None for about three significant digits.
     """
 
     name: str
@@ -59,7 +59,7 @@ def score_table(comparison: Comparison) -> Table:
 
 
 def cost_table(comparison: Comparison) -> Table:
-    """What each way costs at each size, a case in the mean."""
+    """Mean costs of a case for each way at each size."""
     columns = _measured(comparison, COSTS)
     rows = []
     for size, way, scores in comparison.groups():
@@ -109,7 +109,7 @@ def terminal_table(comparison: Comparison) -> Table:
 
 
 def summary_text(comparison: Comparison) -> str:
-    """What stands on the terminal: the short table, differences of Dice, the notes and the advice."""
+    """Text for the terminal: the short table, differences of Dice, the notes and the advice."""
     changes = [f"{d.title}: Dice {show_signed(d.interval, 3)}" for d in differences(comparison, "dice")]
     parts = [terminal_table(comparison).text(), "\n".join(changes), "\n".join(comparison.notes), advise(comparison).sentence]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -123,7 +123,7 @@ def summary_markdown(comparison: Comparison) -> str:
 
 
 def show(value: float, digits: int | None) -> str:
-    """A number, or nothing for NaN; without ``digits`` about three of them."""
+    """A number, or nothing for NaN; without ``digits`` about three significant ones."""
     if math.isnan(value):
         return ""
     if digits is None:
@@ -132,7 +132,7 @@ def show(value: float, digits: int | None) -> str:
 
 
 def show_mean(mean: Mean, digits: int | None) -> str:
-    """A mean with its interval, and how many of the cases it covers where some have no finite value."""
+    """A mean with its interval, and the number of its cases if some have no finite value."""
     if not mean.cases:
         return ""
     found = show(mean.interval.mean, digits)
@@ -176,7 +176,7 @@ def _heading(name: str) -> str:
 
 
 def _better(name: str) -> str:
-    """Which way is better."""
+    """Whether a higher or a lower value is better."""
     better = METRICS[name].higher_is_better if name in METRICS else None
     return {None: "nearer to 0", True: "higher", False: "lower"}[better]
 

@@ -1,4 +1,4 @@
-"""The four ways to segment a case that are compared, each with its boxes, its time and its multiply-adds."""
+"""The four ways to segment a case, each with its boxes, time and multiply-adds."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ from stseg3d.volumes import CanonicalVolume, OpenCase, Volume
 
 @dataclass
 class Found:
-    """What one way made of one case.
+    """Result of one way for one case.
 
     Attributes:
         labels: Label map or instances, of the volume's shape.
-        boxes: Boxes that were looked into, on the volume's grid; None where there are none to speak of.
-        seconds: Wall time by stage, the file already read.
+        boxes: Boxes that were used, on the volume's grid; None for ways without boxes.
+        seconds: Wall time by stage, without reading the file.
         macs: Multiply-adds of all networks.
     """
 
@@ -47,10 +47,10 @@ class Found:
 
 @dataclass(frozen=True)
 class TrueBoxProposer:
-    """Boxes that the policy makes from ground truth on the rough grid, as in training: the ceiling of the rough stage.
+    """Proposer of the boxes that the policy makes from ground truth on the rough grid, as in training: a perfect rough stage.
 
     Args:
-        label: Ground truth, along the axes of the volumes to propose for.
+        label: Ground truth, along the axes of the volume.
         boxes: The transform of training.
     """
 
@@ -58,19 +58,19 @@ class TrueBoxProposer:
     boxes: FineBoxesd
 
     def propose(self, volume: Volume) -> Proposal:
-        """See :class:`stseg3d.inference.Proposer`."""
+        """Boxes of the ground truth."""
         foreground = (self.label.read()[0] > 0).astype(np.uint8)
         found: Proposal = self.boxes({"case": OpenCase(volume, foreground)})["proposal"]
         return found
 
 
 class Contestant:
-    """The networks of one run, on one device, able to segment in each way that they serve.
+    """The networks of one run on one device, with the ways of segmenting that they serve.
 
     Args:
         folder: Bundle folder of the run.
-        stage: ``"fine"``, or ``"rough"`` where only that one was trained.
-        device: Where the networks run.
+        stage: ``"fine"``, or ``"rough"`` if only that one was trained.
+        device: Device of the networks.
         trust: Take a run that is more than data, see :func:`stseg3d.bundle.read_bundle`.
     """
 
@@ -94,7 +94,7 @@ class Contestant:
         Args:
             way: One of :data:`stseg3d.compare.comparison.WAYS`.
             volume: The image.
-            label: Ground truth on its grid; only ``true_boxes`` looks at it.
+            label: Ground truth on its grid; only ``true_boxes`` uses it.
         """
         ways: dict[str, Callable[[Volume, Volume], Found]] = {
             "rough_only": self._rough_only,
@@ -103,7 +103,7 @@ class Contestant:
             "sliding_window": self._sliding_window,
         }
         for macs in {"rough_only": ["rough_macs"], "two_stage": ["rough_macs", "fine_macs"]}.get(way, ["fine_macs"]):
-            getattr(self, macs)  # counted once, and in no case's time
+            getattr(self, macs)  # counted once, outside the time of any case
         start = time.perf_counter()
         found = ways[way](volume, label)
         found.seconds["total"] = time.perf_counter() - start
@@ -170,10 +170,10 @@ def multiply_adds(network: nn.Module, stage: Stage, in_channels: int, shape: Seq
     """Multiply-adds of convolutions and matrix products of one input, times the mirrored runs of its stage.
 
     Args:
-        network: In evaluation mode.
-        stage: What it is fed.
-        in_channels: Channels of the image, without the rough one's.
-        shape: Of the input, where the stage makes it by spacing; by default the stage's size.
+        network: Network in evaluation mode.
+        stage: Its input.
+        in_channels: Channels of the image, without the rough one.
+        shape: Shape of the input if it follows from a spacing; by default the stage's size.
     """
     parameter = next(network.parameters())
     channels = in_channels + int(stage.rough_channel)

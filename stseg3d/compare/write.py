@@ -1,4 +1,4 @@
-"""What a comparison leaves for people: tables, figures, example overlays and a sentence."""
+"""Output of a comparison for people: tables, figures, example overlays and a sentence."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from stseg3d.volumes import CanonicalVolume, Case, load_dataset, open_volume, ou
 logger = logging.getLogger(__name__)
 
 FIGURES = "figures"
-SHOWN = ("rough_only", "two_stage", "sliding_window")
+OVERLAY_WAYS = ("rough_only", "two_stage", "sliding_window")
 
 
 def write_outputs(comparison: Comparison, data: Path, folder: Path) -> list[Path]:
-    """Tables, figures and overlays of a comparison whose runs lie in ``folder``.
+    """Write tables, figures and overlays of a comparison whose runs lie in ``folder``.
 
     Without matplotlib the tables are written all the same, and a warning says how to get the figures.
 
@@ -50,8 +50,8 @@ def write_tables(comparison: Comparison, folder: Path) -> list[Path]:
     """Write ``scores.csv``, ``summary.csv``, ``differences.csv`` and ``summary.md``.
 
     Args:
-        comparison: With at least one score.
-        folder: Must exist.
+        comparison: Comparison with at least one score.
+        folder: Existing folder.
 
     Returns:
         The files.
@@ -62,7 +62,7 @@ def write_tables(comparison: Comparison, folder: Path) -> list[Path]:
 
 
 def example_size(comparison: Comparison) -> int | None:
-    """The size that is advised, or the largest with two stages; None without two stages."""
+    """The advised size, or the largest with two stages; None without two stages."""
     sizes = [size for size in comparison.sizes if comparison.at("two_stage", size)]
     advised = advise(comparison).size
     return advised if advised in sizes else max(sizes, default=None)
@@ -71,13 +71,13 @@ def example_size(comparison: Comparison) -> int | None:
 def _draw_overlays(comparison: Comparison, data: Path, folder: Path, size: int) -> list[Path]:
     cases = {case.id: case for case in getattr(load_dataset(data), comparison.part)}
     chosen = choose_cases(comparison, size)
-    ways = [way for way in SHOWN if comparison.at(way, size)]
+    ways = [way for way in OVERLAY_WAYS if comparison.at(way, size)]
     rows = [_row(comparison, cases[case], folder, size, ways, rank) for rank, case in chosen.items()]
     return draw_examples(rows, folder / FIGURES / "examples")
 
 
 def _row(comparison: Comparison, case: Case, folder: Path, size: int, ways: Sequence[str], rank: str) -> list[Example]:
-    """Panels of one case: what each way made of its fullest slice."""
+    """Panels of one case: the result of each way on the slice with most of the object."""
     assert case.label is not None
     image, label = open_volume(case.image, channels_last=True), open_volume(case.label)
     view = CanonicalVolume(image, image.grid.orientation if image.grid.shape[2] == 1 else "RAS")

@@ -1,4 +1,4 @@
-"""Networks at work: what they are given, what runs them, and how many crops at a time."""
+"""Networks at work: their inputs, the runtimes that compute them, and the number of crops in a batch."""
 
 from stseg3d.compute.inputs import append_rough, network_input
 from stseg3d.compute.running import device_of, evaluating, fast_precision, lay_channels_last, precision_on, probabilities

@@ -1,4 +1,4 @@
-"""Crops together: as many as a processor is quickest with, and as fit into the device's memory."""
+"""Batches of crops: as many as a processor is quickest with, and as fit into the device's memory."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ import torch
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-# What allocators say, and libraries that ask them: that of the CPU, of MPS and XPU, cuDNN and cuBLAS.
+# In the messages of the CPU's allocator, of those of MPS and XPU, and of cuDNN and cuBLAS.
 OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "ALLOC_FAILED")
-# Voxels of a batch beyond which a processor takes longer for each: its caches are full (tests/benchmarks/bench_networks.py).
-CPU_VOXELS = 1 << 19
+# Larger batches take a CPU longer for each voxel, as its caches are full (tests/benchmarks/bench_networks.py).
+MAX_CPU_VOXELS = 1 << 19
 
 
 def crops_at_once(most: int, size: Sequence[int], device: torch.device) -> int:
-    """How many crops of a size go through a network together, at the most ``most``: on the CPU no more than are quick there."""
-    return max(min(most, CPU_VOXELS // prod(size)), 1) if device.type == "cpu" else most
+    """Number of crops in a batch, at most ``most``; on the CPU no more than are quick there."""
+    return max(min(most, MAX_CPU_VOXELS // prod(size)), 1) if device.type == "cpu" else most
 
 
 def ran_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that there is not enough memory, of the device or of the machine."""
+    """Whether an error says that the device or the machine has too little memory."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
     return isinstance(error, RuntimeError) and any(words in str(error) for words in OUT_OF_MEMORY)
@@ -33,10 +33,10 @@ def ran_out_of_memory(error: BaseException) -> bool:
 
 @contextmanager
 def fitting(stage: str, size: Sequence[int], precision: str, device: torch.device) -> Iterator[None]:
-    """Run the network of a stage on one input: if memory runs out, the error says what to set.
+    """Context for a stage's network on one input, where running out of memory is an error that says what to set.
 
     Raises:
-        MemoryError: In place of whatever an allocator raised.
+        MemoryError: In place of the allocator's error.
     """
     try:
         yield
@@ -52,10 +52,10 @@ def fitting(stage: str, size: Sequence[int], precision: str, device: torch.devic
 
 @dataclass
 class Batches:
-    """How many crops go through a network together: where memory runs out, half as many from then on.
+    """Work in batches, whose size is halved for good each time memory runs out.
 
     Args:
-        size: How many at first.
+        size: Initial number of items in a batch.
     """
 
     size: int
@@ -66,10 +66,10 @@ class Batches:
         self.wanted = self.size
 
     def run(self, work: Callable[[Sequence[Item]], Sequence[Result]], items: Sequence[Item]) -> list[Result]:
-        """What ``work`` makes of the items, one result an item, given to it in batches.
+        """Results of ``work`` on batches of the items, one for each item.
 
         Raises:
-            Exception: Whatever ``work`` raises; that memory ran out only if the batch was one item.
+            Exception: What ``work`` raises; running out of memory only if the batch was a single item.
         """
         done: list[Result] = []
         while len(done) < len(items):
@@ -80,8 +80,8 @@ class Batches:
             except (RuntimeError, MemoryError) as error:
                 if len(part) == 1 or not ran_out_of_memory(error):
                     raise
-            # After the handler: the error holds the frames in which tensors still are.
+            # After the handler, as the error keeps frames alive that hold tensors.
             self.size = len(part) // 2
             self.halved += 1
-            torch.cuda.empty_cache()  # does nothing where no GPU is in use
+            torch.cuda.empty_cache()  # does nothing without a GPU
         return done

@@ -1,7 +1,7 @@
-"""Crops on their way to a network on some device, and what the network said on its way back.
+"""Crops on their way to a network's device, and probabilities on their way back.
 
-A thread reads the next batch while the network runs on any device but the CPU. That has been tested on the CPU, as if it were another
-device, and on no GPU.
+While the network runs on any device but the CPU, a thread reads the next batch. This was tested with the CPU in the place of another
+device, not on a GPU.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Gather:
 
     Args:
         stage: Input of the network.
-        device: Where the network is.
+        device: Device of the network.
         on_device: Whether crops are resampled there, and read ahead; by default on any device but the CPU.
     """
 
@@ -45,9 +45,9 @@ class Gather:
             object.__setattr__(self, "on_device", self.device.type != "cpu")
 
     def read(self, volume: Volume, box: Box) -> Tensor:
-        """Voxels of a box, in memory of the host, see :func:`stseg3d.compute.inputs.read_voxels`.
+        """Voxels of a box in host memory, see :func:`stseg3d.compute.inputs.read_voxels`.
 
-        Any thread may call it; a volume is read by one at a time.
+        Any thread may call it, but only one at a time may read a volume.
 
         Raises:
             ValueError: If voxels are NaN or infinite.
@@ -57,11 +57,11 @@ class Gather:
         return voxels.pin_memory() if self.device.type == "cuda" else voxels
 
     def prepare(self, voxels: Tensor) -> Tensor:
-        """Network input ``(C, *size)``, float32, on the device, of what :meth:`read` gave."""
+        """Network input ``(C, *size)``, float32, on the device, from voxels that :meth:`read` returned."""
         return prepare_input(voxels.to(self.device, non_blocking=voxels.is_pinned()), self.stage, self.stage.size)
 
     def fetch(self, probabilities: Tensor) -> NDArray[Any]:
-        """Probabilities in memory of the host; from another device in one copy, as float16."""
+        """Probabilities in host memory; from another device in one copy, as float16."""
         fetched: NDArray[Any] = (probabilities.to(torch.float16) if self.on_device else probabilities).cpu().numpy()
         return fetched
 

@@ -1,8 +1,7 @@
-"""From the voxels of a volume to a network's input: the one path, of training and of inference.
+"""Network inputs from the voxels of a volume: the same path for training and inference.
 
-Voxels are read, checked, resampled to the network's size and prepared as its stage says. On the CPU they are resampled by numpy as they are
-read. Any other device is given them as they are stored, integers of one or two bytes most often, and resamples them itself, by the same
-operators.
+Voxels are read, checked, resampled to the network's size and prepared as its stage says. On the CPU numpy resamples them while they are
+read. Any other device gets them as stored, usually integers of one or two bytes, and resamples them itself with the same operators.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from stseg3d.geometry import Box
 from stseg3d.ops.resample import SLAB_VOXELS, axis_operator, count_not_finite, resample_volume
 from stseg3d.volumes import Volume
 
-# Unsigned types that PyTorch does hardly more with than copy: the signed type of the same bits, a wider one, and the bits that count.
+# Unsigned types that PyTorch can hardly do more with than copy: the signed type of the same bits, a wider one, and a mask of the bits.
 UNSIGNED = {torch.uint16: (torch.int16, torch.int32, 0xFFFF), torch.uint32: (torch.int32, torch.int64, 0xFFFFFFFF)}
 
 
@@ -31,7 +30,7 @@ def network_input(volume: Volume, stage: Stage, box: Box | None = None) -> Tenso
     Args:
         volume: Canonical view of the image.
         stage: What the network is given.
-        box: In voxels of the volume; by default all of it, in the shape that the stage gives the volume's grid.
+        box: Part of the volume, in its voxels; by default all of it, in the shape that the stage gives the volume's grid.
 
     Raises:
         ValueError: If voxels are NaN or infinite.
@@ -41,7 +40,7 @@ def network_input(volume: Volume, stage: Stage, box: Box | None = None) -> Tenso
 
 
 def read_voxels(volume: Volume, shape: Sequence[int], box: Box | None = None, *, as_stored: bool = False) -> Tensor:
-    """Voxels of a volume, or of a box of it, in memory of the host.
+    """Voxels of a volume, or of a box of it, in host memory.
 
     Args:
         volume: Volume of ``C`` channels.
@@ -50,7 +49,7 @@ def read_voxels(volume: Volume, shape: Sequence[int], box: Box | None = None, *,
         as_stored: Leave the resampling to :func:`prepare_input`, unless there are too many voxels to be read at once.
 
     Returns:
-        Image ``(C, *shape)``, float32; with ``as_stored`` ``(C, *box.shape)`` of whatever type is stored.
+        Image ``(C, *shape)``, float32; with ``as_stored`` ``(C, *box.shape)`` in the stored type.
 
     Raises:
         ValueError: If voxels are NaN or infinite.
@@ -67,22 +66,22 @@ def read_voxels(volume: Volume, shape: Sequence[int], box: Box | None = None, *,
 
 
 def prepare_input(voxels: Tensor, stage: Stage, shape: Sequence[int]) -> Tensor:
-    """Network input ``(C, *shape)``, float32, of what :func:`read_voxels` gave; on the device of ``voxels``."""
-    # A lower precision is the network's matter, not that of intensities.
+    """Network input ``(C, *shape)``, float32, from voxels that :func:`read_voxels` returned, on their device."""
+    # Intensities are prepared in float32; a lower precision is for the network only.
     with torch.autocast(voxels.device.type, enabled=False):
         return stage.prepare(resample_tensor(voxels, shape))
 
 
 def append_rough(image: Tensor, rough: Tensor) -> Tensor:
-    """The input of a fine network with ``rough_channel``: the rough probability ``(1, *size)`` follows the prepared channels."""
+    """Input of a fine network with ``rough_channel``: the prepared channels, then the rough probability ``(1, *size)``."""
     return torch.cat([image, rough.to(image.device)])
 
 
 def resample_tensor(voxels: Tensor, shape: Sequence[int]) -> Tensor:
-    """As :func:`stseg3d.ops.resample.resample`, by the same operators, on the tensor's device.
+    """Image resampled on its own device, with the operators of :func:`stseg3d.ops.resample.resample`.
 
     Args:
-        voxels: Image ``(C, *S)`` of any real type; one of its float32 at ``shape`` stays as it is.
+        voxels: Image ``(C, *S)`` of any real type; float32 of the wanted shape stays as it is.
         shape: Wanted space shape.
 
     Returns:
@@ -90,7 +89,7 @@ def resample_tensor(voxels: Tensor, shape: Sequence[int]) -> Tensor:
     """
     image = as_float32(voxels)
     changed = [a for a, n in enumerate(shape) if n != voxels.shape[a + 1]]
-    # The axis that shrinks most goes first: what follows then works on less.
+    # The axis that shrinks most goes first, so that the others work on fewer voxels.
     for axis in sorted(changed, key=lambda a: shape[a] / voxels.shape[a + 1]):
         operator = _operator(voxels.shape[axis + 1], int(shape[axis]), image.device)
         image = (image.movedim(axis + 1, -1) @ operator.T).movedim(-1, axis + 1)

@@ -1,4 +1,4 @@
-"""Convolutions of a lone crop on the CPU, by oneDNN."""
+"""Convolutions of a single crop on the CPU, by oneDNN."""
 
 from __future__ import annotations
 
@@ -9,30 +9,30 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 # input, weight, bias, stride, padding, dilation, groups
-ALL_ARGUMENTS = 7
+CONVOLUTION_ARGUMENTS = 7
 
 
 class LoneCrops(TorchFunctionMode):
-    """While entered, 3-D convolutions of a batch of one run as those of a larger batch do.
+    """Context in which 3-D convolutions of a batch of one run in oneDNN, like those of larger batches.
 
-    PyTorch leaves a float32 convolution to oneDNN if the batch holds two crops, but of one crop only if its channels times its first two
-    extents are more than 20480, a rule made for 2-D images (``ConvParams::use_mkldnn`` in ``aten/src/ATen/native/Convolution.cpp``,
-    PyTorch 2.13); else its own code takes some four times as long (``tests/benchmarks/bench_networks.py``). The rough network always
-    sees one image, the fine one sees lone objects and what is left of a batch. Other operations, devices and types stay as they are.
+    PyTorch leaves a float32 convolution to oneDNN if the batch holds two crops, but for a single crop only if its channels times its
+    first two extents exceed 20480, a rule made for 2-D images (``ConvParams::use_mkldnn`` in ``aten/src/ATen/native/Convolution.cpp``,
+    PyTorch 2.13). Otherwise its own code takes about four times as long (``tests/benchmarks/bench_networks.py``). The rough network
+    always sees one image, and the fine one often a single crop. Other operations, devices and types are unchanged.
     """
 
     def __torch_function__(
         self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         """Run ``func``, or oneDNN in its place."""
-        if func is torch.conv3d and not kwargs and len(args) == ALL_ARGUMENTS and _is_lone(args[0], args[1], args[4]):
+        if func is torch.conv3d and not kwargs and len(args) == CONVOLUTION_ARGUMENTS and _is_lone(args[0], args[1], args[4]):
             image, weight, bias, stride, padding, dilation, groups = args
             return torch.mkldnn_convolution(image, weight, bias, padding, stride, dilation, groups)
         return func(*args, **(kwargs or {}))
 
 
 def _is_lone(image: torch.Tensor, weight: torch.Tensor, padding: str | Sequence[int]) -> bool:
-    # Of kernels of one voxel PyTorch knows best. Autocast would have to change the types first, and bfloat16 goes to oneDNN anyway.
+    # PyTorch is quicker with kernels of one voxel. Autocast would have to change types first, and bfloat16 goes to oneDNN anyway.
     return (
         image.ndim == weight.ndim == 5
         and len(image) == 1

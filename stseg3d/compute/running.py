@@ -1,4 +1,4 @@
-"""A network run for inference: on which device, in which precision, and its logits read as probabilities."""
+"""A network run for inference: its device, its precision, and probabilities from its logits."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from stseg3d.compute.onednn import LoneCrops
 from stseg3d.plan.values import PRECISIONS
 
-DTYPES = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}  # that autocast is given
+DTYPES = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}  # for autocast
 
 
 def fast_precision(device: torch.device) -> str:
-    """The lower precision this device computes faster in: bfloat16 where it is native, else float32."""
+    """Fastest precision of a device: bfloat16 where it is native, else float32."""
     if device.type == "cuda":
         return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
     native = any(getattr(torch.cpu, f"_is_{unit}_supported", bool)() for unit in ("avx512_bf16", "amx_tile"))
@@ -25,7 +25,7 @@ def fast_precision(device: torch.device) -> str:
 
 
 def precision_on(device: torch.device, precision: str) -> str:
-    """The precision that is meant on a device: ``"auto"`` is what :func:`fast_precision` says.
+    """Precision on a device: for ``"auto"`` that of :func:`fast_precision`.
 
     Raises:
         ValueError: If ``precision`` is unknown.
@@ -37,12 +37,12 @@ def precision_on(device: torch.device, precision: str) -> str:
 
 
 def device_of(network: nn.Module) -> torch.device:
-    """Where a network's parameters are; the CPU if it has none."""
+    """Device of a network's parameters; the CPU if it has none."""
     return next((p.device for p in network.parameters()), torch.device("cpu"))
 
 
 def lay_channels_last(network: nn.Module) -> None:
-    """Store the weights of 3-D convolutions, and so what these return, channels last, as tensor cores take them; the numbers stay."""
+    """Store the weights of 3-D convolutions channels last, as tensor cores need them, which also lays out their outputs so."""
     for parameter in network.parameters():
         if parameter.ndim == 5:
             parameter.data = parameter.data.contiguous(memory_format=torch.channels_last_3d)
@@ -50,7 +50,7 @@ def lay_channels_last(network: nn.Module) -> None:
 
 @contextmanager
 def evaluating(network: nn.Module, precision: str = "float32") -> Iterator[torch.device]:
-    """Run a network for inference: evaluation mode, no gradients, in the precision asked for whatever autocast surrounds it.
+    """Context for inference: evaluation mode, no gradients, in the given precision regardless of any autocast around it.
 
     Yields:
         The network's device.
@@ -73,10 +73,10 @@ def evaluating(network: nn.Module, precision: str = "float32") -> Iterator[torch
 
 
 def probabilities(network: nn.Module, batch: Tensor, mirror_axes: Sequence[int] = ()) -> Tensor:
-    """Class probabilities ``(B, K, *S)``, float32, on the network's device; one channel is read as a sigmoid of the foreground.
+    """Class probabilities ``(B, K, *S)``, float32, on the network's device; a single channel is the logit of the foreground.
 
     Raises:
-        ValueError: If the network returns another size than it was given, as several do on axes of one voxel.
+        ValueError: If the network returns another size than that of its input, as several do on axes of one voxel.
     """
     total: Tensor | None = None
     flips = [axes for n in range(len(mirror_axes) + 1) for axes in combinations(mirror_axes, n)]

@@ -1,4 +1,4 @@
-"""Runtimes: what computes the networks, PyTorch itself or OpenVINO in its place."""
+"""Runtimes that compute the networks: PyTorch itself, or OpenVINO in its place."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from stseg3d.compute.running import device_of
 from stseg3d.plan.values import RUNTIMES
 
 TORCH, OPENVINO = RUNTIMES
-HINTS = {torch.float32: "f32", torch.bfloat16: "bf16"}
-# How much logits may differ from PyTorch's in float32, as a share of their norm: many times what those of the embedded bundles do, and
-# far below what a network gives that was converted wrongly.
+PRECISION_HINTS = {torch.float32: "f32", torch.bfloat16: "bf16"}
+# Largest difference of logits from PyTorch's in float32, as a share of their norm: many times that of the embedded bundles, and far below
+# that of a network that was converted wrongly.
 TOLERANCES = {"f32": 1e-2, "bf16": 0.1}
-CACHED_SHAPES = 8  # of each network; a stage has one most often
-_LOCK = Lock()  # of what is below, and of running it: what is compiled answers one at a time
-# By network: what tells its weights, and what was compiled of them.
+CACHED_SHAPES = 8  # of each network; a stage usually has one
+_LOCK = Lock()  # of the cache below and of its compiled networks, which run one call at a time
+# By network: digest of its weights, and the compiled networks.
 _COMPILED: WeakKeyDictionary[nn.Module, tuple[bytes, dict[Any, Any]]] = WeakKeyDictionary()
 
 
 def ensure_runtime(runtime: str, device: torch.device, precision: str = "float32") -> None:
-    """Check that a runtime is there for a device and a precision.
+    """Check that a runtime is installed and can serve a device and a precision.
 
     Raises:
         ModuleNotFoundError: If OpenVINO is not installed.
-        ValueError: If it does not run on the device, or not in the precision.
+        ValueError: If it does not support the device or the precision.
     """
     if runtime == TORCH:
         return
@@ -51,32 +51,32 @@ def ensure_runtime(runtime: str, device: torch.device, precision: str = "float32
 
 
 def on_runtime(runtime: str, network: nn.Module, stage: str, precision: str = "float32") -> nn.Module:
-    """The network as a runtime computes it, for one volume; for PyTorch that is the network itself.
+    """The network in a runtime, for one volume; for PyTorch the network itself.
 
     Args:
         runtime: ``"torch"`` or ``"openvino"``.
-        network: ``(B, C, *S) -> (B, K, *S)`` logits, or a list of such whose first counts.
-        stage: What errors call it: ``"rough"`` or ``"fine"``.
-        precision: In which it will be run, see :func:`stseg3d.compute.evaluating`.
+        network: ``(B, C, *S) -> (B, K, *S)`` logits, or a list of them of which the first is used.
+        stage: Its name in errors: ``"rough"`` or ``"fine"``.
+        precision: Precision in which it will be run, see :func:`stseg3d.compute.evaluating`.
 
     Raises:
         ModuleNotFoundError: If OpenVINO is not installed.
-        ValueError: If the runtime does not run on the network's device, or not in the precision.
+        ValueError: If the runtime does not support the network's device or the precision.
     """
     ensure_runtime(runtime, device_of(network), precision)
     return network if runtime == TORCH else OpenVinoNetwork(network, stage)
 
 
 class OpenVinoNetwork(nn.Module):
-    """A network that OpenVINO computes; its parameters stay those of the network.
+    """A network computed by OpenVINO, with the network's own parameters.
 
-    For the first crop of a shape it is traced and converted, compared with PyTorch, and compiled for any number of crops of that shape, in
-    bfloat16 where autocast says so, for as many threads as PyTorch has. What was compiled is kept while the network lives, for whoever
-    asks for the same again; not where weights have changed, which is looked at when this is made: so make one for each volume.
+    At the first crop of a shape the network is traced and converted, compared with PyTorch, and compiled for any number of crops of that
+    shape, in bfloat16 under such an autocast, for as many threads as PyTorch has. Compiled networks are cached while the network lives
+    and its weights stay the same. Weights are only checked when an instance is made, so make one for each volume.
 
     Args:
-        network: ``(B, C, *S) -> (B, K, *S)`` logits, or a list of such whose first counts.
-        stage: What errors call it: ``"rough"`` or ``"fine"``.
+        network: ``(B, C, *S) -> (B, K, *S)`` logits, or a list of them of which the first is used.
+        stage: Its name in errors: ``"rough"`` or ``"fine"``.
     """
 
     def __init__(self, network: nn.Module, stage: str) -> None:
@@ -93,13 +93,13 @@ class OpenVinoNetwork(nn.Module):
         """Logits ``(B, K, *S)``, float32.
 
         Raises:
-            ValueError: If OpenVINO cannot convert the network, or would give other logits than PyTorch.
+            ValueError: If OpenVINO cannot convert the network, or gives other logits than PyTorch.
         """
         dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else torch.float32
-        key = (tuple(batch.shape[1:]), HINTS[dtype], torch.get_num_threads())
+        key = (tuple(batch.shape[1:]), PRECISION_HINTS[dtype], torch.get_num_threads())
         with _LOCK:
             if key not in self._compiled:
-                found = self._compile_and_compare(batch[:1], HINTS[dtype])
+                found = self._compile_and_compare(batch[:1], PRECISION_HINTS[dtype])
                 while len(self._compiled) >= CACHED_SHAPES:
                     del self._compiled[next(iter(self._compiled))]
                 self._compiled[key] = found
@@ -112,10 +112,10 @@ class OpenVinoNetwork(nn.Module):
         except Exception as error:
             if ran_out_of_memory(error):
                 raise
-            why = str(error).strip().splitlines()[-1:] or [type(error).__name__]  # of several lines the last one says it
+            why = str(error).strip().splitlines()[-1:] or [type(error).__name__]  # the last line names the cause
             msg = self._refusal("cannot convert", why[0].lstrip("- "))
             raise ValueError(msg) from error
-        if not differ <= TOLERANCES[hint]:  # so that NaN is one, too
+        if not differ <= TOLERANCES[hint]:  # written so that NaN fails
             msg = self._refusal("computes wrongly", f"its logits differ from PyTorch's by {differ:.1g} of their norm")
             raise ValueError(msg)
         return compiled
@@ -126,7 +126,7 @@ class OpenVinoNetwork(nn.Module):
 
 
 class _First(nn.Module):
-    """What counts of a network's output: the first of several."""
+    """A network whose output is the first of several."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -140,9 +140,9 @@ class _First(nn.Module):
 
 @cache
 def _openvino() -> Any:
-    """OpenVINO, which tells Google Analytics of each import and conversion unless its telemetry package is missing: here it is.
+    """OpenVINO without its telemetry, which reports each import and conversion to Google Analytics.
 
-    Where a program has imported OpenVINO itself, the consent that it was given there holds.
+    If a program has imported OpenVINO itself, telemetry stays as that program has set it.
     """
     modules = cast(dict[str, Any], sys.modules)
     name = "openvino_telemetry"
@@ -160,20 +160,20 @@ def _compile(network: nn.Module, crop: Tensor, hint: str) -> Any:
     openvino = _openvino()
     plain = torch._C.DisableTorchFunction()  # without `LoneCrops`, whose operation is oneDNN's
     with torch.inference_mode(mode=False), torch.no_grad(), torch.autocast("cpu", enabled=False), plain, warnings.catch_warnings():
-        # That TorchScript is deprecated, and that what depends on Python values holds for this shape alone, for which it is used.
+        # Warnings that TorchScript is deprecated, and that the trace holds for this shape only, for which alone it is used.
         warnings.simplefilter("ignore")
         example = crop.clone()
         trace: Any = torch.jit.trace  # left to `convert_model`, it is done a second time for comparison
         traced = torch.jit.freeze(trace(network, example, check_trace=False))
         model = openvino.convert_model(traced, example_input=example, share_weights=False)
     model.reshape([-1, *crop.shape[1:]])
-    # Pinned, single threads of several processes would all share the first core.
+    # If pinned, single threads of several processes would all share the first core.
     options = {"INFERENCE_NUM_THREADS": torch.get_num_threads(), "INFERENCE_PRECISION_HINT": hint, "ENABLE_CPU_PINNING": False}
     return openvino.Core().compile_model(model, "CPU", options)
 
 
 def _difference(compiled: Any, network: nn.Module, crop: Tensor) -> float:
-    """Distance of logits from PyTorch's in float32, of two crops, as it was traced with one; a share of their norm."""
+    """Distance of logits from PyTorch's in float32, as a share of their norm; for two crops, as one was traced."""
     pair = torch.cat([crop, crop.flip(2)])
     with torch.autocast("cpu", enabled=False):
         due = torch.cat([network(pair[:1]), network(pair[1:])]).float().nan_to_num()
@@ -182,7 +182,7 @@ def _difference(compiled: Any, network: nn.Module, crop: Tensor) -> float:
 
 
 def _digest(network: nn.Module) -> bytes:
-    """Digest of all numbers of a network and the layers they are in: no way of changing a weight goes unseen."""
+    """Digest of all numbers of a network and of their layers, so that no changed weight goes unseen."""
     told = hashlib.sha256(str(network).encode())
     for name, tensor in chain(network.named_parameters(), network.named_buffers()):
         told.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())

@@ -1,4 +1,4 @@
-"""Stage: what one of the two networks is given, and how its intensities are prepared."""
+"""Stage: the input of one of the two networks, and how its intensities are prepared."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from stseg3d.plan import NetworkInput
 
 @dataclass(frozen=True)
 class Stage(NetworkInput):
-    """Input of the rough or the fine network: :class:`stseg3d.plan.NetworkInput`, and what is done to its intensities.
+    """Input of the rough or the fine network: :class:`stseg3d.plan.NetworkInput` with a transform of intensities.
 
     Args:
-        transform: MONAI array transform (or any callable) on the resampled image, ``(C, *size)`` to ``(C, *size)``: intensities only.
-            Build it from transforms without randomness; it runs on the small volume and on crops, never on the whole volume. It is given
-            a tensor; one of a crop lies on the fine network's device.
+        transform: MONAI array transform (or any callable) of the resampled image, ``(C, *size)`` to ``(C, *size)``: intensities only.
+            Build it from transforms without randomness. It runs on the small volume and on crops, never on the whole volume. It gets
+            a tensor, for a crop on the fine network's device.
     """
 
     transform: Callable[[Tensor], Tensor] | None = None

@@ -1,4 +1,4 @@
-"""Use: from a volume to boxes to labels on the volume's own grid."""
+"""Inference: from a volume to boxes to labels on the volume's own grid."""
 
 from stseg3d.compute import Stage
 from stseg3d.inference.fine import FineStage

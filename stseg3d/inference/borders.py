@@ -20,9 +20,9 @@ def touched_faces(crop: FineCrop, shape: Sequence[int], boxes: Sequence[Box]) ->
     """Inner faces of a crop's box at which its mask is cut off.
 
     Args:
-        crop: What the network said.
-        shape: The image's shape: its own faces do not count.
-        boxes: All boxes near by: where the cut lies inside another box, that one sees what goes on behind it.
+        crop: The network's output for the box.
+        shape: The image's shape; its own faces do not count.
+        boxes: All boxes near by; a cut inside another box does not count, as that box holds the rest of the object.
 
     Returns:
         Pairs of axis and side, 0 for the lower and 1 for the upper face.

@@ -14,8 +14,8 @@ from stseg3d.geometry import Box, Grid
 
 AXES = "ijk"
 WORLD = "xyz"
-# No box lies farther off than this, in voxels or mm; larger numbers are no whole ones to numpy.
-FARTHEST = 1e15
+# In voxels or mm; numpy does not hold larger whole numbers exactly.
+MAX_COORDINATE = 1e15
 
 
 def read_boxes(path: Path, grid: Grid) -> list[Box]:
@@ -31,7 +31,7 @@ def read_boxes(path: Path, grid: Grid) -> list[Box]:
 
     Raises:
         FileNotFoundError: If it does not exist.
-        ValueError: If it is neither, or an entry is not a box; the message names the entry.
+        ValueError: If it is neither JSON nor CSV, or an entry is not a box; the message names the entry.
     """
     if not path.is_file():
         msg = f"{path}: file must exist, got none"
@@ -41,7 +41,7 @@ def read_boxes(path: Path, grid: Grid) -> list[Box]:
 
 
 def describe_box(box: Box, grid: Grid) -> dict[str, list[Any]]:
-    """The box in voxels and as two opposite corners in world mm (RAS+), as :func:`read_boxes` takes it."""
+    """The box in voxels and as two opposite corners in world mm (RAS+), for :func:`read_boxes`."""
     start_mm, stop_mm = grid.world_mm([box.start, box.stop]).round(3).tolist()
     return {"start": list(box.start), "stop": list(box.stop), "start_mm": start_mm, "stop_mm": stop_mm}
 
@@ -71,8 +71,8 @@ def _box(entry: Mapping[str, Any], grid: Grid, what: str) -> Box:
     ends = ("start", "stop") if "start" in entry else ("start_mm", "stop_mm")
     try:
         corners = np.array([[float(v) for v in entry[end]] for end in ends])
-        if corners.shape != (2, grid.ndim) or not (abs(corners) < FARTHEST).all():
-            raise ValueError  # one sentence for all that is wrong with an entry
+        if corners.shape != (2, grid.ndim) or not (abs(corners) < MAX_COORDINATE).all():
+            raise ValueError  # one message for everything that can be wrong with an entry
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         msg = f"{what} must have start and stop (or start_mm and stop_mm) of {grid.ndim} numbers, got {dict(entry)}"
         raise ValueError(msg) from error

@@ -1,4 +1,4 @@
-"""The fine stage: boxes are read, seen by the fine network in batches, run once more where an object leaves its box, and fused."""
+"""The fine stage: boxes are read, run through the fine network in batches, rerun where an object leaves its box, and fused."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class FineStage:
     Args:
         network: Fine network, ``(B, C, *S) -> (B, K, *S)`` logits; one channel more with ``stage.rough_channel``.
         stage: Its input.
-        policy: What it does beside running the network.
+        policy: How crops are batched, rerun and fused.
         precision: ``"auto"``, ``"float32"``, ``"bfloat16"`` or ``"float16"``.
         progress: Whether a terminal shows how many boxes are done.
         on_device: Whether crops are resampled on the network's device, see :class:`stseg3d.compute.gather.Gather`.
@@ -60,7 +60,7 @@ class FineStage:
 
     @property
     def warnings(self) -> list[str]:
-        """Sentences a user should read."""
+        """Warnings for the user, a sentence each."""
         if not self.batches.halved:
             return []
         return [f"out of memory: crops went through the fine network {self.batches.size} at a time, not {self.batches.wanted}"]
@@ -74,7 +74,7 @@ class FineStage:
             canvas: Of the image's shape.
 
         Returns:
-            The boxes as they were finally used: some have grown. What happened is counted in ``counts``.
+            The boxes that were finally used, some of which have grown. ``counts`` has the numbers.
 
         Raises:
             MemoryError: If not even one crop fits into the device's memory, or the crops of a cluster do not fit into the machine's.
@@ -133,7 +133,7 @@ class FineStage:
             yield crops
 
     def _see(self, proposal: Proposal, volume: Volume, read: Sequence[tuple[ProposedBox, Tensor]]) -> list[NDArray[Any]]:
-        """What the network says about boxes that were read."""
+        """Probabilities in boxes that were read."""
 
         def work(part: Sequence[tuple[ProposedBox, Tensor]]) -> list[NDArray[Any]]:
             batch = torch.stack([self._input(voxels, b.box, proposal, volume.grid.shape) for b, voxels in part])

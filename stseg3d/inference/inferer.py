@@ -35,8 +35,8 @@ from stseg3d.volumes import ArrayVolume, CanonicalVolume, FileVolume, Volume, as
 
 logger = logging.getLogger(__name__)
 
-MANY_BOXES = 1000  # more than there are vessels' pieces or nuclei in most images: the rough mask may be noise
-LEAST_DOWNSCALE = 2.0  # below this downscaling the paper's own tables are neutral or worse (Benčević et al. 2023, tables 1-3)
+NOISE_BOXES = 1000  # more than most images have nuclei or pieces of vessels: the rough mask may be noise
+MIN_DOWNSCALE = 2.0  # below this downscaling the paper's own tables are neutral or worse (Benčević et al. 2023, tables 1-3)
 
 
 class SegmentThenSegmentInferer(Inferer):
@@ -48,14 +48,14 @@ class SegmentThenSegmentInferer(Inferer):
         policy: How components become boxes.
         fine_policy: Batches, fusion, growth at borders.
         image: How the networks see a volume; the stages' own transforms see the small copy or the crop alone.
-        output: What is wanted of it.
+        output: Kind of output.
         execution: How the networks are run.
         out_channels: Classes including background.
         proposer: Other source of boxes than the rough network.
 
     Raises:
-        ValueError: If ``rough`` and ``fine`` have not as many axes, ``fine`` has a ``spacing_mm``, or instances are to be numbered along
-            axes of the world that ``image`` does not give.
+        ValueError: If ``rough`` and ``fine`` differ in their number of axes, ``fine`` has a ``spacing_mm``, or instances are to be
+            numbered along a world direction but ``image`` has no ``axcodes``.
 
     Example:
         Five lines of Python::
@@ -109,7 +109,7 @@ class SegmentThenSegmentInferer(Inferer):
         out = torch.stack(tensors) if len(tensors) > 1 else tensors[0][None]  # a stack is a copy
         if not isinstance(inputs, MetaTensor):
             return out.to(inputs.device)
-        # A plain tensor would make MONAI's Invertd leave the result as it is, with no more than a warning.
+        # With a plain tensor MONAI's Invertd would only warn and leave the result as it is.
         return convert_to_dst_type(out, inputs, dtype=out.dtype)[0]  # type: ignore[no-any-return]
 
     def segment(self, volume: Volume, network: RoughFineNet, proposer: Proposer | None = None) -> Segmentation:
@@ -118,10 +118,10 @@ class SegmentThenSegmentInferer(Inferer):
         Args:
             volume: Volume of ``image.channels`` channels.
             network: Composite with ``.rough`` and ``.fine``.
-            proposer: Where to look, on the canonical view (see :meth:`view`); by default the inferer's own, or the rough network.
+            proposer: Source of boxes, on the canonical view (see :meth:`view`); by default the inferer's own, or the rough network.
 
         Returns:
-            Labels in the volume's own axis order, with what is to be known about them.
+            Labels in the volume's own axis order, with boxes, counts and warnings.
 
         Raises:
             ValueError: If the channels do not fit, or voxels are NaN or infinite.
@@ -135,7 +135,7 @@ class SegmentThenSegmentInferer(Inferer):
         warnings = self._warnings(view, proposal, given=proposer is not None)
         if not proposal.boxes and self.output.when_empty == "tile":
             proposal = replace(proposal, boxes=whole_volume(view, self.policy, self.fine.size).boxes)
-        # Labels lie in memory as the voxels do: it is along these that files are written.
+        # Labels have the voxels' memory layout, the order in which files are written.
         axes = [view.order.index(axis) for axis in _axes_in_memory(volume)]
         keep = self.output.kind == "probabilities"
         canvas = Canvas(view.grid.shape, self.out_channels, self.fine_policy.fusion, keep_probabilities=keep, axes=axes)
@@ -164,15 +164,15 @@ class SegmentThenSegmentInferer(Inferer):
         )
 
     def rough_only(self, volume: Volume, network: RoughFineNet) -> NDArray[np.uint8]:
-        """The rough network alone, its foreground upsampled to the volume's grid: the baseline that two stages must beat.
+        """Foreground mask of the rough network alone, upsampled to the volume's grid: the baseline that two stages must beat.
 
-        Cut at a probability of 0.5, whatever threshold the policy uses to miss no object.
+        The threshold is 0.5; the policy's own is often lower, to miss no object.
 
         Returns:
             Mask of the volume's shape, in its own axis order, painted in slabs: no full-resolution float array exists.
 
         Raises:
-            ValueError: As :meth:`segment`.
+            ValueError: If the channels do not fit, or voxels are NaN or infinite.
         """
         view = self._checked_view(volume)
         classes = self._rough_stage(network).classes(view)
@@ -232,9 +232,9 @@ class SegmentThenSegmentInferer(Inferer):
             nothing = "nothing to look at in the mask or boxes given" if given else "nothing found by the rough stage"
             said.append(nothing + (": the whole volume is tiled" if self.output.when_empty == "tile" else ""))
         factors = [n / r for n, r in zip(view.grid.shape, self.rough.shape_of(view.grid), strict=True) if n > 1]
-        if not given and max(factors, default=1.0) < LEAST_DOWNSCALE:
-            said.append(f"downscaling below {LEAST_DOWNSCALE:g}x ({max(factors, default=1.0):.2f}x): two stages may not help")
-        if len(proposal.boxes) > MANY_BOXES:
+        if not given and max(factors, default=1.0) < MIN_DOWNSCALE:
+            said.append(f"downscaling below {MIN_DOWNSCALE:g}x ({max(factors, default=1.0):.2f}x): two stages may not help")
+        if len(proposal.boxes) > NOISE_BOXES:
             said.append(f"{len(proposal.boxes)} boxes to look into, as noise in the rough mask gives: this may take long")
         if any(b.box.voxels > prod(view.grid.shape) / 2 for b in proposal.boxes):
             said.append("an object fills more than half of the volume: two stages may not help")
@@ -253,16 +253,16 @@ def _same_axis(code: str) -> str:
 
 
 def _alike(arrays: list[NDArray[Any]]) -> list[NDArray[Any]]:
-    """The arrays of a batch in one type: instances of one image may need a wider one than those of another."""
+    """The arrays of a batch in one type, as instances of one image may need a wider one than those of another."""
     dtype = np.result_type(*arrays)
     # torch has no arithmetic on uint16 and uint32.
     dtype = np.dtype({"uint16": np.int32, "uint32": np.int64}.get(dtype.name, dtype))
-    # Torch wraps no array that runs backwards; else they stay as they lie in memory.
+    # Torch cannot wrap arrays with negative strides; all others keep their memory layout.
     return [a.astype(dtype, order="K", copy=min(a.strides) < 0) for a in arrays]
 
 
 def _axes_in_memory(volume: Volume) -> list[int]:
-    """Space axes of a volume, from the one along which neighbours lie side by side in memory, or in the file, to the slowest."""
+    """Space axes of a volume, from the fastest to the slowest in memory or in the file."""
     axes = range(volume.grid.ndim)
     if isinstance(volume, ArrayVolume):
         return sorted(axes, key=lambda axis: (abs(volume.array.strides[axis + 1]), -axis))

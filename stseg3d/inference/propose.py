@@ -1,6 +1,6 @@
-"""Proposers: everything that can say where to look, behind one joint, ``propose(volume) -> Proposal``.
+"""Proposers: sources of boxes with one interface, ``propose(volume) -> Proposal``.
 
-A rough network, a given mask, boxes from a file: the fine stage never knows which it was.
+Boxes come from a rough network, a given mask or a file, and the fine stage does not know from which.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from stseg3d.volumes import Volume
 
 logger = logging.getLogger(__name__)
 
-# Resampling in float32 makes a constant uneven by about a millionth of it.
-FLAT = 1e-5
+# Relative; resampling in float32 makes a constant uneven by about a millionth.
+CONSTANT_TOLERANCE = 1e-5
 
 
 class Proposer(Protocol):
-    """Where to look in a volume."""
+    """Source of boxes in a volume."""
 
     def propose(self, volume: Volume) -> Proposal:
-        """Boxes on ``volume.grid``; a proposal without boxes where there is nothing."""
+        """Boxes on ``volume.grid``; a proposal without boxes if nothing is found."""
         ...
 
 
@@ -55,7 +55,7 @@ class NetworkProposer:
     precision: str = "float32"
 
     def propose(self, volume: Volume) -> Proposal:
-        """Boxes of what the rough network finds.
+        """Boxes of the components that the rough network finds.
 
         Raises:
             MemoryError: If the rough input does not fit into the device's memory.
@@ -65,7 +65,7 @@ class NetworkProposer:
         return propose_boxes(classes, volume.grid.resized(classes.shape[1:]), volume.grid, self.fine_size, self.policy)
 
     def classes(self, volume: Volume) -> NDArray[np.float32]:
-        """Probability of each foreground class on the rough grid, ``(K - 1, *S)``; zero where every voxel of the volume is the same.
+        """Probability of each foreground class on the rough grid, ``(K - 1, *S)``; zero if the volume is constant.
 
         Raises:
             MemoryError: If the rough input does not fit into the device's memory.
@@ -74,8 +74,8 @@ class NetworkProposer:
         shape = self.stage.shape_of(volume.grid)
         voxels = read_voxels(volume, shape)
         image = voxels.numpy()
-        if all(np.ptp(channel) <= FLAT * np.abs(channel).max() for channel in image):
-            # Instance normalisation of a constant is whatever the biases are: a network finds objects in nothing.
+        if all(np.ptp(channel) <= CONSTANT_TOLERANCE * np.abs(channel).max() for channel in image):
+            # Instance normalisation of a constant leaves the biases alone, in which a network may find objects.
             logger.warning("%s: every voxel is %g, nothing can be found", volume.name, image.flat[0])
             return np.zeros((1, *shape), dtype=np.float32)
         batch = prepare_input(voxels, self.stage, shape)[None]
@@ -87,11 +87,11 @@ class NetworkProposer:
 
 @dataclass(frozen=True)
 class MaskProposer:
-    """Boxes from a mask that is already there: another tool's, or one drawn by hand.
+    """Boxes from an existing mask, made by another tool or drawn by hand.
 
     Args:
-        mask: Volume of one channel over the same extent as the image, at any resolution; every value above 0 is foreground, and a class
-            of its own if ``policy.per_class``.
+        mask: Volume of one channel over the same extent as the image, at any resolution. Every value above 0 is foreground, and with
+            ``policy.per_class`` a class of its own.
         policy: How components become boxes.
         fine_size: Input size of the fine network.
     """
@@ -101,10 +101,10 @@ class MaskProposer:
     fine_size: Sequence[int]
 
     def propose(self, volume: Volume) -> Proposal:
-        """Boxes of what is in the mask.
+        """Boxes of the mask's components.
 
         Raises:
-            ValueError: If the mask covers another extent than the volume, or has several channels.
+            ValueError: If the mask does not cover the extent of the volume, or has several channels.
         """
         if self.mask.channels != 1:
             msg = f"{self.mask.name}: a mask must have one channel, got {self.mask.channels}"
@@ -120,11 +120,11 @@ class MaskProposer:
 
 @dataclass(frozen=True)
 class BoxProposer:
-    """Boxes that are given, on the grid of the volume; clipped to it, and split where the policy limits their length.
+    """Given boxes, clipped to the volume, and split where the policy limits their length.
 
     Args:
-        boxes: Boxes in voxels of the volume that is proposed for.
-        policy: Only its limits count: no margin is added to what somebody drew.
+        boxes: Boxes in voxels of the volume.
+        policy: Only its limits are used; given boxes get no margin.
         fine_size: Input size of the fine network.
     """
 
@@ -148,5 +148,5 @@ class BoxProposer:
 
 
 def whole_volume(volume: Volume, policy: BoxPolicy, fine_size: Sequence[int]) -> Proposal:
-    """The whole volume, tiled: what to look at when nothing was found and the bundle wants to be sure."""
+    """Tiles of the whole volume, for bundles that run the fine network on all of it if the rough stage finds nothing."""
     return BoxProposer([volume.grid.box], policy, fine_size).propose(volume)

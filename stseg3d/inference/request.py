@@ -1,4 +1,4 @@
-"""Request: what is wanted of a bundle, and how it is to be done, for one case or for many."""
+"""Request: a bundle and the options of a run, for one case or for many."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from typing import Any
 from stseg3d.bundle import INFERENCE, read_bundle, weights_sha256
 from stseg3d.plan.values import OUTPUTS, PRECISIONS, RUNTIMES
 
-# Fields on which no label depends: a batch may go on elsewhere.
-NOT_OF_LABELS = ("bundle", "output_dir", "device", "threads", "trust")
+# Fields that no label depends on, so that a batch may be resumed elsewhere.
+IGNORED_IN_DIGEST = ("bundle", "output_dir", "device", "threads", "trust")
 
 
 @dataclass(frozen=True)
 class Request:
-    """What is wanted of a bundle, and how it is to be done; goes to other processes and machines by pickle.
+    """A bundle and the options of a run, which can be pickled for other processes and machines.
 
     Args:
         bundle: Folder of the bundle.
@@ -31,12 +31,12 @@ class Request:
         runtime: ``torch`` or ``openvino``, which is quicker on a CPU once it has started; by default what the bundle says.
         batch_size: Crops that go through the network together; by default what the bundle says.
         rough_only: Run the rough network alone and upsample: the baseline that two stages must beat.
-        mask: Look where this mask is, instead of where the rough network says.
-        boxes: Look into the boxes of this file (see :func:`stseg3d.inference.boxfile.read_boxes`).
-        keep_rough: Write ``<case>_rough.nii.gz``, too: the rough stage's foreground probability times 255, uint8, on the rough grid;
-            none where boxes were given or the rough network ran alone.
-        series: Which DICOM series of a folder with several (see :func:`stseg3d.volumes.open_volume`).
-        trust: Run whatever the bundle's configs name, see :func:`stseg3d.bundle.ensure_trusted_bundle`.
+        mask: Mask whose components become boxes, instead of those of the rough network.
+        boxes: File of boxes to use, see :func:`stseg3d.inference.boxfile.read_boxes`.
+        keep_rough: Also write ``<case>_rough.nii.gz``: the rough stage's foreground probability times 255, uint8, on the rough grid.
+            There is none if boxes were given or the rough network ran alone.
+        series: DICOM series to take from a folder with several, see :func:`stseg3d.volumes.open_volume`.
+        trust: Run a bundle that is more than data, see :func:`stseg3d.bundle.trust.read_bundle`.
         overrides: Further entries of ``inference.json`` to set, by id, such as ``{"policy#threshold": 0.2}``.
 
     Raises:
@@ -89,8 +89,8 @@ class Request:
 
     @cached_property
     def digest(self) -> str:
-        """Digest of what labels depend on besides the image: weights, config and options, and the content of files among these."""
-        given = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in NOT_OF_LABELS}
+        """Digest of all that labels depend on besides the image: weights, configs, options, and the content of files among them."""
+        given = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in IGNORED_IN_DIGEST}
         options = {name: value for name, value in given.items() if value not in (None, False, {})}
         files = {name: _sha256(path) for name, path in options.items() if isinstance(path, Path) and path.is_file()}
         config = read_bundle(self.bundle, trust=True).texts[INFERENCE.name]  # what will be run, also after an edit of the plan
@@ -98,7 +98,7 @@ class Request:
         return hashlib.sha256(json.dumps(parts, default=str, sort_keys=True).encode()).hexdigest()
 
     def absolute(self) -> Request:
-        """The same for a process in another folder."""
+        """The request with absolute paths, for a process in another folder."""
         paths: dict[str, Any] = {f.name: p.absolute() for f in fields(self) if isinstance(p := getattr(self, f.name), Path)}
         return replace(self, **paths)
 

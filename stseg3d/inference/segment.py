@@ -1,4 +1,4 @@
-"""File to file: one case in, labels on its exact grid and a JSON that says how they came about."""
+"""From file to file: for each case, labels on its exact grid and a JSON that says how they came about."""
 
 from __future__ import annotations
 
@@ -42,8 +42,6 @@ from stseg3d.volumes import (
 class Segmenter:
     """A bundle, loaded once, ready for many cases.
 
-    Loading a bundle executes what its configs name, once they have been checked; with ``trust``, unchecked.
-
     Args:
         bundle: Folder, or the name of an embedded bundle; or a whole request.
         options: Further fields of :class:`stseg3d.inference.Request`.
@@ -51,7 +49,7 @@ class Segmenter:
     Raises:
         FileNotFoundError: If there is no such bundle, or it has no weights.
         ModuleNotFoundError: If the runtime is not installed.
-        UntrustedError: If the configs call something outside the allow-list, and ``trust`` was not given.
+        UntrustedError: If the bundle is more than data, and ``trust`` is off.
         ValueError: If the weights do not fit, an option is unknown, or the bundle's inferer is not a two-stage one.
 
     Example:
@@ -94,14 +92,14 @@ class Segmenter:
 
         Args:
             source: The image.
-            output_dir: Folder for both files; made if need be.
-            mask: Look where this mask is; by default, as with the next three, as the request says.
-            boxes: Look into the boxes of this file.
-            keep_rough: Write the rough map, too.
-            series: Which DICOM series of a folder with several.
+            output_dir: Folder for both files; created if missing.
+            mask: Mask whose components become boxes; by default, as with the next three, that of the request.
+            boxes: File of boxes to use.
+            keep_rough: Also write the rough map.
+            series: DICOM series to take from a folder with several.
 
         Returns:
-            What was written; the files are whole, or an error is raised and none is there.
+            The outputs: complete files, or none if an error is raised.
 
         Raises:
             OSError: If a file cannot be read or written.
@@ -118,13 +116,13 @@ class Segmenter:
 
 @dataclass(frozen=True)
 class SegmentedCase:
-    """What was written of one case.
+    """Outputs of one case.
 
     Attributes:
         case_id: Name of the case.
-        output: The file of its labels.
+        output: File of its labels.
         provenance: Content of the JSON beside it.
-        boxes: Boxes as they were used, in voxels of the file.
+        boxes: Boxes that were used, in voxels of the file.
     """
 
     case_id: str
@@ -134,19 +132,19 @@ class SegmentedCase:
 
 
 class CaseWork:
-    """A case on its way from file to file: :meth:`open`, :meth:`find` and :meth:`write`, once each, in this order, in whatever thread.
+    """A case on its way from file to file: :meth:`open`, :meth:`find` and :meth:`write`, once each, in this order, in any thread.
 
     The steps of several cases may overlap, as long as no two cases of a segmenter are in :meth:`find`.
 
     Args:
         segmenter: The bundle.
         case: The case.
-        request: What is wanted of it; by default what is wanted of all.
+        request: Its own request; by default that of the segmenter.
 
     Attributes:
-        volume: Its image, once it is open; voxels come when they are first asked for, and are let go once labels are found.
-        found: Its labels, once they are found, and what is to be known about them.
-        clock: Of its steps.
+        volume: Its image, once open; voxels are read when first needed, and dropped once labels are found.
+        found: Its segmentation, once found.
+        clock: Times of its steps.
     """
 
     def __init__(self, segmenter: Segmenter, case: Case, request: Request | None = None) -> None:
@@ -157,20 +155,20 @@ class CaseWork:
 
     @property
     def held_bytes(self) -> int:
-        """What the labels take in memory, or before they are found all voxels; of a mapped file only those of a box are ever there."""
+        """Memory of the labels, or before they are found of all voxels; of a mapped file only the voxels of a box are in memory."""
         if self.found:
             return self.found.labels.nbytes + (0 if self.found.probabilities is None else self.found.probabilities.nbytes)
         volume = self.volume
         return volume.grid.box.voxels * volume.channels * volume.dtype.itemsize if volume else 0
 
     def open(self, volume: Volume | None = None) -> None:
-        """Open the image, once its output could be written.
+        """Open the image, after a check that its output can be written.
 
         Args:
-            volume: The image, if it is open already, as :func:`stseg3d.volumes.open_volume` gives it with ``channels_last``.
+            volume: The image, if :func:`stseg3d.volumes.open_volume` has already opened it, with ``channels_last``.
 
         Raises:
-            OSError: If the image cannot be read or the folder not be written.
+            OSError: If the image cannot be read, or the folder cannot be written.
             ValueError: If the image breaks a rule that its header shows.
         """
         ensure_writable(self.request.output_dir)
@@ -178,7 +176,7 @@ class CaseWork:
             self.volume = open_volume(self.case.image, channels_last=True, series=self.request.series) if volume is None else volume
 
     def read_ahead(self) -> None:
-        """Have the voxels of a compressed file, or of a series, in memory before they are asked for; the time counts as that of opening.
+        """Read the voxels of a compressed file or of a series before they are needed; the time counts as that of opening.
 
         Raises:
             OSError: If the file cannot be read.
@@ -187,10 +185,10 @@ class CaseWork:
         assert self.volume is not None
         with self.clock("open"):
             ndim = self.volume.grid.ndim
-            self.volume.read(Box((0,) * ndim, (1,) * ndim))  # from the first box on they are kept
+            self.volume.read(Box((0,) * ndim, (1,) * ndim))  # the first read loads them all
 
     def find(self) -> None:
-        """Find the labels; the one step in which networks run.
+        """Find the labels; only this step runs networks.
 
         Raises:
             OSError: If the image, the mask or the boxes cannot be read.
@@ -209,18 +207,18 @@ class CaseWork:
             self.volume = copy.copy(volume)  # without the voxels, as it would be in another process
 
     def write(self) -> SegmentedCase:
-        """Write the files of the case: all are whole, or an error is raised and none is there.
+        """Write all files of the case, complete, or none if an error is raised.
 
         Raises:
-            OSError: If one cannot be written.
+            OSError: If a file cannot be written.
         """
         found, volume, folder = self.found, self.volume, self.request.output_dir
         assert found is not None
         assert volume is not None
-        folder.mkdir(parents=True, exist_ok=True)  # somebody may have removed it meanwhile
+        folder.mkdir(parents=True, exist_ok=True)  # it may have been removed meanwhile
         output = folder / output_name(self.case.id)
         rough = folder / output_name(self.case.id, "rough") if self.request.keep_rough and found.rough else None
-        with ExitStack() as files:  # all take their names at the end, or none does
+        with ExitStack() as files:  # all are renamed at the end, or none
             image, notes = (files.enter_context(atomic_write(path)) for path in (output, folder / f"{self.case.id}_seg.json"))
             with self.clock("write"):
                 if found.probabilities is None:
@@ -236,10 +234,10 @@ class CaseWork:
         return SegmentedCase(self.case.id, output, provenance, [b.box for b in found.boxes])
 
     def _proposer(self, volume: Volume) -> Proposer | None:
-        """A proposer speaks of the canonical view, files speak of the image as it is stored."""
+        """The proposer of a given mask or boxes: on the canonical view, while files refer to the image as stored."""
         inferer, request = self.segmenter.inferer, self.request
         if request.mask:
-            # The image's axes for both: the mask may be stored along others.
+            # Both along the image's axes, as the mask may be stored along others.
             turned = CanonicalVolume(open_label(request.mask, volume.grid), inferer.image.axcodes or volume.grid.orientation)
             return MaskProposer(turned, inferer.policy, inferer.fine.size)
         if request.boxes:

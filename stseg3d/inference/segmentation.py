@@ -1,4 +1,4 @@
-"""What came of one volume, and how long each step took."""
+"""Segmentation of one volume, and the time of each step."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from stseg3d.volumes import ArrayVolume
 
 @dataclass
 class Segmentation:
-    """What came of one volume, in the axis order of its file.
+    """Segmentation of one volume, in the axis order of its file.
 
     Attributes:
-        labels: Labels, or instance ids, of the volume's shape; the smallest unsigned type.
-        probabilities: Foreground probabilities ``(K - 1, *S)``, float16, where asked for.
-        boxes: Boxes as they were used, on the volume's own grid.
-        dropped: Components without a box, and why; boxes on the volume's own grid.
+        labels: Labels, or instance ids, of the volume's shape, in the smallest unsigned type.
+        probabilities: Foreground probabilities ``(K - 1, *S)``, float16, if asked for.
+        boxes: Boxes that were used, on the volume's own grid.
+        dropped: Components that got no box, and why; on the volume's own grid.
         counts: Components and boxes: found, dropped, split, merged, clipped, grown, crops run.
         seconds: Wall time of each step.
         peak_bytes: Largest memory of the process until the end of each step.
-        warnings: Sentences a user should read.
-        rough: Foreground probability on the rough grid, along the axes that networks see; None where boxes were given.
+        warnings: Warnings for the user, a sentence each.
+        rough: Foreground probability on the rough grid, along the axes that networks see; None if boxes were given.
     """
 
     labels: NDArray[Any]
@@ -44,7 +44,7 @@ class Segmentation:
 
 
 class Stopwatch:
-    """Wall seconds of named steps, and the process's largest memory until their end; a step that runs twice adds up."""
+    """Wall seconds of named steps, summed over repetitions, and the process's largest memory until their end."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}

@@ -1,4 +1,4 @@
-"""Plan: what a task is, as one value; and the MONAI configs that are rendered from it."""
+"""Plan: a task as one value, and the MONAI configs that are rendered from it."""
 
 from stseg3d.plan.entries import set_entries, task_entries
 from stseg3d.plan.json_values import Both, Component, json_text, read_json

@@ -1,6 +1,6 @@
 """Networks, transforms, losses and optimisers that a plan may name, and the arguments that each takes from it.
 
-What is not on these lists may still be named, by its full dotted name; such a plan is a program and needs to be trusted by its user.
+Anything else may be named by its full dotted name. Such a plan is a program, which its user must trust.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from typing import Any
 
 from stseg3d.plan.json_values import Component
 
-PLAIN_KEY = re.compile(r"[A-Za-z]\w*", re.ASCII)  # neither an entry that MONAI acts on, such as `_target_`, nor a path or an id
+PLAIN_KEY = re.compile(r"[A-Za-z]\w*", re.ASCII)  # not an entry that MONAI acts on, such as `_target_`, nor a path or an id
 
 
 @dataclass(frozen=True)
 class Known:
-    """What a name stands for.
+    """A component that a plan may name.
 
     Attributes:
         target: Its ``_target_`` in a config.
-        arguments: Names of the arguments that a plan may give; none of them fetches anything or names code.
-        always: Arguments that it gets unless the plan says otherwise.
+        arguments: Names of the arguments that a plan may give; none of them names code or makes it download anything.
+        always: Arguments that it gets unless the plan gives them.
     """
 
     target: str
@@ -32,7 +32,7 @@ class Known:
 
 
 def _known(names: str, target: str = "{}", **always: Any) -> dict[str, Known]:
-    """Entries of a table: ``Name: argument argument ...`` on each line."""
+    """Known components, from a table with ``Name: argument argument ...`` on each line."""
     rows = (line.split(":") for line in names.strip().splitlines())
     return {name.strip(): Known(target.format(name.strip()), frozenset(words.split()), always) for name, words in rows}
 
@@ -90,10 +90,10 @@ OPTIMIZERS = _known(
 
 
 def check_component(component: Component, known: Mapping[str, Known], where: str) -> None:
-    """Refuse a name or an argument that is not on a list; full dotted names are not looked at.
+    """Refuse a name or an argument that is not on the list; full dotted names are not checked.
 
     Raises:
-        ValueError: If it is not.
+        ValueError: If the name or an argument is not on the list.
     """
     if "." in component.name:
         return
@@ -110,14 +110,14 @@ def check_component(component: Component, known: Mapping[str, Known], where: str
 
 
 def members(network: Component) -> list[Component]:
-    """Networks that an ensemble asks; the network itself if it is none."""
+    """Members of an ensemble; the network itself if it is none."""
     if network.name != ENSEMBLE:
         return [network]
     return [Component(entry["name"], {k: v for k, v in entry.items() if k != "name"}) for entry in network.arguments["networks"]]
 
 
 def code_in(content: Any, where: str) -> Iterator[str]:
-    """Places in plain data that MONAI would run, follow or read: expressions, references, macros and keys of components."""
+    """Places in plain data that MONAI would act on: expressions, references, macros and keys of components."""
     if isinstance(content, str) and content[:1] in {"$", "@", "%"}:
         yield f"{where} holds {content!r}"
     elif isinstance(content, Mapping):

@@ -1,4 +1,4 @@
-"""Entries set from outside, as by ``--set KEY=JSON``: of the plan where it has them, else of a rendered config."""
+"""Entries set by the user, as with ``--set KEY=JSON``: in the plan if it has them, else in a rendered config."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ FILES = ("train.json", "inference.json")
 
 
 def set_entries(plan: Plan, entries: Mapping[str, Any], files: Iterable[str] = FILES) -> Plan:
-    """The plan with other entries; those that it has not become overrides of the configs that have them.
+    """The plan with other entries; those that only the configs have become overrides.
 
     Args:
         plan: The plan.
-        entries: By their way in the plan, such as ``training#ema_decay``, or their id in a config, such as ``loss#softmax``.
+        entries: Values by key: a path in the plan, such as ``training#ema_decay``, or an id in a config, such as ``loss#softmax``.
         files: Configs whose entries may be overridden.
 
     Raises:
-        ValueError: If neither has an entry, or the plan then contradicts itself.
+        ValueError: If neither the plan nor a config has an entry, or the plan then contradicts itself.
     """
     own = {key: value for key, value in entries.items() if has_entry(plan, key)}
     changed = plan.set(own) if own else plan
@@ -40,7 +40,7 @@ def set_entries(plan: Plan, entries: Mapping[str, Any], files: Iterable[str] = F
 
 
 def has_entry(plan: Plan, key: str) -> bool:
-    """Whether a plan has an entry of this way, or of this id in the configs."""
+    """Whether a plan has an entry at this path, or with this id in the configs."""
     try:
         plan.get(key)
     except ValueError:
@@ -51,7 +51,7 @@ def has_entry(plan: Plan, key: str) -> bool:
 
 
 def task_entries(plan: Plan, entries: Mapping[str, Any]) -> dict[str, Any]:
-    """Entries that are of the plan, and not of its training alone: what inference must know as well."""
+    """Entries of the plan outside its training part, which inference must know as well."""
     content = plan.as_json(whole=True)
     return {key: v for key, v in entries.items() if has_entry(plan, key) and not plan_id(key, content).startswith("training#")}
 

@@ -1,12 +1,12 @@
-"""Ways of an entry in a plan, and the ids that it has in the rendered configs."""
+"""Paths of entries in a plan, and the ids that they have in the rendered configs."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-# The beginning of an id in a config, and of the way in the plan.
-FORMER = {
+# Beginnings of ids in the configs, and of the same entries' paths in the plan.
+PLAN_PATHS = {
     "rough_stage": "rough",
     "fine_stage": "fine",
     "rough_network_def#network": "rough#network",  # behind the adapter of a flat network
@@ -27,15 +27,15 @@ FORMER = {
 
 
 def plan_id(key: str, content: Mapping[str, Any]) -> str:
-    """The way of an entry in a plan.
+    """Path of an entry in a plan.
 
     Args:
-        key: That way, or an id in a config.
+        key: That path, or an id in a config.
         content: The plan as JSON.
     """
     if key.split("#", maxsplit=1)[0] in content:
         return key
-    for start, now in FORMER.items():
+    for start, path in PLAN_PATHS.items():
         if key == start or key.startswith(f"{start}#"):
-            return now + key.removeprefix(start)
+            return path + key.removeprefix(start)
     return f"training#{key}"

@@ -1,4 +1,4 @@
-"""``inference.json`` and ``evaluate.json``: a plan's networks at work."""
+"""``inference.json`` and ``evaluate.json``, made from a plan."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from stseg3d.plan.plan import STAGES, Plan, StagePlan
 Config = dict[str, Any]
 
 DEVICE = "$torch.device('cuda' if torch.cuda.is_available() else 'cpu')"
-# Numbers of the policies that MONAI Label shows to be changed.
-DISPLAYED = ("threshold", "margin_mm", "min_volume_mm3", "max_components")
+# Numbers of the box policy that MONAI Label shows and lets its user change.
+DISPLAYED_NUMBERS = ("threshold", "margin_mm", "min_volume_mm3", "max_components")
 
 
 def inference_config(plan: Plan) -> Config:
-    """The whole pipeline, from images in a folder to label maps in another."""
-    displayed = {name: getattr(plan.policy, name) for name in DISPLAYED} | {"batch_size": plan.fine_policy.batch_size}
+    """Config of the whole pipeline, from a folder of images to a folder of label maps."""
+    displayed = {name: getattr(plan.policy, name) for name in DISPLAYED_NUMBERS} | {"batch_size": plan.fine_policy.batch_size}
     return {
         "imports": ["$from pathlib import Path", "$from stseg3d.volumes import find_cases"],
         "bundle_root": ".",
@@ -29,7 +29,7 @@ def inference_config(plan: Plan) -> Config:
         "displayable_configs": displayed,
         **networks(plan),
         **inputs(plan),
-        "policy": policy(plan) | {name: f"@displayable_configs#{name}" for name in DISPLAYED},
+        "policy": policy(plan) | {name: f"@displayable_configs#{name}" for name in DISPLAYED_NUMBERS},
         "fine_policy": fine_policy(plan) | {"batch_size": "@displayable_configs#batch_size"},
         **inferer(plan),
         "preprocessing": compose(
@@ -68,7 +68,7 @@ def inference_config(plan: Plan) -> Config:
 
 
 def evaluate_config(plan: Plan) -> Config:
-    """Scores of the whole pipeline on the validation cases; lies over ``train.json``."""
+    """Config that scores the whole pipeline on the validation cases; it overlays ``train.json``."""
     kinds = len(plan.classes)
     to_classes = {"threshold": 0.5} if kinds == 2 else {"to_onehot": kinds}
     return {
@@ -103,7 +103,7 @@ def evaluate_config(plan: Plan) -> Config:
 
 
 def networks(plan: Plan, **more: str) -> Config:
-    """Both networks, and the composite of them."""
+    """Both networks and their composite."""
     own = {f"{name}_network_def": _network(plan, name) for name in STAGES}
     composite = {"_target_": "stseg3d.networks.RoughFineNet", "rough": "@rough_network_def", "fine": "@fine_network_def"}
     return {**own, "network_def": composite | more, "network": "$@network_def.to(@device)"}
@@ -118,7 +118,7 @@ def inputs(plan: Plan) -> Config:
 
 
 def policy(plan: Plan) -> Config:
-    """The box policy, all of it."""
+    """The whole box policy."""
     return {"_target_": "stseg3d.ops.BoxPolicy", **{f.name: getattr(plan.policy, f.name) for f in fields(BoxPolicy)}}
 
 
@@ -128,7 +128,7 @@ def fine_policy(plan: Plan) -> Config:
 
 
 def inferer(plan: Plan) -> Config:
-    """The inferer and what is wanted of it."""
+    """The inferer and its outputs."""
     parts = ("policy", "fine_policy", "image", "output", "execution")
     return {
         "output": {"_target_": "stseg3d.plan.Output", **asdict(plan.output)},
@@ -144,7 +144,7 @@ def inferer(plan: Plan) -> Config:
 
 
 def component(given: Component, known: dict[str, Known], **more: Any) -> Config:
-    """A component as a config has it; one by its full dotted name stays as it is."""
+    """A component in the form of a config; a full dotted name stays as it is."""
     entry = known.get(given.name, Known(given.name, frozenset()))
     return {"_target_": entry.target, **entry.always, **more, **given.arguments}
 
@@ -161,7 +161,7 @@ def load_weights() -> Config:
 
 
 def mean_dice(*, include_background: bool) -> Config:
-    """Mean Dice of what an engine gives."""
+    """Mean Dice of an engine's output."""
     outputs = "$monai.handlers.from_engine(['pred', 'label'])"
     return {"_target_": "MeanDice", "include_background": include_background, "output_transform": outputs}
 
@@ -170,7 +170,7 @@ def _network(plan: Plan, name: str) -> Config:
     stage: StagePlan = getattr(plan, name)
     channels = {"in_channels": plan.image.channels + int(stage.rough_channel), "out_channels": plan.kinds(name)}
     made = [_single(network, stage, channels) for network in members(stage.network)]
-    # Written out for each member: a reference would be one and the same network, however often it is named.
+    # Written out for each member: references would all give the same network.
     return {"_target_": "stseg3d.networks.MeanEnsemble", "networks": made} if stage.network.name == ENSEMBLE else made[0]
 
 

@@ -1,4 +1,4 @@
-"""JSON to frozen values and back: strict in reading, so that no typing mistake is accepted in silence."""
+"""JSON to frozen values and back. Reading is strict, so that no typing mistake is accepted in silence."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar, Union, get_args, get_origin, get_type_
 
 T = TypeVar("T")
 WIDTH = 110
-LARGEST = 2**63  # of whole numbers; none of a plan comes near
+MAX_WHOLE_NUMBER = 2**63
 
 
 @dataclass(frozen=True)
@@ -25,11 +25,11 @@ class Both(Generic[T]):
 
 @dataclass(frozen=True)
 class Component:
-    """Something that is made by name: a network, a transform, a loss.
+    """A network, transform, loss or optimiser, by name.
 
     Attributes:
-        name: Its name, of a fixed list; see :mod:`stseg3d.plan.components`.
-        arguments: Plain data.
+        name: One of the names in :mod:`stseg3d.plan.components`, or a full dotted name.
+        arguments: Its arguments, as plain data.
     """
 
     name: str
@@ -41,10 +41,10 @@ def read_json(content: bytes, what: str) -> Any:
 
     Args:
         content: The bytes.
-        what: Names the file in messages.
+        what: Name of the file in messages.
 
     Raises:
-        ValueError: If it is no JSON, holds a key twice, or a number that is not finite.
+        ValueError: If it is not JSON, or holds a key twice or a number that is not finite.
     """
 
     def unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
@@ -70,15 +70,15 @@ def read_json(content: bytes, what: str) -> Any:
 
 
 def build(kind: Any, content: Any, where: str) -> Any:
-    """A value of a type, from what JSON holds.
+    """A value of a type, from parsed JSON.
 
     Args:
         kind: A dataclass, ``int``, ``float``, ``str``, ``bool``, ``X | None``, ``tuple[X, ...]``, ``Mapping[str, X]`` or ``Any``.
         content: Parsed JSON.
-        where: Names the place in messages, such as ``plan.json: rough``.
+        where: Name of the place in messages, such as ``plan.json: rough``.
 
     Raises:
-        ValueError: If a key is unknown or missing, a type is another, or a value breaks a rule of its class; the message names the place.
+        ValueError: If a key is unknown or missing, a type is wrong, or a value breaks a rule of its class; the message names the place.
     """
     origin, arguments = get_origin(kind), get_args(kind)
     if origin in (Union, UnionType):
@@ -94,12 +94,12 @@ def build(kind: Any, content: Any, where: str) -> Any:
 
 
 def dump(value: Any, like: Any = None, *, whole: bool = False) -> Any:
-    """What :func:`build` makes the value of.
+    """Plain JSON content from which :func:`build` makes the value.
 
     Args:
         value: A value.
-        like: JSON that it was made of: fields that stand there are written in that order, even if they have their default.
-        whole: Write all fields.
+        like: Earlier JSON of the value: its fields are written in its order, even those with their default.
+        whole: Write all fields, not only those that differ from their defaults.
     """
     if isinstance(value, Component):
         return {"name": value.name, **{key: dump(item) for key, item in value.arguments.items()}}
@@ -114,7 +114,7 @@ def dump(value: Any, like: Any = None, *, whole: bool = False) -> Any:
 
 
 def json_text(content: Any) -> str:
-    """JSON as a person would lay it out: what fits in a line is on one line."""
+    """JSON text as a person would lay it out: what fits in a line is on one line."""
     return _laid_out(content, 0, top=True) + "\n"
 
 
@@ -133,7 +133,7 @@ def _laid_out(content: Any, indent: int, before: int = 0, *, top: bool = False) 
 
 
 def _value(kind: Any, content: Any, where: str) -> Any:
-    """A dataclass; of a generic one the first parameter stands for all of its fields."""
+    """A dataclass; the first parameter of a generic one is the type of all its fields."""
     cls = get_origin(kind) or kind
     _ensure(isinstance(content, dict), "an object", content, where)
     hints = _hints(cls)
@@ -169,7 +169,7 @@ def _component(content: Any, where: str) -> Component:
 
 
 def _plain(kind: type, content: Any, where: str) -> Any:
-    _ensure(type(content) is not int or abs(content) < LARGEST, f"less than {LARGEST}", content, where)
+    _ensure(type(content) is not int or abs(content) < MAX_WHOLE_NUMBER, f"less than {MAX_WHOLE_NUMBER}", content, where)
     if kind is float and type(content) is int:
         return float(content)
     words = {int: "a whole number", float: "a number", str: "a word", bool: "true or false"}

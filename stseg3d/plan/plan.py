@@ -1,4 +1,4 @@
-"""`Plan`: what a task is, in one value. It is read from ``plan.json``, and the MONAI configs are rendered from it."""
+"""`Plan`: a task as one value. It is read from ``plan.json``, and the MONAI configs are rendered from it."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ STAGES = ("rough", "fine")
 
 @dataclass(frozen=True, kw_only=True)
 class StagePlan(NetworkInput):
-    """One of the two networks, and what it is given.
+    """One of the two networks and its input.
 
     Args:
-        network: By name, without ``in_channels`` and ``out_channels``, which follow from the plan.
-        is_binary: For the rough network: whether it tells objects from background only, whatever classes the plan has.
+        network: The network, without ``in_channels`` and ``out_channels``, which follow from the plan.
+        is_binary: For the rough network: whether it only tells objects from background, however many classes the plan has.
     """
 
     network: Component
@@ -46,23 +46,23 @@ class StagePlan(NetworkInput):
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What a task is. Whatever changes a plan returns a new one: :meth:`replace`, :meth:`set`.
+    """A task. A plan does not change: :meth:`replace` and :meth:`set` return a new one.
 
     Attributes:
         classes: Names of the classes, background first. With two, every label above 0 is the second.
         image: How the networks see a scan.
-        normalization: Transforms of intensities, on the small volume and on crops, in their order.
+        normalization: Transforms of intensities, applied in this order to the small volume and to crops.
         rough: Input and network of the rough stage.
         fine: Input and network of the fine stage.
         policy: How components become boxes.
-        fine_policy: What is done with the crops.
-        output: What is wanted.
+        fine_policy: How crops are batched, rerun and fused.
+        output: Kind of output.
         execution: How the networks are run.
         training: How they are trained.
-        overrides: Escape hatch: entries of a rendered config, by file name and id.
+        overrides: Escape hatch: entries of the rendered configs, by file name and id.
 
     Raises:
-        ValueError: If the plan contradicts itself, or names what is not known.
+        ValueError: If the plan contradicts itself or holds an unknown name.
     """
 
     classes: tuple[str, ...]
@@ -91,28 +91,28 @@ class Plan:
 
     @classmethod
     def parse(cls, content: bytes, what: str = "plan.json") -> Plan:
-        """The plan that a file holds.
+        """The plan in a file.
 
         Args:
             content: The file's bytes.
-            what: Names the file in messages.
+            what: Name of the file in messages.
 
         Raises:
-            ValueError: If it is no JSON, an entry is unknown or missing, or the plan contradicts itself.
+            ValueError: If it is not JSON, an entry is unknown or missing, or the plan contradicts itself.
         """
         return cls.from_json(read_json(content, what), what)
 
     @classmethod
     def from_json(cls, content: Any, what: str = "plan") -> Plan:
-        """The plan that parsed JSON stands for; errors as :meth:`parse`."""
+        """The plan in parsed JSON; raises what :meth:`parse` raises."""
         plan: Plan = build(cls, content, what)
         return plan
 
     def as_json(self, like: Any = None, *, whole: bool = False) -> dict[str, Any]:
-        """What :meth:`from_json` makes this plan of.
+        """The plan as JSON, for :meth:`from_json`.
 
         Args:
-            like: JSON of a former version: what stands there is written even if it is the default.
+            like: JSON of an earlier version: its entries are written even if they are the default.
             whole: Write every entry.
         """
         content: dict[str, Any] = dump(self, like, whole=whole)
@@ -122,7 +122,7 @@ class Plan:
         """The plan with other parts.
 
         Raises:
-            ValueError: If it then contradicts itself.
+            ValueError: If the plan then contradicts itself.
         """
         return replace(self, **changes)
 
@@ -130,11 +130,11 @@ class Plan:
         """The plan with other entries.
 
         Args:
-            entries: By their way in ``plan.json``, such as ``training#ema_decay`` or ``fine#network#dropout``; the ids that entries have
-                in the rendered configs, such as ``rough_channel`` or ``fine_stage#size``, are understood as well.
+            entries: Values by their path in ``plan.json``, such as ``training#ema_decay`` or ``fine#network#dropout``. Ids in the
+                rendered configs, such as ``rough_channel`` or ``fine_stage#size``, are understood as well.
 
         Raises:
-            ValueError: If there is no such entry, its value is of another kind, or the plan then contradicts itself.
+            ValueError: If there is no such entry, a value is of the wrong type, or the plan then contradicts itself.
         """
         content = self.as_json(whole=True)
         for key, value in entries.items():
@@ -142,7 +142,7 @@ class Plan:
         return Plan.from_json(content)
 
     def get(self, key: str) -> Any:
-        """An entry, as JSON has it; keys as for :meth:`set`.
+        """An entry as JSON, by the same keys as for :meth:`set`.
 
         Raises:
             ValueError: If there is no such entry.
@@ -152,7 +152,7 @@ class Plan:
         return holder[last]
 
     def code(self) -> Iterator[str]:
-        """Places where the plan is more than data, so that to run it needs trust; none of them in a plan by the lists of names."""
+        """Places where the plan names code, so that running it needs trust."""
         content = self.as_json(whole=True) | {"overrides": {}}
         yield from code_in(content, "plan.json")
         for where, component in self._components():
@@ -161,14 +161,14 @@ class Plan:
 
     @property
     def sees(self) -> dict[str, Any]:
-        """Entries that decide what trained weights take for an image, and what they say about it; without those of their default."""
+        """Entries that decide how trained weights see an image and what their output means, without those at their default."""
         shown = self.as_json()
         kept = ("network", "rough_channel", "is_binary")
         stages = {name: {key: shown[name][key] for key in kept if key in shown[name]} for name in STAGES}
         return {key: shown.get(key) for key in ("classes", "image", "normalization")} | stages
 
     def kinds(self, stage: str) -> int:
-        """Number of classes that the network of a stage tells apart, background included."""
+        """Number of classes of a stage's network, including background."""
         return 2 if getattr(self, stage).is_binary else len(self.classes)
 
     def _components(self) -> Iterator[tuple[str, Component]]:
@@ -180,7 +180,7 @@ class Plan:
 
 
 def _contradictions(plan: Plan) -> Iterator[str]:
-    """Sentences on what cannot be true together."""
+    """Contradictions in a plan, a sentence each."""
     rough, fine, training = plan.rough, plan.fine, plan.training
     if len(plan.classes) < 2 or len({*plan.classes}) < len(plan.classes):
         yield f"classes must be background and at least one more, each once, got {list(plan.classes)}"
@@ -203,7 +203,7 @@ def _contradictions(plan: Plan) -> Iterator[str]:
 
 
 def _misfits(name: str, stage: StagePlan, mirrored: Any) -> Iterator[str]:
-    """What of a stage does not fit its input."""
+    """Parts of a stage that do not fit its input, a sentence each."""
     if any(not 0 <= axis < len(stage.size) for axis in mirrored):
         yield f"training#augmentation#{name}#mirror_axes must be axes of {name}#size {list(stage.size)}, got {list(mirrored)}"
     if stage.network.name == ENSEMBLE and not isinstance(stage.network.arguments.get("networks"), list):
@@ -220,7 +220,7 @@ def _misfits(name: str, stage: StagePlan, mirrored: Any) -> Iterator[str]:
 
 
 def _indivisible(name: str, stage: StagePlan, network: Component) -> Iterator[str]:
-    """A U-Net whose input does not halve as often as its strides say."""
+    """A sentence if a U-Net's input cannot be divided by its strides."""
     strides = network.arguments.get("strides")
     if network.name not in ("UNet", "AttentionUnet", "DynUNet") or not isinstance(strides, list):
         return
@@ -247,7 +247,7 @@ def _unserved(training: Training, *, rough_channel: bool) -> Iterator[str]:
 
 
 def _find(content: Any, key: str, way: list[str]) -> tuple[Any, Any]:
-    """What holds an entry, and its key or index there; a component may be given arguments that it has not yet."""
+    """The container of an entry, and its key or index there; a component may be given new arguments."""
     holder = content
     for n, part in enumerate(way, start=1):
         index: Any = int(part) if isinstance(holder, list) and part.isdigit() else part

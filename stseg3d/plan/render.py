@@ -1,4 +1,4 @@
-"""Rendering: the files of a bundle that MONAI reads, made from its plan."""
+"""Rendering: the configs that MONAI reads, made from a bundle's plan."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from stseg3d.plan.json_values import json_text
 from stseg3d.plan.plan import Plan
 from stseg3d.plan.train_config import multi_gpu_config, train_config, train_rough_config
 
-MARK = "rendered_from_plan"  # entry, or comment, with a digest of all other lines: what was edited by hand since is known by it
+MARK = "rendered_from_plan"  # entry or comment with a digest of all other lines, which shows whether a file was edited by hand
 LOGGING = """\
 [loggers]
 keys=root
@@ -41,10 +41,10 @@ _MARKED = re.compile(rf'^(?:    "{MARK}": "(\w+)",|# {MARK} (\w+))\n', re.MULTIL
 
 
 def render(plan: Plan) -> dict[str, str]:
-    """Text of each config, by file name; whole and on its own, as MONAI's own loaders need it.
+    """Text of each config, by file name, complete in itself, as MONAI's own loaders need it.
 
     Raises:
-        ValueError: If ``overrides`` names a file or an entry that there is not.
+        ValueError: If ``overrides`` names a file or an entry that does not exist.
     """
     made = configs(plan)
     for name, entries in plan.overrides.items():
@@ -70,29 +70,29 @@ def configs(plan: Plan) -> dict[str, Config]:
 
 
 def is_intact(text: str) -> bool:
-    """Whether a text is as it was rendered, from whatever plan, and not edited since."""
+    """Whether a text was rendered from a plan, this one or another, and not edited since."""
     found = _MARKED.search(text)
     return found is not None and (found[1] or found[2]) == _digest(text)
 
 
 def code_in_overrides(plan: Plan) -> Iterator[str]:
-    """Overrides that do more than put a number or switch in the place of another: with them, the plan needs trust."""
+    """Overrides that do more than replace a number or a switch by another, so that the plan needs trust."""
     made = configs(plan) if plan.overrides else {}
     for name, entries in plan.overrides.items():
         for key, value in entries.items():
             holder, last = find_entry(made.get(name, {}), key, f"overrides#{name}")
-            # Their ways through a config hold no entry that MONAI acts on, such as `_mode_`, or the rule of kinds would not help.
+            # Comparing types is not enough where the path leads through an entry that MONAI acts on, such as `_mode_`.
             if any(part.startswith("_") for part in key.split("#")) or _kind(value) is None or _kind(value) != _kind(holder[last]):
                 yield f"overrides#{name}#{key} puts {json.dumps(value)[:60]} in the place of {json.dumps(holder[last])[:60]}"
 
 
 def find_entry(config: Any, key: str, where: str) -> tuple[Any, Any]:
-    """What holds an entry of a config, and its key or index there.
+    """The container of a config's entry, and its key or index there.
 
     Args:
         config: Parsed JSON; keys of overlays such as ``validate#dataset`` stand for themselves.
         key: The entry's id.
-        where: Names the config in messages.
+        where: Name of the config in messages.
 
     Raises:
         ValueError: If there is no such entry.
@@ -112,7 +112,7 @@ def find_entry(config: Any, key: str, where: str) -> tuple[Any, Any]:
 
 
 def with_formats(metadata: Mapping[str, Any], plan: Plan) -> dict[str, Any]:
-    """A bundle's metadata that say of the networks' inputs and outputs what the plan says; all else stays.
+    """A bundle's metadata, with the networks' inputs and outputs as in the plan.
 
     Args:
         metadata: Content of ``metadata.json``.
@@ -133,7 +133,7 @@ def with_formats(metadata: Mapping[str, Any], plan: Plan) -> dict[str, Any]:
 
 
 def _kind(value: Any) -> str | None:
-    """Kind of a number, a switch, or a list of one kind; None of anything else."""
+    """Kind of a number, a switch, or a list of one kind; None for anything else."""
     if isinstance(value, bool):
         return "switch"
     if isinstance(value, int | float):
@@ -145,7 +145,7 @@ def _kind(value: Any) -> str | None:
 
 
 def _marked(text: str) -> str:
-    """The text with its digest in the place that is left for it."""
+    """The text with its digest filled in."""
     digest = _digest(text.replace(f'"{MARK}": ""', f'"{MARK}": "0"').replace(f"# {MARK} \n", f"# {MARK} 0\n"))
     return text.replace(f'"{MARK}": ""', f'"{MARK}": "{digest}"').replace(f"# {MARK} \n", f"# {MARK} {digest}\n")
 

@@ -1,4 +1,4 @@
-"""``train.json`` and what lies over it: a plan's networks, and how they are trained."""
+"""``train.json`` and its overlays, made from a plan."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from stseg3d.plan.inference_config import DEVICE, Config, component, compose, in
 from stseg3d.plan.json_values import dump
 from stseg3d.plan.plan import Plan
 
-FROM = "$from stseg3d.training import "
+TRAINING_IMPORT = "$from stseg3d.training import "
 
 
 def train_config(plan: Plan) -> Config:
-    """The training of the fine network; ``train_rough.json`` over it makes it that of the rough one."""
+    """Config that trains the fine network, or the rough one with the overlay ``train_rough.json``."""
     return {
         "imports": [
             "$from importlib.util import find_spec",
-            *(FROM + name for name in ("assemble", "load_predictions", "training_cases", "with_ids")),
+            *(TRAINING_IMPORT + name for name in ("assemble", "load_predictions", "training_cases", "with_ids")),
             *(["$from stseg3d.synthesis import anatomy_cases"] if plan.training.synthesis else []),
             "$from stseg3d.volumes import load_dataset",
         ],
@@ -71,16 +71,16 @@ def train_config(plan: Plan) -> Config:
 
 
 def train_rough_config(plan: Plan) -> Config:
-    """The rough network in place of the fine one."""
+    """Overlay that trains the rough network in place of the fine one."""
     binary = {"train#postprocessing#transforms#1#to_onehot": 2} if plan.kinds("rough") < len(plan.classes) else {}
     return {"stage": "rough", "train#preprocessing": "@rough_training", "validate#preprocessing": "@rough_validation", **binary}
 
 
 def multi_gpu_config() -> Config:
-    """Several processes, started by ``torchrun``, that train together."""
+    """Overlay for several processes, started by ``torchrun``, that train together."""
     names = ("distribute", "join_processes", "leave_processes", "own_device", "rank")
     return {
-        "+imports": [FROM + name for name in names],
+        "+imports": [TRAINING_IMPORT + name for name in names],
         "device": "$own_device()",
         "tensorboard": "$rank() == 0 and find_spec('tensorboard') is not None",
         "network": "$distribute(@network_def, @device)",
@@ -112,7 +112,7 @@ def multi_gpu_config() -> Config:
 
 
 def _options(plan: Plan) -> Config:
-    """Numbers of the recipe, to which other entries refer."""
+    """Numbers of the recipe that other entries refer to."""
     recipe = dump(plan.training, whole=True)
     names = ("seed", "epochs", "learning_rate", "cases_a_batch", "validate_every", "target", "jitter", "negatives", "ema_decay")
     more = ("fine_from_rough", "folds", "predicted_boxes", "corruption", "num_workers", "precision")
@@ -122,7 +122,7 @@ def _options(plan: Plan) -> Config:
 
 
 def _samples(plan: Plan) -> Config:
-    """Transforms that make samples of cases."""
+    """Transforms from cases to samples."""
     kinds = len(plan.classes)
     classes = {} if kinds == 2 else {"out_channels": kinds}
     opened, drawn = ("@open_anatomy", ["@rand_scan"]) if plan.training.synthesis else ("@open_case", [])
@@ -167,7 +167,7 @@ def _samples(plan: Plan) -> Config:
 
 
 def _patches(plan: Plan, classes: Config) -> Config:
-    """Full-resolution patches, half of them on an object, for a network that is to be slid over the image."""
+    """Full-resolution patches, half of them on an object, for a sliding-window network."""
     whole = {"_target_": "stseg3d.training.WholeCased", "stage": "@fine_stage", **classes}
     keys = ["image", "label"]
     pad = {"_target_": "SpatialPadd", "keys": keys, "spatial_size": "$@fine_stage.size"}

@@ -18,7 +18,7 @@ class Jitter:
     """How boxes of crops differ from those of the policy.
 
     Args:
-        shift: Largest translation, as a fraction of the box's extent on each axis.
+        shift: Largest translation, as a fraction of the box's extent along each axis.
         scale: Largest change of each face, as a fraction of the extent.
     """
 
@@ -47,9 +47,9 @@ class Synthesis:
     Args:
         target: Name of the class to segment.
         bodies: Synthetic cases in each epoch.
-        spacing_mm: Grid on which a case is synthesised; None keeps that of the label map.
+        spacing_mm: Spacing of the synthetic images; None keeps that of the label map.
         partial: Probability that a part of the body is cut out.
-        least: Smallest part that is left, as a fraction of each axis.
+        least: Smallest part that is left, as a fraction of each axis's length.
     """
 
     target: str
@@ -65,30 +65,31 @@ class Training:
 
     Args:
         epochs: Epochs of each stage.
-        learning_rate: First learning rate of each stage.
+        learning_rate: Initial learning rate of each stage.
         cases_a_batch: Cases whose samples make one batch; 1 for a rough network with ``spacing_mm``.
         validate_every: Epochs between two validations.
-        seed: Of weights, order and augmentation.
-        target: What a crop's label is: ``"foreground"`` is all that is labelled in it, ``"component"`` only what its box was made for.
+        seed: Seed of weights, order and augmentation.
+        target: Label of a crop: ``"foreground"`` is every labelled voxel in it, ``"component"`` only the component of its box.
         crops: Where the fine network's samples come from: ``"boxes"`` of the policy, or ``"patches"`` at full resolution, half of them
-            on an object, for a network that is to be slid over the image.
+            on an object, for a sliding-window network.
         samples: Crops of a case in each epoch.
-        jitter: Of the boxes.
+        jitter: Random changes of the boxes.
         negatives: Probability that a crop is drawn anywhere, instead of at a box.
-        ema_decay: Decay of the weights' moving average, which is then validated and kept; 0 for none.
-        fine_from_rough: Whether the fine network begins with the weights of the rough one.
-        folds: Rough networks that are each trained without a part of the cases, to predict it for the fine stage; 0 for none.
+        ema_decay: Decay of the weights' moving average, which is then validated and saved; 0 for none.
+        fine_from_rough: Whether the fine network starts from the weights of the rough one.
+        folds: Number of rough networks that are each trained without a part of the cases and predict that part for the fine stage;
+            0 for none.
         predicted_boxes: Probability that a crop is drawn at a predicted box; needs folds.
-        corruption: How often each kind of corruption spoils the rough channel.
-        precision: Of training: ``"auto"``, ``"float32"``, ``"bfloat16"`` or ``"float16"``.
+        corruption: Probability of each kind of corruption of the rough channel.
+        precision: Precision of training: ``"auto"``, ``"float32"``, ``"bfloat16"`` or ``"float16"``.
         num_workers: Processes that make samples.
-        augmentation: Of each stage.
-        loss: By name.
-        optimizer: By name.
-        synthesis: Of CT from label maps; none by default.
+        augmentation: Augmentation of each stage.
+        loss: Loss, by name.
+        optimizer: Optimiser, by name.
+        synthesis: Synthesis of CT from label maps; none by default.
 
     Raises:
-        ValueError: If a value is out of range, or two contradict each other.
+        ValueError: If a value is out of range, or two values contradict each other.
     """
 
     epochs: Both[int]

@@ -1,4 +1,4 @@
-"""Values that a plan is made of, and that say to inference and training how a scan is seen and what is wanted of it."""
+"""Values of a plan that inference and training share: how a scan is seen, and what is made of it."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class ImageView:
     """How the networks see a scan.
 
     Args:
-        channels: Channels that the networks take.
-        axcodes: Axis order in which the networks see a volume; None keeps the file's own. Sizes and policies count axes so.
-        colour: Whether images are pictures, shown as red, green and blue whatever they are stored as.
+        channels: Number of channels of an image.
+        axcodes: Axis order in which the networks see a volume, and in which sizes and policies count axes; None keeps the file's own.
+        colour: Whether images are pictures, seen as red, green and blue however they are stored.
         standardize: Whether each channel is brought to mean 0 and standard deviation 1 over the whole image first.
 
     Raises:
@@ -46,18 +46,18 @@ class ImageView:
 
 @dataclass(frozen=True)
 class NetworkInput:
-    """What one of the two networks is given.
+    """Input of one of the two networks.
 
     Args:
-        size: Input size in voxels, one entry an axis of the canonical view.
-        mirror_axes: Axes along which the input is mirrored too, the probabilities averaged (test-time augmentation): every
+        size: Input size in voxels, along each axis of the canonical view.
+        mirror_axes: Axes along which the input is also mirrored, with probabilities averaged (test-time augmentation). Every
             combination is one more run of the network.
-        spacing_mm: For the rough network: about this spacing instead of one size for all volumes. ``size`` is then the largest size;
-            each axis is the next multiple of ``multiple`` voxels, the longest at least two of them. Sizes differ from case to case, so
-            training takes one case a batch.
-        multiple: What the network needs its input to be divisible by; counts only with ``spacing_mm``.
-        rough_channel: For the fine network: the rough stage's foreground probability follows as one more channel, after the
-            normalisation; zeros where there is none, as for boxes that were given.
+        spacing_mm: For the rough network: approximate spacing, instead of one size for all volumes. ``size`` is then the largest size.
+            Each axis is rounded up to a multiple of ``multiple`` voxels, the longest to at least two of them. Sizes differ between
+            cases, so training takes one case a batch.
+        multiple: Number of voxels that the network's input must be divisible by; used only with ``spacing_mm``.
+        rough_channel: For the fine network: whether the rough stage's foreground probability is one more channel, after the
+            normalisation; zero where there is none, as for boxes that were given.
 
     Raises:
         ValueError: If ``size``, ``spacing_mm`` or ``multiple`` is not positive, or a mirrored axis does not exist or has one voxel.
@@ -83,7 +83,7 @@ class NetworkInput:
             raise ValueError(msg)
 
     def shape_of(self, grid: Grid) -> tuple[int, ...]:
-        """Input shape for a volume: ``size``, or what ``spacing_mm`` makes of its extent."""
+        """Input shape for a volume: ``size``, or with ``spacing_mm`` a shape that follows from its extent."""
         size = tuple(self.size)
         if self.spacing_mm is None:
             return size
@@ -92,7 +92,7 @@ class NetworkInput:
         )
         shape = [min(most, n) for most, n in zip(size, cells, strict=True)]
         if max(shape) <= self.multiple:
-            # A network's deepest level would be a single voxel, and instance normalisation takes no single voxel.
+            # Else a network's deepest level could be a single voxel, which instance normalisation does not accept.
             longest = int(np.argmax(np.array(grid.shape) * grid.spacing_mm))
             shape[longest] = min(2 * self.multiple, size[longest])
         return tuple(shape)
@@ -100,14 +100,14 @@ class NetworkInput:
 
 @dataclass(frozen=True)
 class Output:
-    """What is wanted of a scan.
+    """Kind of output.
 
     Args:
-        kind: ``"labels"``, ``"instances"`` (one id an object) or ``"probabilities"`` (of the foreground classes).
-        when_empty: Where nothing is found: ``"empty"`` gives an empty mask, ``"tile"`` runs the fine network on the whole volume.
+        kind: ``"labels"``, ``"instances"`` (one id for each object) or ``"probabilities"`` (of the foreground classes).
+        when_empty: If nothing is found, ``"empty"`` gives an empty mask and ``"tile"`` runs the fine network on the whole volume.
         number_from: World direction whose end gets instance 1, such as ``"S"`` for the top; by default the file order of the view.
-        neck_depth_mm: Instances: touching objects are told apart by their necks, see :func:`stseg3d.ops.instances.split_at_necks`;
-            by default by the rough components, which for objects smaller than a rough voxel are none. Of pictures in pixels.
+        neck_depth_mm: For instances: split touching objects at their necks, see :func:`stseg3d.ops.instances.split_at_necks`. By
+            default the rough components split them, which misses objects smaller than a rough voxel. In pixels for pictures.
 
     Raises:
         ValueError: If a word is unknown, or a depth not positive.
@@ -136,10 +136,10 @@ class Execution:
 
     Args:
         precision: ``"float32"``, ``"bfloat16"``, ``"float16"`` or ``"auto"`` (bfloat16 where the device has it natively, else float32),
-            whatever autocast surrounds the call.
-        runtime: What computes the networks: ``"torch"``, or ``"openvino"`` (``stseg3d[openvino]``), quicker on a CPU once it has started.
-            A rough network with ``spacing_mm`` stays with PyTorch: to convert it for each shape takes longer than is saved.
-        progress: Whether a terminal shows how many boxes are done.
+            regardless of any autocast around the call.
+        runtime: ``"torch"``, or ``"openvino"`` (``stseg3d[openvino]``), which is quicker on a CPU once it has started. A rough network
+            with ``spacing_mm`` always runs in PyTorch, as converting it for each shape takes longer than it saves.
+        progress: Whether to show progress on a terminal.
 
     Raises:
         ValueError: If a word is unknown.

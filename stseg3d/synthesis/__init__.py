@@ -1,4 +1,4 @@
-"""CT made in code: phantoms, whose anatomy is drawn too, and scans of label maps, whose anatomy is a patient's."""
+"""Synthetic CT: phantoms, whose anatomy is drawn at random, and scans of label maps, whose anatomy is a patient's."""
 
 from stseg3d.synthesis.ct import SyntheticCT
 from stseg3d.synthesis.deformation import deformed

@@ -1,4 +1,4 @@
-"""A CT of a label map that is made where it is read."""
+"""A CT of a label map, synthesised when a box of it is read."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from stseg3d.synthesis.painting import Canvas, paint
 from stseg3d.synthesis.scanner import Scan, beyond_circle, scanned
 from stseg3d.volumes.volume import Array, box_inside
 
-# What is read beyond a box, so that blur knows its surroundings.
+# Margin read around a box, for the blur.
 HALO_MM = 4.0
 
 
 class SyntheticCT:
     """A scan of an anatomy, as a volume of one channel: float32, HU.
 
-    Two boxes agree in what the body is, not in noise and texture where they overlap: each is a look of its own.
+    Where two boxes overlap, they show the same body with different noise and texture.
 
     Args:
         anatomy: Tissues.
-        scan: How they look.
+        scan: Their intensities, and the scanner.
     """
 
     dtype, channels = np.dtype(np.float32), 1

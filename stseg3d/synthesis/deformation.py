@@ -1,4 +1,4 @@
-"""Bodies from a body: size, posture and smooth elastic change of a label map, and vessels that widen and narrow."""
+"""Variants of a body: size, posture and smooth elastic deformation of a label map, and vessels that widen and narrow."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ELASTIC_MM = ((90.0, 7.0), (35.0, 2.2))
 ROTATION_DEGREES = 7.0
 # Bodies of children and of large adults, from those of adults; then each axis by itself.
 SIZE, STRETCH = (0.78, 1.18), 0.08
-WIDEST_MM = 14.0
+MAX_WIDENING_MM = 14.0
 
 
 def deformed(
@@ -45,7 +45,7 @@ def deformed(
 
 
 def _moved(labels: NDArray[np.uint8], spacing_mm: Sequence[float], rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Labels turned and bent; what would come from beyond the border is what lies at it."""
+    """Labels turned and bent; beyond the border they continue as at it."""
     shape = labels.shape
     turn = Rotation.from_euler("xyz", rng.uniform(-1, 1, 3) * ROTATION_DEGREES, degrees=True).as_matrix()
     at = [(np.arange(n, dtype=np.float32) - (n - 1) / 2) * np.float32(mm) for n, mm in zip(shape, spacing_mm, strict=True)]
@@ -68,7 +68,7 @@ def _resize_vessel(
     found = ndimage.find_objects((labels == vessel).astype(np.uint8))
     if not found:
         return
-    room = [int(np.ceil((WIDEST_MM + 2) / mm)) for mm in spacing_mm]
+    room = [int(np.ceil((MAX_WIDENING_MM + 2) / mm)) for mm in spacing_mm]
     box = Box.from_slices(found[0]).grow(room).clip(labels.shape)
     part = labels[box.slices]
     inside = part == vessel
@@ -76,7 +76,7 @@ def _resize_vessel(
     growth = rng.uniform(-1.2, 1.8) + np.float32(rng.uniform(0, 1.2)) * smooth_field(rng, part.shape, spacing_mm, 40.0)
     if rng.uniform() < 0.35:
         growth = growth + _bulge(rng, inside, spacing_mm)
-    grown = distance < np.minimum(growth, WIDEST_MM)
+    grown = distance < np.minimum(growth, MAX_WIDENING_MM)
     part[inside & ~grown] = 0
     part[grown & ~np.isin(part, list(keep))] = vessel
 
@@ -94,5 +94,5 @@ def _bulge(rng: np.random.Generator, inside: Mask, spacing_mm: Sequence[float]) 
     centre = places[rng.integers(len(places))]
     away = [((np.arange(n) - c) * mm) ** 2 for n, c, mm in zip(inside.shape, centre, spacing_mm, strict=True)]
     squared = away[0][:, None, None] + away[1][None, :, None] + away[2][None, None, :]
-    height: Field = (rng.uniform(3, WIDEST_MM) * np.exp(-squared / (2 * rng.uniform(14, 34) ** 2))).astype(np.float32)
+    height: Field = (rng.uniform(3, MAX_WIDENING_MM) * np.exp(-squared / (2 * rng.uniform(14, 34) ** 2))).astype(np.float32)
     return height

@@ -1,4 +1,4 @@
-"""A body as a map of its tissues: the classes of a label map, and what lies between them, which nobody labelled."""
+"""A body as a map of its tissues: the classes of a label map, and the unlabelled tissue between them."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Anatomy(ArrayVolume):
     Args:
         depth_mm: Distance from the surface of the body, uint8 ``(X, Y, Z)``, 0 outside, at most 255.
         names: Name of each class that may occur.
-        target: Class that is to be segmented, if any: whatever else a scan may hide or confuse, it shows this one as it is.
+        target: Class to segment, if any; a scan never hides it or confuses it with another.
     """
 
     depth_mm: NDArray[np.uint8]

@@ -9,7 +9,7 @@ from scipy import ndimage
 from stseg3d.synthesis.fields import Field, Mask, smooth_field
 from stseg3d.synthesis.label_maps import INNER, MEDIASTINUM, TABLE, Anatomy
 from stseg3d.synthesis.scanner import Scan
-from stseg3d.synthesis.tissues import HOLLOW, TISSUES, tissue_of
+from stseg3d.synthesis.tissues import HOLLOW_CLASSES, TISSUES, tissue_of
 
 SKIN_MM = 2.5
 
@@ -71,7 +71,7 @@ def paint(canvas: Canvas) -> None:
     fillings = (
         (_fill_lungs, ("lung",)),
         (_fill_bones, ("spongy_bone",)),
-        (_fill_hollow, HOLLOW),
+        (_fill_hollow, HOLLOW_CLASSES),
         (_fill_heart, ("heart",)),
         (_fill_aorta, ("aorta",)),
     )

@@ -96,8 +96,8 @@ CLASSES: tuple[tuple[str, str], ...] = (
     ("vertebra|sacrum|rib|sternum|scapula|clavicula|humerus|femur|hip|skull", "spongy_bone"),
     ("gluteus|autochthon|iliopsoas|prostate", "muscle"),
 )
-# What has a filling.
-HOLLOW = ("stomach", "small_bowel", "duodenum", "colon")
+# Classes with a filling.
+HOLLOW_CLASSES = ("stomach", "small_bowel", "duodenum", "colon")
 
 
 def tissue_of(name: str) -> str:

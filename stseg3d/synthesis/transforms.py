@@ -32,7 +32,7 @@ def anatomy_cases(dataset_json: Path | str, bodies: int = 1) -> list[dict[str, A
 
     Args:
         dataset_json: The file.
-        bodies: How many bodies are made of each, times its weight: of a map that shows more than others, more.
+        bodies: Number of bodies made from each label map, times its weight; maps that show more may weigh more.
 
     Returns:
         Dictionaries with ``id``, ``anatomy`` (the label map's path), ``classes`` (names by value) and ``body`` (its number).
@@ -62,14 +62,14 @@ def anatomy_cases(dataset_json: Path | str, bodies: int = 1) -> list[dict[str, A
 
 
 class OpenAnatomyd(Transform):
-    """Opens what :func:`anatomy_cases` lists as ``{"case": OpenCase}`` with an :class:`Anatomy` as its image; other cases as ever.
+    """Opens cases of :func:`anatomy_cases` as ``{"case": OpenCase}`` with an :class:`Anatomy` as their image; others as usual.
 
     Body 0 of a label map is the patient's own, the others are deformed, each always in the same way.
 
     Args:
         open_case: Opens cases that have an image, such as :class:`stseg3d.training.OpenCased`.
         target: Name of the class to segment.
-        spacing_mm: Take the label map at about this spacing: the rough network needs no finer one. As it is by default.
+        spacing_mm: Approximate spacing to which the label map is resampled, as the rough network needs no finer one; None keeps its own.
     """
 
     def __init__(self, open_case: Callable[[Data], dict[Hashable, Any]], target: str, spacing_mm: float | None = None) -> None:
@@ -108,11 +108,11 @@ class OpenAnatomyd(Transform):
 
 
 class RandSyntheticCTd(Randomizable, Transform):
-    """Scans the anatomy of a case: a new :class:`SyntheticCT` each time, seen in part; cases that have an image pass as they are.
+    """Gives the anatomy of a case a new :class:`SyntheticCT` each time, often of a part of it; cases with an image are unchanged.
 
     Args:
         partial: Probability that the scan shows a part of the label map only.
-        least: Least part of each axis that it then shows.
+        least: Smallest part of each axis that it then shows.
     """
 
     def __init__(self, partial: float = 0.0, least: Sequence[float] = (0.4, 0.4, 0.25)) -> None:
@@ -127,7 +127,7 @@ class RandSyntheticCTd(Randomizable, Transform):
         rng = np.random.default_rng(self.R.randint(2**31))
         anatomy, label = case.image, case.label
         if rng.uniform() < self.partial:
-            # A long scan of narrow width or the other way round: each axis is as likely whole as not.
+            # Each axis is whole with a chance of one half, so that scans may be long and narrow, or short and wide.
             least = np.where(rng.uniform(size=3) < 0.5, self.least, 1.0)
             box = random_box(rng, label.shape, least)
             anatomy, label = anatomy.cut(box), label[box.slices]

@@ -1,4 +1,4 @@
-"""Learn: samples as MONAI transforms, augmentation, and the thin caller of a bundle's training configs."""
+"""Training: samples as MONAI transforms, augmentation, and the runs of a bundle's training configs."""
 
 from stseg3d.training.augmentation import augmentation
 from stseg3d.training.averaging import WeightAverage

@@ -1,4 +1,4 @@
-"""Augmentation that makes sense: nothing moves along axes of one voxel, nothing turns out of a plane that is all there is."""
+"""Augmentation that leaves axes of one voxel alone: nothing moves along them or turns out of the plane."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ def augmentation(
     bias: bool = True,
     fixed_axis: int | None = None,
 ) -> Compose:
-    """Random changes of ``image`` and ``label`` of a sample that has the size of a network's input; ``rough`` moves with them.
+    """Random changes of a sample's ``image`` and ``label``, at the size of a network's input; ``rough`` moves with them.
 
     Args:
-        size: Size of the sample, one entry an axis.
+        size: Size of the sample along each axis.
         shift: Largest translation, as a fraction of ``size``; crops have their own jitter and want 0.
         scale: Largest relative zoom on each axis.
         shear: Largest shear.
-        rotation_degrees: Largest angle about each axis; in the plane only where one axis has one voxel.
-        mirror_axes: Axes along which the object looks as plausible mirrored.
+        rotation_degrees: Largest angle about each axis; only in the plane if an axis has one voxel.
+        mirror_axes: Axes along which a mirrored object is as plausible.
         strength: Factor on noise, contrast and intensity changes; 0 switches them off.
-        bias: Whether to draw a smooth bias field, as MR has it.
-        fixed_axis: Nothing moves or blurs along this axis: across thick slices, where what lies between two of them is interpolated, a
-            tilt would make images and labels that do not occur (nnU-Net's two-dimensional augmentation of anisotropic data).
+        bias: Whether to add a smooth bias field, as in MR.
+        fixed_axis: Axis along which nothing moves or blurs. Tilting thick slices, between which voxels are interpolated, would make
+            images and labels that do not occur (nnU-Net's two-dimensional augmentation of anisotropic data).
 
     Returns:
         MONAI ``Compose`` on a dictionary.

@@ -1,7 +1,7 @@
-"""Weight averaging: validation and the checkpoint see the running mean of the weights, which swings less than the weights themselves.
+"""Weight averaging: validation and the checkpoint use the running mean of the weights, which varies less than the weights themselves.
 
-ignite's ``EMAHandler`` copies the weights when it is made, before others may be loaded, shares the buffers of the network that is trained
-and warms up in a line; the first step of torch's ``AveragedModel`` forgets the beginning whole. Neither would give the same mean.
+ignite's ``EMAHandler`` copies the weights when it is made, before others may be loaded, shares the buffers of the trained network and
+warms up linearly. torch's ``AveragedModel`` forgets the initial weights at its first step. Neither would give the same mean.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ from torch import Tensor, nn
 
 from stseg3d.training.processes import undistributed
 
-# Weight of the newest step while the mean is young: 10 / 11, 10 / 12, ... so that short trainings forget the weights they began with.
-# Izmailov et al. 2018 begin late instead; this warm-up is TensorFlow's ExponentialMovingAverage(num_updates).
+# Weight of the newest step at first: 10 / 11, 10 / 12, ... so that short trainings forget their initial weights. Izmailov et al. 2018
+# begin late instead; this warm-up is TensorFlow's ExponentialMovingAverage(num_updates).
 WARM_UP = 10
 
 
 class WeightAverage:
-    """Handler: the exponential moving average of a network's weights, one update a step.
+    """Handler: the exponential moving average of a network's weights, updated at each step.
 
-    Attach it after what loads weights at the start, and before what resumes.
+    Attach it after handlers that load weights at the start, and before those that resume.
 
     Args:
         network: The network that is trained.
-        decay: Share of the old mean that a step leaves, such as 0.999: about the last ``1 / (1 - decay)`` steps count. 0 turns it off.
+        decay: Weight of the old mean at each step, such as 0.999: about the last ``1 / (1 - decay)`` steps count. 0 turns it off.
 
     Attributes:
-        network: What is to be validated and kept: the mean, or the network itself where ``decay`` is 0.
+        network: The network to validate and save: the mean, or the network itself if ``decay`` is 0.
 
     Raises:
         ValueError: If ``decay`` is not in [0, 1).
@@ -67,14 +67,14 @@ class WeightAverage:
                 mean.copy_(new[name])  # counters of batch normalisation
 
     def state_dict(self) -> dict[str, Any]:
-        """The mean and its age; nothing of the network itself, which is another's matter."""
+        """The mean and its number of steps, without the network itself."""
         return {"steps": self.steps, "mean": self.network.state_dict() if self.decay else {}}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from there.
+        """Go on from a saved mean.
 
         Raises:
-            ValueError: If the other training was with averaging and this one is not, or the other way round.
+            ValueError: If only one of the two trainings averages weights.
         """
         mean: Mapping[str, Tensor] = state["mean"]
         if bool(mean) != bool(self.decay):

@@ -1,4 +1,4 @@
-"""Training samples of the fine network, as MONAI transforms: crops at the boxes it will be given at inference, plus jitter.
+"""Training samples of the fine network, as MONAI transforms: crops at the boxes of inference, plus jitter.
 
 :class:`FineBoxesd` is worth caching; :class:`RandFineCropsd` is random.
 """
@@ -31,14 +31,14 @@ TARGETS = ("foreground", "component")
 class FineBoxesd(Transform):
     """Adds the boxes that the policy makes from ground truth on the rough grid: ``{"proposal": Proposal, "predicted": ...}``.
 
-    Ground truth is brought to the rough grid as the image is, so that objects merge and break there as they will at inference.
+    Ground truth is resampled to the rough grid like the image, so that objects merge and break there as they will at inference.
 
     Args:
         rough: Input of the rough network.
         fine: Input of the fine network.
         policy: The box policy of inference.
-        predictions: What a rough network says about cases that it has not seen, by case id: probabilities ``(K - 1, *S)`` on the rough
-            grid. ``"predicted"`` is what the policy makes of them, None for other cases.
+        predictions: A rough network's probabilities ``(K - 1, *S)`` for cases that it has not seen, on the rough grid, by case id.
+            ``"predicted"`` is the proposal that the policy makes from them, None for other cases.
     """
 
     def __init__(self, rough: Stage, fine: Stage, policy: BoxPolicy, predictions: Mapping[str, NDArray[Any]] | None = None) -> None:
@@ -50,7 +50,7 @@ class FineBoxesd(Transform):
         """The case, with ``"proposal"`` and ``"predicted"``.
 
         Raises:
-            ValueError: If a prediction is of another rough size.
+            ValueError: If a prediction has another rough size.
         """
         case: OpenCase = data["case"]
         grid = case.image.grid
@@ -59,7 +59,7 @@ class FineBoxesd(Transform):
         foreground = classes.sum(axis=0)
         fullest = foreground.max(initial=0)
         if 0 < fullest < self.policy.threshold:
-            # A thin object that fills no cell far enough still has to be learned: its fullest cells count.
+            # A thin object that reaches the threshold in no cell must still be learned: its fullest cells count.
             classes = classes / fullest
         proposal = propose_boxes(classes, grid.resized(shape), grid, self.fine.size, self.policy)
         return {**data, "proposal": replace(proposal, probability=foreground), "predicted": self._predicted(case, shape)}
@@ -78,20 +78,20 @@ class FineBoxesd(Transform):
 class RandFineCropsd(Randomizable, Transform):
     """Crops of a case for the fine network: a list of ``{"image": (C, *size), "label": (1, *size)}``.
 
-    With ``stage.rough_channel`` they have ``"rough"``, ``(1, *size)``, too: the prediction for the case, or else ground truth on the
+    With ``stage.rough_channel`` they also have ``"rough"``, ``(1, *size)``: the prediction for the case, or else ground truth on the
     rough grid.
 
     Args:
         stage: Input of the fine network, as at inference.
         policy: The box policy of inference.
-        samples: Crops a case, drawn with replacement; None takes each box once, as for validation.
+        samples: Crops of each case, drawn with replacement; None takes each box once, as for validation.
         shift: Largest translation of a box, as a fraction of its extent on each axis.
         scale: Largest change of each face, as a fraction of the box's extent: boxes grow and shrink.
-        negatives: Probability that a crop is drawn anywhere in the volume, most often without an object, instead of at a box.
+        negatives: Probability that a crop is drawn anywhere in the volume, usually without an object, instead of at a box.
         predicted: Probability that a crop is drawn at a box from the prediction for its case, real or false, instead of from ground truth.
-        corruption: How often each kind of corruption spoils ``"rough"``, see :func:`stseg3d.training.rough_channel.corrupted`; nothing
-            is spoilt where ``samples`` is None.
-        target: ``"foreground"``: everything in the crop that is labelled; ``"component"``: only what the box was made for.
+        corruption: Probability of each kind of corruption of ``"rough"``, see :func:`stseg3d.training.rough_channel.corrupted`; not
+            used if ``samples`` is None.
+        target: ``"foreground"`` is every labelled voxel in the crop, ``"component"`` only the component of its box.
         out_channels: Number of classes including background.
 
     Raises:
@@ -126,10 +126,10 @@ class RandFineCropsd(Randomizable, Transform):
         self.target, self.out_channels = target, out_channels
 
     def __call__(self, data: Data) -> list[dict[Hashable, Any]]:
-        """Crops of the case; of one without objects they are of places without one.
+        """Crops of the case; a case without objects gives crops without one.
 
         Raises:
-            ValueError: If voxels are NaN or infinite, or a box is to be drawn from a prediction and there is none.
+            ValueError: If voxels are NaN or infinite, or a box is to be drawn from a missing prediction.
         """
         case, truth, prediction = data["case"], data["proposal"], data.get("predicted")
         rough = (prediction or truth) if self.stage.rough_channel else None
@@ -186,11 +186,11 @@ class RandFineCropsd(Randomizable, Transform):
 
 
 def own_objects(label: NDArray[np.uint8], proposal: Proposal, box: ProposedBox, shape: Sequence[int]) -> NDArray[np.bool_]:
-    """The labelled voxels of a crop that belong to the rough components its box was made for.
+    """Mask of a crop's labelled voxels that belong to the rough components of its box.
 
     Args:
         label: Classes in the box, of shape ``box.box.shape``.
-        proposal: With component ids on the rough grid.
+        proposal: Proposal with component ids on the rough grid.
         box: The box.
         shape: The image's shape.
 

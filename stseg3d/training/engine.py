@@ -1,8 +1,8 @@
-"""What MONAI's trainer is given beside its own parts: precision, progress, gradients in bounds, time, the best weights, a way back.
+"""Parts for MONAI's trainer: precision, progress, clipped gradients, a time budget, the best weights, resuming.
 
 ignite 0.5.5 has handlers of these names that do less. ``Checkpoint`` removes the best weights before it writes better ones, keeps those
-of a metric that is NaN for good, and does not seed a resumed training by its epoch; ``TimeLimit`` stops without bringing the learning rate
-down; ``TerminateOnNan`` ends a training where one step can be left out; ``ProgressBar`` shows nothing before the first epoch has ended.
+of a NaN metric for good, and does not seed a resumed training by its epoch. ``TimeLimit`` stops without bringing the learning rate down.
+``TerminateOnNan`` ends a training where skipping a step would do. ``ProgressBar`` shows nothing before the end of the first epoch.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 
 def shared_handler(handler: Any) -> Any:
-    """``handler`` itself: MONAI's check of a bundle takes no reference among a trainer's handlers, only ``_target_``s."""
+    """``handler`` itself, as MONAI's check of a bundle accepts only ``_target_``s among a trainer's handlers, no references."""
     return handler
 
 
@@ -65,8 +65,8 @@ class EpochProgress:
     """Handler: one tqdm bar over the epochs of a trainer, with the running loss and the best key metric so far.
 
     Args:
-        name: What stands before the bar.
-        best: Where the best metric is known.
+        name: Text before the bar.
+        best: Handler that knows the best metric.
     """
 
     def __init__(self, name: str, best: KeepBest | None = None) -> None:
@@ -99,10 +99,10 @@ class EpochProgress:
 
 
 class ClipGradients:
-    """Handler: gradients are scaled down to a norm before each step; without it a rate of 2e-3 ended in NaN here.
+    """Handler: gradients are scaled down to a largest norm before each step; without it a learning rate of 2e-3 ended in NaN.
 
     Args:
-        parameters: Those of the optimizer.
+        parameters: Parameters of the optimizer.
         max_norm: Largest Euclidean norm of all gradients together.
     """
 
@@ -117,16 +117,16 @@ class ClipGradients:
         norm = nn.utils.clip_grad_norm_(self.parameters, self.max_norm)
         if not torch.isfinite(norm):
             for parameter in self.parameters:
-                parameter.grad = None  # the optimizer leaves parameters without a gradient alone
+                parameter.grad = None  # the optimizer then skips the parameter
             logger.warning("iteration %d: gradients are not finite, the step is skipped", engine.state.iteration)
 
 
 class TimeBudget:
-    """Handler: ends training, its learning rate brought down to zero, when a time is up.
+    """Handler: ends training when its time is up, with the learning rate brought down to zero by then.
 
-    After each epoch the number of epochs that still fit is estimated from those done; the schedule is stretched to it. What a killed
-    training had spent counts when it goes on. A trainer that is run once more, as in each round of federated learning, begins its schedule
-    and its time anew: at the end of the last one the learning rate was zero.
+    After each epoch the number of epochs that still fit is estimated, and the schedule is stretched to it. A resumed training counts the
+    time before it was killed. A trainer that is run again, as in each round of federated learning, begins its schedule and its time anew,
+    since the learning rate was zero at the end.
 
     Args:
         seconds: Wall time for the whole training; 0 sets no limit, and the time is only counted.
@@ -140,7 +140,7 @@ class TimeBudget:
 
     @property
     def spent_s(self) -> float:
-        """Wall seconds of the training so far, those before a kill included."""
+        """Wall seconds of the training so far, including those before a kill."""
         return self.before_s + (0.0 if self.start is None else time.monotonic() - self.start)
 
     def attach(self, engine: Engine) -> None:
@@ -158,7 +158,7 @@ class TimeBudget:
     def _fit(self, engine: Engine) -> None:
         if not self.seconds:
             return
-        spent = from_first(self.spent_s)  # clocks differ, and processes that end at different epochs would wait for each other
+        spent = from_first(self.spent_s)  # clocks differ, and processes that stop at different epochs would wait for each other
         more = int((self.seconds - spent) / (spent / (engine.state.epoch - self.first_epoch)))
         engine.state.max_epochs = min(self.max_epochs, engine.state.epoch + max(more, 0))
         self.lr_scheduler.total_iters = engine.state.max_epochs - self.first_epoch
@@ -168,25 +168,25 @@ class TimeBudget:
         return {"spent_s": self.spent_s}
 
     def load_state_dict(self, state: Mapping[str, float]) -> None:
-        """Count on from there."""
+        """Continue from a saved number of seconds."""
         self.before_s = state["spent_s"]
 
 
 def restart_schedule(lr_scheduler: Any, epochs: int) -> None:
-    """Bring a ``PolynomialLR``, which derives each learning rate from the last, back to its beginning, for so many epochs."""
+    """Restart a ``PolynomialLR``, which derives each learning rate from the last, for a number of epochs."""
     lr_scheduler.last_epoch, lr_scheduler.total_iters = 0, epochs
     for group, rate in zip(lr_scheduler.optimizer.param_groups, lr_scheduler.base_lrs, strict=True):
         group["lr"] = rate
 
 
 class KeepBest:
-    """Handler of an evaluator: a network's weights are kept whenever its key metric is the best so far.
+    """Handler of an evaluator: a network's weights are saved whenever its key metric is the best so far.
 
-    MONAI's ``CheckpointSaver`` forgets what was best when training goes on after a kill; this one has a ``state_dict``.
+    MONAI's ``CheckpointSaver`` forgets the best metric when a training is resumed; this one has a ``state_dict``.
 
     Args:
         path: File of the flat state dict; written whole or not at all.
-        network: What is kept.
+        network: The network.
     """
 
     def __init__(self, path: str | Path, network: nn.Module) -> None:
@@ -212,19 +212,19 @@ class KeepBest:
         return {"best": self.best}
 
     def load_state_dict(self, state: Mapping[str, float]) -> None:
-        """Go on from there."""
+        """Continue from a saved metric."""
         self.best = state["best"]
 
 
 class ResumeHandler:
-    """Handler: a killed training goes on after its last whole interval when it is started again.
+    """Handler: a killed training, when started again, goes on after its last complete interval.
 
-    The file holds the objects' states and the trainer's epoch; it is written whole or not at all, and removed at the end.
-    Chance is not in it: what goes on is seeded by the seed and the epoch, so it is not the very training that a kill ended.
+    The file holds the objects' states and the trainer's epoch. It is written whole or not at all, and removed at the end. It holds no
+    random state: a resumed training is seeded by the seed and the epoch, so it differs from one that was not interrupted.
 
     Args:
         path: The file.
-        objects: What has a ``state_dict``: network, optimizer, scheduler, by name.
+        objects: Objects with a ``state_dict``, by name: network, optimizer, scheduler.
         interval: Epochs between two writes.
     """
 
@@ -239,7 +239,7 @@ class ResumeHandler:
         engine.add_event_handler(Events.COMPLETED, self.remove)
 
     def load(self, engine: Engine) -> None:
-        """Go on where the file says, if there is one.
+        """Resume from the file, if there is one.
 
         Raises:
             ValueError: If it is of other networks, or not all processes see it.
@@ -254,17 +254,17 @@ class ResumeHandler:
         try:
             for name, state in found["objects"].items():
                 self.objects[name].load_state_dict(state)
-        except (RuntimeError, ValueError, KeyError) as error:  # of modules, optimizers, and a name that is no longer there
+        except (RuntimeError, ValueError, KeyError) as error:  # from modules, optimizers and missing names
             msg = f"{self.path}: the stopped training must be of this network and optimizer; delete the file to begin anew"
             raise ValueError(msg) from error
         engine.state.epoch, engine.state.iteration = found["epoch"], found["iteration"]
-        # The seed alone would bring the order, crops and augmentation of the first epochs again, after each kill.
+        # With the seed alone, each resumed training would repeat the order, crops and augmentation of the first epochs.
         torch.manual_seed(torch.initial_seed() + found["epoch"])
         set_rnd(getattr(engine.state.dataloader, "dataset", None), torch.initial_seed())
         logger.info("%s: going on after epoch %d", self.path, found["epoch"])
 
     def save(self, engine: Engine) -> None:
-        """Write the file; the first process alone does."""
+        """Write the file, from the first process only."""
         if rank():
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -273,7 +273,7 @@ class ResumeHandler:
             torch.save({"objects": objects, "epoch": engine.state.epoch, "iteration": engine.state.iteration}, temporary)
 
     def remove(self, engine: Engine) -> None:
-        """Training is complete: nothing is left to go on from."""
+        """Remove the file once training is complete."""
         del engine
         if rank() == 0:
             self.path.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Trained bundles of one task, such as those of several folds or seeds, as one bundle that asks them all."""
+"""Trained bundles of one task, such as those of several folds or seeds, joined into one bundle."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from stseg3d.plan import STAGES, Component, Plan
 from stseg3d.plan.components import ENSEMBLE, members
 from stseg3d.plan.json_values import dump
 
-# What members must have in common: what their networks are shown, how many classes they tell apart, and what is wanted.
-SHARED = ("classes", "image", "normalization", "output", "execution")
+# Entries that members must have in common.
+SHARED_ENTRIES = ("classes", "image", "normalization", "output", "execution")
 
 
 def ensemble_bundles(bundles: Sequence[Path], out: Path, *, stages: Sequence[str] = STAGES, trust: bool = False) -> Path:
     """Write a bundle whose networks are :class:`stseg3d.networks.MeanEnsemble` of those of others.
 
-    It is a copy of the first with another plan. It cannot be trained itself: its members are, one by one.
+    It is a copy of the first bundle with another plan. It cannot be trained itself, only its members one by one.
 
     Args:
-        bundles: Folders of trained bundles for the same inputs and classes; their networks of these stages may be of any architectures.
-        out: Folder of the new one; must not exist.
-        stages: Which networks become ensembles; the other one is that of the first bundle.
-        trust: Take bundles that are more than data, see :func:`stseg3d.bundle.read_bundle`.
+        bundles: Folders of trained bundles for the same inputs and classes; architectures may differ.
+        out: Folder of the new bundle; must not exist.
+        stages: Stages whose networks become ensembles; the other network is that of the first bundle.
+        trust: Accept bundles that are more than data, see :func:`stseg3d.bundle.read_bundle`.
 
     Returns:
         Path of the weights.
@@ -45,7 +45,7 @@ def ensemble_bundles(bundles: Sequence[Path], out: Path, *, stages: Sequence[str
         raise FileExistsError(msg)
     plans = [open_bundle(bundle, trust=trust).require_plan() for bundle in bundles]
     for bundle, plan in zip(bundles, plans, strict=True):
-        load_network(bundle, trust=trust)  # says what is wrong with a bundle that cannot be used
+        load_network(bundle, trust=trust)  # raises if the bundle cannot be used
         _ensure_alike(plan, plans[0], bundle, bundles[0])
     states = [read_weights(bundle / WEIGHTS) for bundle in bundles]
     try:
@@ -74,7 +74,7 @@ def _ensure_alike(plan: Plan, first: Plan, bundle: Path, first_bundle: Path) -> 
     ours, theirs = plan.as_json(whole=True), first.as_json(whole=True)
     for content in (ours, theirs):
         content.update({f"{name} input": {k: v for k, v in content[name].items() if k != "network"} for name in STAGES})
-    for key in (*SHARED, *(f"{name} input" for name in STAGES)):
+    for key in (*SHARED_ENTRIES, *(f"{name} input" for name in STAGES)):
         if ours[key] != theirs[key]:
             msg = f"{bundle}: {key} of an ensemble's members must be that of {first_bundle}, {theirs[key]}, got {ours[key]}"
             raise ValueError(msg)

@@ -1,4 +1,4 @@
-"""Out-of-fold predictions: what a rough network says about cases that it has not learned from, as it will be at inference."""
+"""Out-of-fold predictions: those of a rough network for cases that it was not trained on, as at inference."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from stseg3d.machine.files import atomic_write
 from stseg3d.volumes import Case, Dataset
 
 Predictions = dict[str, NDArray[np.float16]]
-PREFIX = "predicted"
+PREDICTIONS_PREFIX = "predicted"
 
 
 def training_cases(dataset: Dataset, folds: int = 0, fold: int | None = None) -> list[dict[str, str]]:
-    """Cases to learn from, as MONAI's transforms take them, with their ``id``.
+    """Training cases as dictionaries for MONAI's transforms, with their ``id``.
 
     Args:
         dataset: Data set.
         folds: Number of folds; every ``folds``-th case belongs to one.
-        fold: The fold that is left out; None leaves none out.
+        fold: Fold to leave out, if any.
     """
     return with_ids(case for n, case in enumerate(dataset.training) if fold is None or n % folds != fold)
 
@@ -38,10 +38,10 @@ def with_ids(cases: Iterable[Case]) -> list[dict[str, str]]:
 
 
 def check_folds(dataset: Dataset, folds: int) -> None:
-    """Refuse folds that cannot be made.
+    """Refuse an impossible number of folds.
 
     Raises:
-        ValueError: If there are fewer than two, or more than cases to learn from, or two cases share an id.
+        ValueError: If it is below two or above the number of training cases, or two cases share an id.
     """
     cases = dataset.training
     if not 2 <= folds <= len(cases):
@@ -51,7 +51,7 @@ def check_folds(dataset: Dataset, folds: int) -> None:
 
 
 def check_ids(cases: Iterable[Case]) -> None:
-    """Refuse cases that predictions could not be kept apart for.
+    """Refuse cases whose predictions would overwrite each other.
 
     Raises:
         ValueError: If two cases share an id.
@@ -71,7 +71,7 @@ def fold_name(fold: int, folds: int) -> str:
 
 def predictions_path(stages: Path, part: str) -> Path:
     """File of the predictions of a fold, or of another part of the data set."""
-    return stages / f"{PREFIX}_{part}.npz"
+    return stages / f"{PREDICTIONS_PREFIX}_{part}.npz"
 
 
 def save_predictions(found: Mapping[str, NDArray[Any]], path: Path) -> None:
@@ -83,7 +83,7 @@ def save_predictions(found: Mapping[str, NDArray[Any]], path: Path) -> None:
 
 
 def is_predicted(cases: Iterable[Case], path: Path) -> bool:
-    """Whether a file has a prediction for each of the cases and no other: one of another data set would fit nobody."""
+    """Whether a file has a prediction for each of the cases and no other."""
     if not path.is_file():
         return False
     with np.load(path, allow_pickle=False) as file:
@@ -91,16 +91,16 @@ def is_predicted(cases: Iterable[Case], path: Path) -> bool:
 
 
 def remove_predictions(stages: Path, *, but: Collection[Path]) -> None:
-    """Remove what earlier trainings with other folds have left, for :func:`load_predictions` would take it."""
-    for path in stages.glob(f"{PREFIX}_*.npz"):
+    """Remove predictions of earlier trainings with other folds, which :func:`load_predictions` would load."""
+    for path in stages.glob(f"{PREDICTIONS_PREFIX}_*.npz"):
         if path not in but:
             path.unlink()
 
 
 def load_predictions(stages: str | Path) -> Predictions:
-    """All predictions that lie in a folder, by case id; none if there are none."""
+    """All predictions in a folder, by case id."""
     found: Predictions = {}
-    for path in sorted(Path(stages).glob(f"{PREFIX}_*.npz")):
+    for path in sorted(Path(stages).glob(f"{PREDICTIONS_PREFIX}_*.npz")):
         with np.load(path, allow_pickle=False) as file:
             found |= {name.removeprefix("_"): file[name] for name in file.files}
     return found

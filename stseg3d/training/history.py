@@ -1,4 +1,4 @@
-"""The course of a training, one JSON object a line, so that runs can be compared afterwards.
+"""History of a training, one JSON object a line, so that runs can be compared.
 
 MONAI's ``MetricLogger`` keeps such numbers in memory, and its ``MetricsSaver`` writes those of the last validation only.
 """
@@ -19,13 +19,13 @@ from stseg3d.training.processes import from_all, rank
 class History:
     """Handler: each validation adds a line ``{"epoch", "metric", "loss", "seconds"}`` to a file.
 
-    ``metric`` is the key metric, ``loss`` the mean training loss since the line before, of all processes, ``seconds`` the wall time of
-    the training, that before a kill included. A new training begins a new file. Attach it after the handler that resumes.
+    ``metric`` is the key metric, ``loss`` the mean training loss of all processes since the line before, and ``seconds`` the wall time of
+    the training, including that before a kill. A new training begins a new file. Attach it after the handler that resumes.
 
     Args:
         path: The file, ``.jsonl``.
-        evaluator: What validates.
-        budget: What counts the time.
+        evaluator: Engine of validation.
+        budget: Handler that counts the time.
     """
 
     def __init__(self, path: str | Path, evaluator: Engine, budget: TimeBudget) -> None:
@@ -53,7 +53,7 @@ class History:
 
     def _write(self, evaluator: Engine) -> None:
         epoch = evaluator.state.epoch
-        if epoch <= self.last:  # the validation that ends a training, where its last epoch had one
+        if epoch <= self.last:  # the last epoch was validated already
             return
         losses = [loss for part in from_all(self.losses) for loss in part]
         self.losses, self.last = [], epoch
@@ -70,7 +70,7 @@ class History:
 
 
 def read_history(path: str | Path) -> list[dict[str, Any]]:
-    """Lines of such a file; none if it is not there. A last line that a kill cut in two is left out."""
+    """Lines of the file, without a last one that is incomplete; none if the file does not exist."""
     path = Path(path)
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.is_file() else []
     return [json.loads(line) for line in lines if line.endswith("\n")]

@@ -1,4 +1,4 @@
-"""What a stage is trained with, written down beside its log: one that goes on must be of the same."""
+"""Record of a stage's options, beside its log: a stage can only be resumed with the same ones."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from stseg3d.plan import Plan
 
 
 def remember(plan: Plan, chosen: Mapping[str, Any], path: Path, *, going_on: bool) -> None:
-    """Write down what a stage is trained with.
+    """Record the options of a stage's training.
 
     Args:
-        plan: The plan, with what was chosen.
+        plan: The plan, with the chosen entries.
         chosen: Entries that were set for this call.
         path: The file, ``.json``.
-        going_on: Whether the stage was begun before.
+        going_on: Whether the stage is resumed.
 
     Raises:
-        ValueError: If it was begun with others.
+        ValueError: If it was begun with other options.
     """
     text = json.dumps({"options": dict(chosen), "sees": plan.sees})
     if going_on and path.is_file():
@@ -37,14 +37,14 @@ def remember(plan: Plan, chosen: Mapping[str, Any], path: Path, *, going_on: boo
 
 
 def ensure_same(plan: Plan, path: Path) -> None:
-    """Refuse to use what a stage has learned after the plan has been changed in what the networks see.
+    """Refuse the weights of a stage if the plan has since changed how networks see images.
 
     Args:
         plan: The plan as it is now.
-        path: What :func:`remember` has written; without it nothing is known.
+        path: File that :func:`remember` has written; nothing is checked without it.
 
     Raises:
-        ValueError: If an entry is another one.
+        ValueError: If an entry has changed.
     """
     before = json.loads(path.read_text(encoding="utf-8")).get("sees") if path.is_file() else None
     entry = before and first_difference(before, json.loads(json.dumps(plan.sees)))

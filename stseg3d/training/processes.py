@@ -1,7 +1,7 @@
-"""Training in several processes, one a GPU, as ``torchrun`` starts them; all of it holds for one process alone, too.
+"""Training in several processes, one for each GPU, as ``torchrun`` starts them; everything also works with a single process.
 
-The configs' ``multi_gpu_train.json`` names what is here. Every process holds the whole network and sees a part of each epoch's cases;
-gradients are averaged. Files are written by the first process alone.
+``multi_gpu_train.json`` names these functions. Every process holds the whole network and sees a part of each epoch's cases, and
+gradients are averaged. Only the first process writes files.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from stseg3d.networks import RoughFineNet
 
 T = TypeVar("T")
 
-# Others wait while the first process predicts for folds, or assembles; torch's own limit for GPUs is 10 minutes.
-PATIENCE = timedelta(hours=6)
+# The others wait while the first process predicts for folds, or assembles; torch's default for GPUs is 10 minutes.
+TIMEOUT = timedelta(hours=6)
 
 
 def rank() -> int:
-    """Number of this process, from 0; over all machines."""
+    """Number of this process among those of all machines, from 0."""
     if dist.is_initialized():
         return dist.get_rank()
     return int(os.environ["RANK"]) if launched() else 0
@@ -59,13 +59,13 @@ def own_device(device: str | torch.device = "auto") -> torch.device:
 
 
 def join_processes(device: torch.device) -> bool:
-    """Meet the other processes; all but the first fall silent, except for errors.
+    """Join the process group; all processes but the first then log errors only.
 
     Args:
-        device: This process's own.
+        device: Device of this process.
 
     Returns:
-        Whether this call joined them: False if they had met before.
+        Whether this call joined it: False if that was done before.
 
     Raises:
         ValueError: If the process was not started by ``torchrun``.
@@ -77,21 +77,21 @@ def join_processes(device: torch.device) -> bool:
         raise ValueError(msg)
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT)
     if rank():
         logging.disable(logging.WARNING)
     return True
 
 
 def leave_processes() -> None:
-    """Part from the other processes, if they have met."""
+    """Leave the process group, if there is one."""
     if dist.is_initialized():
         dist.destroy_process_group()
 
 
 @contextmanager
 def together(device: torch.device) -> Iterator[None]:
-    """Within, the processes that ``torchrun`` started have met; nothing happens where it started none."""
+    """Context in which the processes of ``torchrun`` form a group; it does nothing without ``torchrun``."""
     joined = launched() and join_processes(device)
     try:
         yield
@@ -103,12 +103,12 @@ def together(device: torch.device) -> Iterator[None]:
 def distribute(network: RoughFineNet, device: torch.device) -> DistributedDataParallel:
     """The network on a device, with gradients averaged over all processes, and the weights of the first process.
 
-    The inactive network is frozen, for its gradients would be waited for. Batch normalisation counts the whole batch where there are GPUs;
-    on CPUs torch cannot, and each process normalises with its own part.
+    The inactive network is frozen, as torch would wait for its gradients. On GPUs batch normalisation sees the whole batch. On CPUs torch
+    cannot do that, and each process normalises its own part.
 
     Args:
         network: The composite; its ``active`` network is trained.
-        device: This process's own.
+        device: Device of this process.
     """
     trained = {id(parameter) for parameter in network.active_parameters()}
     for parameter in network.parameters():
@@ -121,7 +121,7 @@ def distribute(network: RoughFineNet, device: torch.device) -> DistributedDataPa
 
 
 def undistributed(thing: Any) -> Any:
-    """The network inside of what :func:`distribute` made, whose state dict has plain names; anything else as it is."""
+    """The network that :func:`distribute` has wrapped, whose state dict has plain names; anything else as it is."""
     return thing.module if isinstance(thing, DistributedDataParallel) else thing
 
 
@@ -144,7 +144,7 @@ def from_all(value: T) -> list[T]:
 
 
 def by_first(act: Callable[[], T]) -> T:
-    """What the first process gets from ``act``; the others wait for it, and raise what it raises."""
+    """Result of ``act``, which only the first process calls; the others wait for it, and raise what it raises."""
     if not dist.is_initialized():
         return act()
     outcome: list[T] | Exception = []

@@ -1,8 +1,7 @@
-"""The rough network's opinion as a channel of the fine network's input, in training: made unreliable, so that it stays an opinion.
+"""The rough probability as a channel of the fine network's input in training, corrupted so that it is not simply copied.
 
-A fine network that is shown the rough mask learns to copy it, the more so where that mask is better than it will be at inference. What
-it is shown in training is therefore predicted out of fold where it can be, and corrupted: left out, blurred, moved, noisy, with objects
-missing.
+A fine network that sees the rough mask learns to copy it, especially if the mask is better than it will be at inference. In training the
+mask is therefore predicted out of fold where possible, and corrupted: left out, blurred, shifted, noisy, or with objects missing.
 """
 
 from __future__ import annotations
@@ -25,12 +24,12 @@ BLUR_VOXELS = 1.0  # largest standard deviation, in rough voxels
 
 
 def corrupted(proposal: Proposal, random: np.random.RandomState, chance: float) -> Proposal:
-    """The proposal with its probability spoilt; its boxes and ids stay.
+    """The proposal with a corrupted probability, and the same boxes and ids.
 
     Args:
         proposal: Proposal with a probability.
-        random: Where chance comes from.
-        chance: Probability of each of: nothing known, an object missing, blur, a shift by up to one rough voxel, noise.
+        random: Random generator.
+        chance: Probability of each corruption: all zero, an object missing, blur, a shift by up to one rough voxel, noise.
     """
     probability = proposal.probability
     assert probability is not None
@@ -66,7 +65,7 @@ def _noisy(probability: Float, random: np.random.RandomState) -> Float:
 
 
 class AppendRoughd(Transform):
-    """Puts the channel ``rough`` of a sample, if it has one, behind those of ``image``: after what changes intensities."""
+    """Appends the channel ``rough`` of a sample, if it has one, to those of ``image``, after transforms of intensities."""
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """The sample, its channel ``rough`` as the last one of ``image``."""

@@ -46,13 +46,13 @@ from stseg3d.volumes import Case, load_dataset
 logger = logging.getLogger(__name__)
 
 CONFIGS = {"rough": ("train.json", "train_rough.json"), "fine": ("train.json",)}
-SEVERAL = "multi_gpu_train.json"  # over these, where torchrun has started several processes
+MULTI_GPU_CONFIG = "multi_gpu_train.json"  # overlays these if torchrun has started several processes
 
-# Share of a time budget: the rough network is small and so is its input.
-SHARE = {"rough": 0.25, "fine": 0.75}
+# Shares of a time budget: the rough network is small and so is its input.
+BUDGET_SHARES = {"rough": 0.25, "fine": 0.75}
 
-# Of what the fine stage may take, the part for all folds of the rough network together; and of the rough stage's epochs, those of each
-# fold: its predictions need not be the best, only of the kind that inference will bring.
+# All folds together get this share of the fine stage's budget, and each fold this share of the rough stage's epochs: predictions for the
+# fine stage need not be the best, only like those of inference.
 FOLDS_SHARE, FOLD_EPOCHS = 0.25, 0.5
 
 
@@ -72,7 +72,7 @@ def train_bundle(
 ) -> Path:
     """Train a bundle on one's own labels and write its ``models/model.pt``.
 
-    A stage that was killed goes on where it was when the same command is given again, and one that was complete is not trained again.
+    The same command resumes a stage that was killed, and does not repeat one that is complete.
     Processes that ``torchrun`` started train together, each on a part of every batch.
 
     Args:
@@ -80,18 +80,18 @@ def train_bundle(
         data: ``dataset.json`` with ``training`` and ``validation`` lists.
         stage: ``"rough"``, ``"fine"`` or ``"all"``.
         epochs: Epochs of each stage; by default what the configs say.
-        budget_s: Wall seconds for all stages together; training ends early, its learning rate brought down, to keep to it.
+        budget_s: Wall seconds for all stages together; to keep to it, training may end early, with its learning rate brought down.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-        seed: By default what the plan says.
-        weights: Composite ``model.pt`` to start from; folds start without it, for it may have seen their cases.
-        folds: Before the fine stage, train the rough network so many times, each time without a part of the cases, and let the fine one
-            see what it predicts for them; by default what the plan says.
-        overrides: Entries of the plan to set, such as ``{"training#ema_decay": 0.99}``, see :func:`stseg3d.plan.set_entries`. What
-            inference must know as well is written into ``plan.json`` when all is trained.
+        seed: Seed; by default that of the plan.
+        weights: Composite ``model.pt`` to start from; folds start without it, as it may have seen their cases.
+        folds: Number of rough networks to train before the fine stage, each without a part of the cases, whose predictions for that part
+            the fine network sees; by default what the plan says.
+        overrides: Entries of the plan to set, such as ``{"training#ema_decay": 0.99}``, see :func:`stseg3d.plan.set_entries`. Entries
+            that inference must know as well are written into ``plan.json`` when all stages are trained.
         trust: Train a bundle that is more than data, see :func:`stseg3d.bundle.read_bundle`.
 
     Returns:
-        Path of the composite weights; of the stage's own where the other one is still to be trained.
+        Path of the composite weights, or of the stage's own if the other one is still to be trained.
 
     Raises:
         OSError: If a file is missing.
@@ -108,12 +108,12 @@ def train_bundle(
     own = own_device(select_device(device))
     json_path = data / "dataset.json" if data.is_dir() else data
     chosen = dict(overrides or {}) | ({} if folds is None else {"folds": folds})
-    options: dict[str, Any] = {  # of this call alone
+    options: dict[str, Any] = {
         "bundle_root": str(bundle),
         "dataset_dir": str(json_path.parent),
         "dataset_json": str(json_path),
         "device": f"$torch.device({str(own)!r})",
-        "composite": False,  # made below, when all stages are there: never half of this task and half of another
+        "composite": False,  # made below, when all stages are trained, so that it never mixes two tasks
     }
     if seed is not None:
         options["seed"] = seed
@@ -121,7 +121,7 @@ def train_bundle(
         read_weights(weights)
         options["pretrained"] = str(weights)
     names = STAGES if stage == "all" else (stage,)
-    budgets = {} if budget_s is None else {name: budget_s * (SHARE[name] if stage == "all" else 1) for name in names}
+    budgets = {} if budget_s is None else {name: budget_s * (BUDGET_SHARES[name] if stage == "all" else 1) for name in names}
     plan = set_entries(open_bundle(bundle, trust=trust).require_plan(), chosen, files=("train.json",))
     task = TrainingTask(bundle, plan, dataset, options, chosen, epochs, budgets, trust)
     check_task(task)
@@ -134,11 +134,11 @@ def train_bundle(
 
 
 def _finish(task: TrainingTask, stage: str) -> Path:
-    """The composite, and a plan that agrees with it; the stage's own weights where the other one is still to be trained."""
-    # Both files or none: weights of another shape than inference.json says could not be loaded.
+    """Write the composite and a plan that agrees with it; its path, or that of the stage if the other one is still to be trained."""
+    # Both files or none: weights that do not match inference.json could not be loaded.
     for name in STAGES:
         last = task.stages / f"last_{name}.pt"
-        if last.is_file():  # by another process, or one that was stopped: what it can go on from must not be swept away
+        if last.is_file():  # another process is at it, or can resume from it
             logger.warning("%s: the %s stage is not finished; finish it, or delete the file, before %s is made", last, name, WEIGHTS)
             return task.stages / f"{stage}.pt"
         if trained_stage(task.bundle, name) is None:
@@ -153,7 +153,7 @@ def _finish(task: TrainingTask, stage: str) -> Path:
     composite = assemble(task.bundle)
     assert composite is not None
     remember_trained(task.bundle, base.set(known) if known else base)
-    load_network(task.bundle, trust=task.trust)  # strict: what was written is what inference will load
+    load_network(task.bundle, trust=task.trust)  # strict, as inference will load it
     shutil.rmtree(task.stages)
     return composite
 
@@ -162,7 +162,7 @@ def _finish(task: TrainingTask, stage: str) -> Path:
 
 
 def _train_stage(task: TrainingTask, name: str, *, again: bool) -> None:
-    """Train one stage; one that an earlier call has finished only if asked for ``again``."""
+    """Train one stage; if an earlier call has finished it, only with ``again``."""
     best, last = task.stages / f"{name}.pt", task.stages / f"last_{name}.pt"
     if by_first(lambda: best.is_file() and not last.is_file()):
         if not again:
@@ -183,7 +183,7 @@ def _run_to_score(task: TrainingTask, configs: Iterable[str], options: Mapping[s
     last = task.stages / f"last_{run_name}.pt"
     by_first(lambda: remember(task.plan, task.chosen, _record(task, run_name), going_on=last.is_file()))
     if launched():  # the processes have met, and do not part between stages
-        configs, options = (*configs, SEVERAL), {**options, "finalize": []}
+        configs, options = (*configs, MULTI_GPU_CONFIG), {**options, "finalize": []}
     _run(task, configs, options)
     if not by_first((task.stages / f"{run_name}.pt").is_file):
         msg = f"{task.bundle}: the {run_name} stage must reach a validation score, got none"
@@ -193,7 +193,7 @@ def _run_to_score(task: TrainingTask, configs: Iterable[str], options: Mapping[s
 def _run(task: TrainingTask, configs: Iterable[str], options: Mapping[str, Any]) -> None:
     logging.getLogger("monai.bundle.scripts").setLevel(logging.WARNING)  # its summary of our own arguments
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-        # What the plan of this call renders to, whatever becomes of the bundle's files meanwhile.
+        # The configs of this call's plan, even if the bundle's files change meanwhile.
         rendered = Path(folder, "configs")
         rendered.mkdir()
         metadata = json.dumps(read_metadata(task.bundle)) if (task.bundle / METADATA).is_file() else "{}"
@@ -209,15 +209,15 @@ def _run(task: TrainingTask, configs: Iterable[str], options: Mapping[str, Any])
 
 
 def _record(task: TrainingTask, run_name: str) -> Path:
-    """File that says what a training was begun with."""
+    """File with the options of a training."""
     return task.bundle / "logs" / f"{run_name}.json"
 
 
-# --- what the fine stage is told by the rough one ----------------------------
+# --- predictions of the rough stage for the fine one -------------------------
 
 
 def _predict_for_fine(task: TrainingTask) -> None:
-    """Predictions of rough networks for cases that they have not learned from, where the recipe uses them."""
+    """Write predictions of rough networks for cases that they were not trained on, if the recipe uses them."""
     paths = [predictions_path(task.stages, fold_name(fold, task.folds)) for fold in range(task.folds)]
     by_first(lambda: remove_predictions(task.stages, but=paths))
     for fold, path in enumerate(paths):
@@ -247,13 +247,13 @@ def _train_fold(task: TrainingTask, fold: int) -> Path:
 
 
 def _predict_fold(task: TrainingTask, fold: int, weights: Path, path: Path) -> None:
-    """Predictions for the cases of a fold, by weights that are then of no more use."""
+    """Write predictions for the cases of a fold, and remove its weights."""
     _predict(task, weights, held_out(task.dataset, task.folds, fold), path)
     weights.unlink()
 
 
 def _predict(task: TrainingTask, weights: Path, cases: Iterable[Case], path: Path) -> None:
-    """Foreground probabilities on the rough grid, of each case, into a file."""
+    """Write foreground probabilities of each case on the rough grid."""
     parser = task.parser()
     network = load_stage(task, "rough", weights).to(parser.get_parsed_content("device"))
     stages, open_case = [parser.get_parsed_content(f"{name}_stage") for name in STAGES], parser.get_parsed_content("open_case")

@@ -1,6 +1,6 @@
-"""Training samples, as MONAI transforms: a case opened once, and what the rough network will be given at inference.
+"""Training samples, as MONAI transforms: a case opened once, and the samples of the rough network.
 
-:class:`OpenCased` is worth caching; those of the fine network are in :mod:`stseg3d.training.crops`.
+:class:`OpenCased` is worth caching; samples of the fine network are in :mod:`stseg3d.training.crops`.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class OpenCased(Transform):
 
     @property
     def in_channels(self) -> int:
-        """Channels that the networks take."""
+        """Number of channels of an image."""
         return self.image.channels
 
     def __call__(self, data: Data) -> dict[Hashable, Any]:
@@ -57,11 +57,11 @@ class OpenCased(Transform):
             msg = f"{label.name}: the label must have one channel on the grid of {image.name}, got {label.channels} on another grid"
             msg = msg if label.channels == 1 else f"{label.name}: the label must have one channel, got {label.channels}"
             raise ValueError(msg)
-        # The image's grid for both: affines that differ in the last digit must not be flipped differently.
+        # The image's grid for both, as affines that differ in the last digit must not be flipped differently.
         view = network_view(image, self.image.axcodes, colour=self.image.colour, standardize=self.image.standardize)
         classes = view.view(label.read()[0])
         classes = (classes > 0) if self.foreground else classes
-        with np.errstate(invalid="ignore"):  # NaN becomes some number, which it then does not equal
+        with np.errstate(invalid="ignore"):  # NaN becomes some number that does not equal it
             whole = np.ascontiguousarray(classes).astype(np.uint8)
         if not np.array_equal(whole, classes) or whole.max() >= self.out_channels:
             msg = f"{label.name}: labels must be whole numbers below out_channels={self.out_channels}"
@@ -94,7 +94,7 @@ class RoughSampled(Transform):
 
 
 def class_fractions(label: NDArray[np.uint8], size: Sequence[int], classes: int) -> NDArray[np.float32]:
-    """How much of each cell of a resampled grid belongs to each class.
+    """Fraction of each cell of a resampled grid that belongs to each class.
 
     Args:
         label: Classes of shape ``S``.
@@ -108,6 +108,6 @@ def class_fractions(label: NDArray[np.uint8], size: Sequence[int], classes: int)
 
 
 def label_tensor(label: NDArray[np.uint8], size: Sequence[int], classes: int) -> Tensor:
-    """Classes ``(1, *size)`` of the cells; a network of two classes sees every label as foreground."""
+    """Class of each cell, ``(1, *size)``; for a network of two classes every label is foreground."""
     label = (label > 0).astype(np.uint8) if classes == 2 else label
     return torch.from_numpy(class_fractions(label, size, classes).argmax(axis=0)[None].astype(np.float32))

@@ -1,4 +1,4 @@
-"""The baseline that needs no boxes: the fine network's family, trained on full-resolution patches and slid over the whole image."""
+"""Sliding-window baseline: a network like the fine one, trained on full-resolution patches and slid over the whole image."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from stseg3d.ops.resample import count_not_finite
 from stseg3d.training.engine import PrecisionInferer
 from stseg3d.volumes import OpenCase
 
-# MONAI's own default, and that of its users.
+# MONAI's own default.
 OVERLAP = 0.25
 
 
@@ -27,8 +27,8 @@ class WholeCased(Transform):
     """The whole case at full resolution: ``{"image": (C, *S), "label": (1, *S)}`` from ``{"case": OpenCase}``.
 
     Args:
-        stage: Its transform runs on the whole image, as a user of a sliding window has it.
-        out_channels: Number of classes including background; a network of two classes sees every label as foreground.
+        stage: Stage whose transform runs on the whole image, as is usual for a sliding window.
+        out_channels: Number of classes including background; for a network of two classes every label is foreground.
     """
 
     def __init__(self, stage: Stage, out_channels: int = 2) -> None:
@@ -36,7 +36,7 @@ class WholeCased(Transform):
         self.stage, self.out_channels = stage, out_channels
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """See the class.
+        """Image and label at full resolution.
 
         Raises:
             ValueError: If voxels are NaN or infinite.
@@ -54,9 +54,9 @@ class SlidingWindow(Inferer):
     """MONAI's sliding window with Gaussian weights over one network, mirrored as its stage says.
 
     Args:
-        stage: Gives the window and the axes to mirror.
+        stage: Stage with the size of the window and the axes to mirror.
         overlap: Fraction that neighbouring windows share.
-        precision: As for :class:`stseg3d.training.PrecisionInferer`.
+        precision: Precision for :class:`stseg3d.training.PrecisionInferer`.
         batch_size: Windows that go through the network together.
         mirror: Whether to average over mirrored windows.
     """
@@ -84,7 +84,7 @@ class SlidingWindow(Inferer):
         return found
 
     def windows(self, shape: tuple[int, ...]) -> int:
-        """How many windows cover an image of ``shape``."""
+        """Number of windows that cover an image of ``shape``."""
         # As MONAI counts them: an image smaller than the window is padded to it.
         padded = tuple(max(n, w) for n, w in zip(shape, self.stage.size, strict=True))
         steps = tuple(w if w == n else max(int(w * (1 - self.overlap)), 1) for n, w in zip(padded, self.stage.size, strict=True))

@@ -14,7 +14,7 @@ STAGES_DIR = Path("models", "stages")
 
 
 def trained_stage(bundle: Path, stage: str) -> Path | None:
-    """File with the newest weights ``<stage>.*``: the stage's own, or the composite; None before there are any."""
+    """File with the newest weights ``<stage>.*``: the stage's own or the composite; None if there are none."""
     return next((p for p in (bundle / STAGES_DIR / f"{stage}.pt", bundle / WEIGHTS) if p.is_file()), None)
 
 
@@ -28,7 +28,7 @@ def assemble(bundle: str | Path, dtype: str = "float16") -> Path | None:
         dtype: Type in which floating-point weights are stored; they are computed with in float32.
 
     Returns:
-        Path of the file, or None where one stage is still to be trained.
+        Path of the file, or None if one stage is still to be trained.
     """
     bundle = Path(bundle)
     state: dict[str, Tensor] = {}

@@ -1,4 +1,4 @@
-"""Where the fine network begins: at the weights of the rough one, which has seen the same objects from further away."""
+"""Initial weights of the fine network from the rough one, which has seen the same objects at low resolution."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ logger = logging.getLogger(__name__)
 
 
 class StartFromRough:
-    """Handler: before training, ``fine.*`` becomes what the trained ``rough.*`` is (Benčević et al. 2023, sec. 5, future work).
+    """Handler: before training, ``fine.*`` is copied from the trained ``rough.*`` (Benčević et al. 2023, sec. 5, future work).
 
-    Weights of the same name and shape are copied. A layer that takes more channels in the fine network, as its first one does with a
-    rough channel, gets zeros for them. That is done when the trainer is made, once: weights that are loaded when it starts, or that a
-    server sends before each of several starts, take their place.
+    Weights of the same name and shape are copied. A layer with more input channels in the fine network, as its first one has with a
+    rough channel, gets zeros for them. That is done once, when the trainer is made. Weights that are loaded when it starts, or that a
+    server sends before each of several starts, replace them.
 
     Args:
         network: Composite whose fine network is trained.
-        bundle: Bundle folder: the rough weights are those of its trained stage, or of ``models/model.pt``.
-        least_share: Least share of the fine network's parameters that must be copied.
+        bundle: Bundle folder; the rough weights are those of its trained stage, or of ``models/model.pt``.
+        least_share: Smallest share of the fine network's parameters that must be copied.
     """
 
     def __init__(self, network: RoughFineNet, bundle: str | Path, least_share: float = 0.5) -> None:
@@ -50,7 +50,7 @@ class StartFromRough:
 
 @torch.no_grad()
 def copy_fitting(source: dict[str, Tensor], target: dict[str, Tensor]) -> float:
-    """Copy what fits, in place.
+    """Copy tensors that fit, in place.
 
     Args:
         source: State dict.
@@ -71,7 +71,7 @@ def copy_fitting(source: dict[str, Tensor], target: dict[str, Tensor]) -> float:
 
 
 def _fits(here: Tensor, there: Tensor) -> bool:
-    """Of one shape, or the input channels (axis 1) alone are more."""
+    """Whether two tensors have the same shape, or differ only in that one has more input channels (axis 1)."""
     if here.shape == there.shape:
         return True
     rest = here.ndim == there.ndim > 1 and here.shape[0] == there.shape[0] and here.shape[2:] == there.shape[2:]

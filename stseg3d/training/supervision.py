@@ -1,4 +1,4 @@
-"""Deep supervision: what a network with several heads returns in training, its loss, and the one head that counts in the end.
+"""Deep supervision: the loss of a network with several heads in training, and the one head that metrics use.
 
 The heads come as MONAI's ``DynUNet(deep_supervision=True)`` stacks them: ``(B, heads, K, *S)``, the full-resolution one first.
 """
@@ -35,10 +35,10 @@ class HeadsLoss(nn.Module):
 
 
 class FullResolutiond(Transform):
-    """Of ``pred``, a sample's logits of one or of all heads, the full-resolution ones: for metrics."""
+    """Reduces ``pred``, a sample's logits of one or of all heads, to the full-resolution head, for metrics."""
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """See the class; ``label`` tells how many axes are due."""
+        """The sample with full-resolution logits; the axes of ``label`` tell whether there are several heads."""
         out = dict(data)
         if out["pred"].ndim > out["label"].ndim:
             out["pred"] = out["pred"][0]

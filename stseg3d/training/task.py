@@ -1,4 +1,4 @@
-"""What one call trains, checked before hours are spent on it: each entry made once, each network run once."""
+"""Task of one training call, checked before hours are spent on it: each entry is made once, and each network run once."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from stseg3d.training.stages import STAGES_DIR
 from stseg3d.volumes import Dataset
 
 # Entries of train.json that refuse options out of range when they are made.
-MADE_BEFORE = {"rough_training", "fine_training", "average"}
+CHECKED_ENTRIES = {"rough_training", "fine_training", "average"}
 
 
 @dataclass(frozen=True)
 class TrainingTask:
-    """What one call trains.
+    """Task of one training call.
 
     Attributes:
         bundle: Folder of the bundle.
         plan: The bundle's plan, with the caller's entries.
-        dataset: Cases to learn from and to validate on.
-        options: Entries of the configs that are set for this call alone, paths among them.
+        dataset: Cases for training and validation.
+        options: Entries of the configs that are set for this call alone, such as paths.
         chosen: Entries that the caller set in the plan.
         epochs: Epochs of each stage; by default what the plan says.
-        budget_s: Wall seconds by stage; empty without a limit.
+        budget_s: Wall seconds of each stage; empty without a limit.
         trust: Whether the bundle may be more than data.
     """
 
@@ -48,26 +48,26 @@ class TrainingTask:
 
     @property
     def folds(self) -> int:
-        """How many rough networks are trained for the fine stage, 0 for none."""
+        """Number of rough networks that are trained for the fine stage, 0 for none."""
         return self.plan.training.folds
 
     @property
     def stages(self) -> Path:
-        """Folder of what is left between stages."""
+        """Folder of the stages' files."""
         return self.bundle / STAGES_DIR
 
     def parser(self, overrides: Mapping[str, Any] | None = None) -> ConfigParser:
-        """Parser of ``train.json``, as the plan renders to it, with the call's options."""
+        """Parser of ``train.json``, rendered from the plan, with the call's options."""
         opened = OpenBundle(self.bundle, self.plan, render(self.plan))
         parser = config_parser(opened, ["train.json"], overrides={**self.options, **(overrides or {})})
         return parser
 
 
 def check_task(task: TrainingTask) -> None:
-    """Refuse what could not be trained to its end.
+    """Refuse a task that could not be trained to its end.
 
     Raises:
-        ValueError: If a network returns another size than it is given, an entry refuses its options, or folds cannot be made of the cases.
+        ValueError: If a network returns another size than that of its input, an entry refuses its options, or the folds are impossible.
     """
     for name in STAGES:
         if getattr(task.plan, name).network.name == ENSEMBLE:
@@ -76,7 +76,7 @@ def check_task(task: TrainingTask) -> None:
     parser = task.parser()
     check_networks(task.plan, parser, f"{task.bundle}: ", STAGES)
     try:
-        for entry in MADE_BEFORE & set(parser.get()):
+        for entry in CHECKED_ENTRIES & set(parser.get()):
             parser.get_parsed_content(entry)
     except RuntimeError as error:
         raise find_cause(error) from error
@@ -90,7 +90,7 @@ def check_networks(plan: Plan, parser: ConfigParser, where: str, stages: tuple[s
     """Run each network once on an input of its size.
 
     Raises:
-        ValueError: If one fails, or returns another size.
+        ValueError: If a network fails, or returns another size.
     """
     network = parser.get_parsed_content("network_def")
     for name in stages:
@@ -100,10 +100,10 @@ def check_networks(plan: Plan, parser: ConfigParser, where: str, stages: tuple[s
 
 
 def load_stage(task: TrainingTask, name: str, path: Path) -> nn.Module:
-    """The network of a stage with its weights from a file of a composite's.
+    """The network of a stage, with weights from a composite state dict.
 
     Raises:
-        ValueError: If they are of another network.
+        ValueError: If the weights do not fit the network.
     """
     network: nn.Module = getattr(task.parser().get_parsed_content("network_def"), name)
     own = {key.removeprefix(f"{name}."): tensor for key, tensor in read_weights(path).items() if key.startswith(f"{name}.")}
@@ -116,7 +116,7 @@ def load_stage(task: TrainingTask, name: str, path: Path) -> nn.Module:
 
 
 def find_cause(error: BaseException) -> BaseException:
-    """What MONAI's parser and transforms wrapped: a sentence about the user's data, if there is one."""
+    """The error that MONAI's parser and transforms have wrapped: a sentence about the user's data, if there is one."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, (ValueError, OSError)):

@@ -200,7 +200,7 @@ def test_the_keyboard_ends_the_networks_while_what_is_written_is_finished_and_to
 
 
 def test_a_read_that_hangs_does_not_hold_the_keyboard_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(overlap, "PATIENCE_S", 0.05)
+    monkeypatch.setattr(overlap, "THREAD_TIMEOUT_S", 0.05)
     recorder, server_is_back = Recorder("abc"), threading.Event()
 
     def interrupt() -> None:

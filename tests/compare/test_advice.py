@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 
-from stseg3d.compare.advice import MIN_CASES, NEGLIGIBLE, SMALL, Verdict, advise
+from stseg3d.compare.advice import MIN_CASES, NEGLIGIBLE_DICE, SMALL_DICE, Verdict, advise
 from stseg3d.compare.comparison import Comparison
 from tests.compare.made_up import made_up
 
@@ -23,17 +23,17 @@ def test_cropping_pays_at_the_best_size():
 
 
 def test_the_smallest_size_that_is_as_good_is_advised():
-    assert answer(HELPED | {("two_stage", 32): 0.90 - 0.8 * NEGLIGIBLE}) == (Verdict.PAYS, "two_stage", 32)
+    assert answer(HELPED | {("two_stage", 32): 0.90 - 0.8 * NEGLIGIBLE_DICE}) == (Verdict.PAYS, "two_stage", 32)
 
 
 def test_a_small_loss_within_the_noise_is_as_good_and_a_larger_one_is_not():
     noisy = {"noise": 0.04, "cases": 8}
-    assert answer(HELPED | {("two_stage", 32): 0.90 - 0.9 * SMALL}, **noisy)[2] == 32
-    assert answer(HELPED | {("two_stage", 32): 0.90 - 2 * SMALL}, **noisy)[2] == 64
+    assert answer(HELPED | {("two_stage", 32): 0.90 - 0.9 * SMALL_DICE}, **noisy)[2] == 32
+    assert answer(HELPED | {("two_stage", 32): 0.90 - 2 * SMALL_DICE}, **noisy)[2] == 64
 
 
 def test_a_small_loss_beyond_the_noise_is_not_as_good():
-    assert answer(HELPED | {("two_stage", 32): 0.90 - 0.9 * SMALL}, noise=0.001)[2] == 64
+    assert answer(HELPED | {("two_stage", 32): 0.90 - 0.9 * SMALL_DICE}, noise=0.001)[2] == 64
 
 
 @pytest.mark.parametrize("gain", [-0.05, -0.004, 0.0, 0.004])
@@ -161,7 +161,7 @@ def test_any_scores_give_one_sentence_that_agrees_with_them(seed):
     assert not re.search(r"nan|inf|\.\s|-0\.000", advice.sentence)
     assert (advice.size is None) == (advice.way is None) == (advice.verdict is Verdict.UNDECIDED)
     if advice.verdict is Verdict.PAYS:
-        assert means["two_stage", advice.size] > means["rough_only", advice.size] + NEGLIGIBLE
+        assert means["two_stage", advice.size] > means["rough_only", advice.size] + NEGLIGIBLE_DICE
     if advice.size is not None:
         assert (advice.way, advice.size) in means
 

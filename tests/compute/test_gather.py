@@ -190,7 +190,7 @@ def test_labels_of_a_bundle_agree(phantom):
 
 
 def test_labels_of_a_bundle_agree_whatever_the_batch(phantom, monkeypatch):
-    monkeypatch.setattr("stseg3d.compute.batches.CPU_VOXELS", 1 << 30)
+    monkeypatch.setattr("stseg3d.compute.batches.MAX_CPU_VOXELS", 1 << 30)
     assert len(phantom[3].boxes) > 1
     labels = []
     for size in (1, 8):

@@ -93,7 +93,7 @@ def test_below_twofold_downscaling_the_user_is_told():
 
 @pytest.mark.parametrize(("most", "told"), [(3, []), (2, ["3 boxes to look into, as noise in the rough mask gives: this may take long"])])
 def test_of_many_boxes_the_user_is_told(most: int, told: list[str], monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("stseg3d.inference.inferer.MANY_BOXES", most)
+    monkeypatch.setattr("stseg3d.inference.inferer.NOISE_BOXES", most)
     image, _ = image_of(ball(10, 10, 10) | ball(38, 10, 10) | ball(10, 38, 38))
     found = pipeline((24, 24, 24), (16, 16, 16)).segment(volume_of(image), networks())
     assert (len(found.boxes), found.warnings) == (3, told)

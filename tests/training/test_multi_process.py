@@ -24,7 +24,7 @@ from stseg3d.bundle import WEIGHTS, bundle_names, find_bundle, load_network
 from stseg3d.training import join_processes, own_device, rank
 from stseg3d.training.history import read_history
 from stseg3d.training.processes import distribute, undistributed
-from stseg3d.training.run import SEVERAL, train_bundle
+from stseg3d.training.run import MULTI_GPU_CONFIG, train_bundle
 from tests.systems import on_linux
 from tests.training import two_processes
 
@@ -92,12 +92,12 @@ def files(folder: Path) -> list[str]:
 
 
 def test_all_bundles_train_in_several_processes_alike() -> None:
-    assert len({(find_bundle(name) / "configs" / SEVERAL).read_text() for name in bundle_names()}) == 1
+    assert len({(find_bundle(name) / "configs" / MULTI_GPU_CONFIG).read_text() for name in bundle_names()}) == 1
 
 
 @pytest.mark.parametrize("overlay", [[], ["train_rough.json"]], ids=["fine", "rough"])
 def test_the_overlay_has_the_properties_monai_asks_for(bundle: Path, four: Path, alone: None, overlay: list[str]) -> None:
-    files = [str(bundle / "configs" / name) for name in ("train.json", *overlay, SEVERAL)]
+    files = [str(bundle / "configs" / name) for name in ("train.json", *overlay, MULTI_GPU_CONFIG)]
     paths = {"bundle_root": str(bundle), "dataset_dir": str(four.parent), "device": "$torch.device('cpu')"}
     workflow = ConfigWorkflow(config_file=files, meta_file=str(bundle / "configs/metadata.json"), workflow_type="train", **paths)
     workflow.initialize()
@@ -186,7 +186,7 @@ def test_the_bundle_trains_in_two_processes_and_the_first_alone_writes(without_d
         shutil.copytree(without_dropout, root)
     before = files(roots[1])
     for overlay in (["train_rough.json"], []):
-        configs = [f"{roots[0]}/configs/{name}" for name in ("train.json", *overlay, SEVERAL)]
+        configs = [f"{roots[0]}/configs/{name}" for name in ("train.json", *overlay, MULTI_GPU_CONFIG)]
         # Each process is given a folder of its own: in that of the second one nothing may be found afterwards.
         arguments = {"bundle_root": f"$'{tmp_path}/of' + str(rank())", "dataset_dir": str(dataset.parent), "device": "$torch.device('cpu')"}
         arguments |= {"epochs": '{"rough": 2, "fine": 2}', "ema_decay": "0.5", "jitter#shift": "0.1"}
