@@ -58,6 +58,7 @@ def test_every_figure_is_written_and_holds_the_colour_of_each_way(tmp_path, comp
         assert {WAY_COLOURS[way] for way in comparison.ways} <= seen
 
 
+@pytest.mark.slow
 def test_formats_are_as_asked_files_reproducible_and_settings_of_matplotlib_as_before(tmp_path):
     before = dict(mpl.rcParams)
     comparison = all_ways((32,), cases=3)

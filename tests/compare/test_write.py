@@ -46,6 +46,7 @@ def test_examples_are_shown_at_the_advised_size_or_the_largest() -> None:
     assert example_size(neither) in (32, 64)
 
 
+@pytest.mark.slow
 def test_the_command_from_data_to_advice(
     bundle: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -147,6 +147,7 @@ def test_the_network_is_left_in_the_mode_it_was_in(training):
     assert {module.training for module in network.modules()} == {training}
 
 
+@pytest.mark.slow
 @needs_openvino
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_labels_of_a_phantom_agree_and_a_rough_network_of_changing_size_stays_with_pytorch(precision, compiled):
@@ -298,6 +299,7 @@ def scan(write_nifti, tmp_path: Path) -> Path:
     return write_nifti("scans/scan.nii", image.astype(np.int16), grid.affine)
 
 
+@pytest.mark.slow
 @needs_openvino
 def test_the_command_tells_what_ran_and_nothing_else(scan, tmp_path, capfd):
     out = tmp_path / "out"
