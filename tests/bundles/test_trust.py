@@ -95,7 +95,7 @@ ATTACKS: dict[str, tuple[Any, dict[str, Any]]] = {
     "target": ({"_target_": "os.system", "command": "touch CANARY"}, {}),
     "target among the builtins": ({"_target_": "open", "file": "CANARY", "mode": "w"}, {}),
     "target behind MONAI's modules": ({"_target_": "monai.data.utils.os.system", "command": "touch CANARY"}, {}),
-    "target behind our own package": ({"_target_": "stseg3d.volumes.file.os.system", "command": "touch CANARY"}, {}),
+    "target behind our own package": ({"_target_": "stseg3d.machine.files.os.system", "command": "touch CANARY"}, {}),
     "target is an expression": ({"_target_": "$open", "file": "CANARY", "mode": "w"}, {}),
     "target is a macro": ({"_target_": "%name", "command": "touch CANARY"}, {"name": "os.system"}),
     "requirement": (LINEAR | {"_requires_": [f"${WRITE}"]}, {}),

@@ -20,7 +20,7 @@ import torch.distributed as dist
 from monai.bundle import ConfigWorkflow
 from monai.utils import set_determinism
 
-from stseg3d.bundle import WEIGHTS, bundle_names, find_bundle, load_network
+from stseg3d.bundle import WEIGHTS, bundle_names, find_bundle, load_network, open_bundle, write_plan
 from stseg3d.training import join_processes, own_device, rank
 from stseg3d.training.history import read_history
 from stseg3d.training.processes import distribute, undistributed
@@ -60,11 +60,8 @@ def four(dataset: Path) -> Path:
 
 @pytest.fixture
 def without_dropout(bundle: Path) -> Path:
-    path = bundle / "configs/train.json"
-    config = json.loads(path.read_text())
-    for stage in ("rough", "fine"):
-        config[f"{stage}_network_def"]["dropout"] = 0.0
-    path.write_text(json.dumps(config))
+    plan = open_bundle(bundle).require_plan()
+    write_plan(bundle, plan.set({f"{stage}#network#dropout": 0.0 for stage in ("rough", "fine")}))
     return bundle
 
 
