@@ -33,35 +33,34 @@ def inference_config(plan: Plan) -> Config:
         "fine_policy": fine_policy(plan) | {"batch_size": "@displayable_configs#batch_size"},
         **inferer(plan),
         "preprocessing": compose(
-            {"_target_": "stseg3d.volumes.monai_io.LoadImageVolumed", "keys": "image"},
-            {"_target_": "EnsureChannelFirstd", "keys": "image"},
+            made("stseg3d.volumes.monai_io.LoadImageVolumed", keys="image"), made("EnsureChannelFirstd", keys="image")
         ),
-        "dataset": {
-            "_target_": "Dataset",
-            "data": "$[case.as_dict() for case in find_cases([@dataset_dir])] if Path(@dataset_dir).exists() else []",
-            "transform": "@preprocessing",
-        },
-        "dataloader": {
-            "_target_": "DataLoader",
-            "dataset": "@dataset",
-            "batch_size": 1,
-            "shuffle": False,
-            "num_workers": 0,
-            "collate_fn": {"_target_": "stseg3d.volumes.monai_io.collate_alone", "_mode_": "callable"},
-        },
-        "postprocessing": compose({"_target_": "stseg3d.volumes.monai_io.SaveImageLabelsd", "keys": "pred", "output_dir": "@output_dir"}),
-        "handlers": [load_weights(), {"_target_": "StatsHandler", "iteration_log": False}],
-        "evaluator": {
-            "_target_": "SupervisedEvaluator",
-            "device": "@device",
-            "val_data_loader": "@dataloader",
-            "network": "@network",
-            "inferer": "@inferer",
-            "postprocessing": "@postprocessing",
-            "val_handlers": "@handlers",
-            "amp": False,
-            "epoch_length": "$len(@dataloader)",
-        },
+        "dataset": made(
+            "Dataset",
+            data="$[case.as_dict() for case in find_cases([@dataset_dir])] if Path(@dataset_dir).exists() else []",
+            transform="@preprocessing",
+        ),
+        "dataloader": made(
+            "DataLoader",
+            dataset="@dataset",
+            batch_size=1,
+            shuffle=False,
+            num_workers=0,
+            collate_fn=made("stseg3d.volumes.monai_io.collate_alone", _mode_="callable"),
+        ),
+        "postprocessing": compose(made("stseg3d.volumes.monai_io.SaveImageLabelsd", keys="pred", output_dir="@output_dir")),
+        "handlers": [load_weights(), made("StatsHandler", iteration_log=False)],
+        "evaluator": made(
+            "SupervisedEvaluator",
+            device="@device",
+            val_data_loader="@dataloader",
+            network="@network",
+            inferer="@inferer",
+            postprocessing="@postprocessing",
+            val_handlers="@handlers",
+            amp=False,
+            epoch_length="$len(@dataloader)",
+        ),
         "initialize": ["$monai.utils.set_determinism(seed=0)"],
         "run": ["$find_cases([@dataset_dir])", "$@evaluator.run()"],
     }
@@ -75,25 +74,21 @@ def evaluate_config(plan: Plan) -> Config:
         "output_dir": "$@bundle_root + '/eval'",
         "fine_policy": fine_policy(plan),
         **inferer(plan),
-        "validate#preprocessing": compose({"_target_": "stseg3d.volumes.monai_io.LoadImageVolumed", "keys": ["image", "label"]}),
-        "validate#dataset": {
-            "_target_": "Dataset",
-            "data": "$[case.as_dict() for case in @data.validation]",
-            "transform": "@validate#preprocessing",
-        },
+        "validate#preprocessing": compose(made("stseg3d.volumes.monai_io.LoadImageVolumed", keys=["image", "label"])),
+        "validate#dataset": made("Dataset", data="$[case.as_dict() for case in @data.validation]", transform="@validate#preprocessing"),
         "validate#inferer": "@inferer",
-        "validate#postprocessing": compose({"_target_": "AsDiscreted", "keys": ["pred", "label"], **to_classes}),
+        "validate#postprocessing": compose(made("AsDiscreted", keys=["pred", "label"], **to_classes)),
         "validate#key_metric": {"val_mean_dice": mean_dice(include_background=kinds == 2)},
         "validate#handlers": [
             load_weights(),
-            {
-                "_target_": "MetricsSaver",
-                "save_dir": "@output_dir",
-                "metrics": ["val_mean_dice"],
-                "metric_details": ["val_mean_dice"],
-                "batch_transform": "$lambda batch: [item['image'].meta for item in batch]",
-                "summary_ops": "*",
-            },
+            made(
+                "MetricsSaver",
+                save_dir="@output_dir",
+                metrics=["val_mean_dice"],
+                metric_details=["val_mean_dice"],
+                batch_transform="$lambda batch: [item['image'].meta for item in batch]",
+                summary_ops="*",
+            ),
         ],
         "run": ["$@validate#evaluator.run()"],
     }
@@ -105,7 +100,7 @@ def evaluate_config(plan: Plan) -> Config:
 def networks(plan: Plan, **more: str) -> Config:
     """Both networks and their composite."""
     own = {f"{name}_network_def": _network(plan, name) for name in STAGES}
-    composite = {"_target_": "stseg3d.networks.RoughFineNet", "rough": "@rough_network_def", "fine": "@fine_network_def"}
+    composite = made("stseg3d.networks.RoughFineNet", rough="@rough_network_def", fine="@fine_network_def")
     return {**own, "network_def": composite | more, "network": "$@network_def.to(@device)"}
 
 
@@ -113,81 +108,86 @@ def inputs(plan: Plan) -> Config:
     """How the networks see a scan."""
     steps = [component(step, NORMALIZATIONS) for step in plan.normalization]
     intensity = {"intensity": steps[0] if len(steps) == 1 else compose(*steps)} if steps else {}
-    image = {"_target_": "stseg3d.plan.ImageView", **asdict(plan.image)}
+    image = made("stseg3d.plan.ImageView", **asdict(plan.image))
     return {"image": image, **intensity, **{f"{name}_stage": _stage(plan, getattr(plan, name)) for name in STAGES}}
 
 
 def policy(plan: Plan) -> Config:
     """The whole box policy."""
-    return {"_target_": "stseg3d.ops.BoxPolicy", **{f.name: getattr(plan.policy, f.name) for f in fields(BoxPolicy)}}
+    return made("stseg3d.ops.BoxPolicy", **{f.name: getattr(plan.policy, f.name) for f in fields(BoxPolicy)})
 
 
 def fine_policy(plan: Plan) -> Config:
     """What is done with the crops."""
-    return {"_target_": "stseg3d.ops.FinePolicy", **asdict(plan.fine_policy)}
+    return made("stseg3d.ops.FinePolicy", **asdict(plan.fine_policy))
 
 
 def inferer(plan: Plan) -> Config:
     """The inferer and its outputs."""
     parts = ("policy", "fine_policy", "image", "output", "execution")
     return {
-        "output": {"_target_": "stseg3d.plan.Output", **asdict(plan.output)},
-        "execution": {"_target_": "stseg3d.plan.Execution", **asdict(plan.execution)},
-        "inferer": {
-            "_target_": "stseg3d.inference.SegmentThenSegmentInferer",
-            "rough": "@rough_stage",
-            "fine": "@fine_stage",
+        "output": made("stseg3d.plan.Output", **asdict(plan.output)),
+        "execution": made("stseg3d.plan.Execution", **asdict(plan.execution)),
+        "inferer": made(
+            "stseg3d.inference.SegmentThenSegmentInferer",
+            rough="@rough_stage",
+            fine="@fine_stage",
             **{part: f"@{part}" for part in parts},
-            "out_channels": len(plan.classes),
-        },
+            out_channels=len(plan.classes),
+        ),
     }
 
 
 def component(given: Component, known: dict[str, Known], **more: Any) -> Config:
     """A component in the form of a config; a full dotted name stays as it is."""
     entry = known.get(given.name, Known(given.name, frozenset()))
-    return {"_target_": entry.target, **entry.always, **more, **given.arguments}
+    return made(entry.target, **{**entry.always, **more, **given.arguments})
+
+
+def made(target: str, /, **arguments: Any) -> Config:
+    """Something that is made of its arguments, as a config has it."""
+    return {"_target_": target, **arguments}
 
 
 def compose(*steps: Any) -> Config:
     """Transforms, one after the other."""
-    return {"_target_": "Compose", "transforms": list(steps)}
+    return made("Compose", transforms=list(steps))
 
 
 def load_weights() -> Config:
     """Handler that loads the weights of both networks."""
     path = "$@bundle_root + '/models/model.pt'"
-    return {"_target_": "CheckpointLoader", "load_path": path, "load_dict": {"model": "@network"}, "map_location": "@device"}
+    return made("CheckpointLoader", load_path=path, load_dict={"model": "@network"}, map_location="@device")
 
 
 def mean_dice(*, include_background: bool) -> Config:
     """Mean Dice of an engine's output."""
     outputs = "$monai.handlers.from_engine(['pred', 'label'])"
-    return {"_target_": "MeanDice", "include_background": include_background, "output_transform": outputs}
+    return made("MeanDice", include_background=include_background, output_transform=outputs)
 
 
 def _network(plan: Plan, name: str) -> Config:
     stage: StagePlan = getattr(plan, name)
     channels = {"in_channels": plan.image.channels + int(stage.rough_channel), "out_channels": plan.kinds(name)}
-    made = [_single(network, stage, channels) for network in members(stage.network)]
+    networks = [_single(network, stage, channels) for network in members(stage.network)]
     # Written out for each member: references would all give the same network.
-    return {"_target_": "stseg3d.networks.MeanEnsemble", "networks": made} if stage.network.name == ENSEMBLE else made[0]
+    return made("stseg3d.networks.MeanEnsemble", networks=networks) if stage.network.name == ENSEMBLE else networks[0]
 
 
 def _single(network: Component, stage: StagePlan, channels: dict[str, int]) -> Config:
     dims = network.arguments.get("spatial_dims", len(stage.size))
     known = {"spatial_dims": dims} if network.name in NETWORKS else {}
-    made = component(network, NETWORKS, **known, **channels)
-    return {"_target_": "stseg3d.networks.SqueezeDepth", "network": made} if dims < len(stage.size) else made
+    config = component(network, NETWORKS, **known, **channels)
+    return made("stseg3d.networks.SqueezeDepth", network=config) if dims < len(stage.size) else config
 
 
 def _stage(plan: Plan, stage: StagePlan) -> Config:
     by_spacing = {} if stage.spacing_mm is None else {"spacing_mm": stage.spacing_mm, "multiple": stage.multiple}
-    return {
-        "_target_": "stseg3d.inference.Stage",
-        "size": list(stage.size),
+    return made(
+        "stseg3d.inference.Stage",
+        size=list(stage.size),
         **by_spacing,
-        **({"transform": "@intensity"} if plan.normalization else {}),
-        "mirror_axes": list(stage.mirror_axes),
-        "rough_channel": stage.rough_channel,
-    }
+        **{"transform": "@intensity"} if plan.normalization else {},
+        mirror_axes=list(stage.mirror_axes),
+        rough_channel=stage.rough_channel,
+    )

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from stseg3d.plan.components import LOSSES, OPTIMIZERS
-from stseg3d.plan.inference_config import DEVICE, Config, component, compose, inputs, mean_dice, networks, policy
+from stseg3d.plan.inference_config import DEVICE, Config, component, compose, inputs, made, mean_dice, networks, policy
 from stseg3d.plan.json_values import dump
 from stseg3d.plan.plan import Plan
 
@@ -46,19 +46,12 @@ def train_config(plan: Plan) -> Config:
         "optimizer": component(
             plan.training.optimizer, OPTIMIZERS, params="$@network_def.active_parameters()", lr="$@learning_rate[@stage]"
         ),
-        "lr_scheduler": {
-            "_target_": "torch.optim.lr_scheduler.PolynomialLR",
-            "optimizer": "@optimizer",
-            "total_iters": "@train#trainer#max_epochs",
-            "power": 0.9,
-        },
-        "average": {"_target_": "stseg3d.training.WeightAverage", "network": "@network", "decay": "@ema_decay"},
-        "keep_best": {
-            "_target_": "stseg3d.training.KeepBest",
-            "path": "$@stages_dir + '/' + @run_name + '.pt'",
-            "network": "$@average.network",
-        },
-        "budget": {"_target_": "stseg3d.training.TimeBudget", "seconds": "@budget_s", "lr_scheduler": "@lr_scheduler"},
+        "lr_scheduler": made(
+            "torch.optim.lr_scheduler.PolynomialLR", optimizer="@optimizer", total_iters="@train#trainer#max_epochs", power=0.9
+        ),
+        "average": made("stseg3d.training.WeightAverage", network="@network", decay="@ema_decay"),
+        "keep_best": made("stseg3d.training.KeepBest", path="$@stages_dir + '/' + @run_name + '.pt'", network="$@average.network"),
+        "budget": made("stseg3d.training.TimeBudget", seconds="@budget_s", lr_scheduler="@lr_scheduler"),
         "train": _train(plan),
         "validate": _validate(plan),
         "initialize": ["$monai.utils.set_determinism(seed=@seed)"],
@@ -84,22 +77,16 @@ def multi_gpu_config() -> Config:
         "device": "$own_device()",
         "tensorboard": "$rank() == 0 and find_spec('tensorboard') is not None",
         "network": "$distribute(@network_def, @device)",
-        "train#sampler": {
-            "_target_": "DistributedSampler",
-            "dataset": "@train#dataset",
-            "even_divisible": True,
-            "shuffle": True,
-            "seed": "@seed",
-        },
+        "train#sampler": made("DistributedSampler", dataset="@train#dataset", even_divisible=True, shuffle=True, seed="@seed"),
         "train#dataloader#sampler": "@train#sampler",
         "train#dataloader#shuffle": False,
         "train#dataloader#drop_last": "$len(@train#sampler) >= @cases_a_batch[@stage]",
-        "validate#sampler": {
-            "_target_": "DistributedSampler",
-            "dataset": "@validate#dataset",
-            "even_divisible": "$len(@validate#dataset) < torch.distributed.get_world_size()",
-            "shuffle": False,
-        },
+        "validate#sampler": made(
+            "DistributedSampler",
+            dataset="@validate#dataset",
+            even_divisible="$len(@validate#dataset) < torch.distributed.get_world_size()",
+            shuffle=False,
+        ),
         "validate#dataloader#sampler": "@validate#sampler",
         "initialize": ["$join_processes(@device)", "$monai.utils.set_determinism(seed=@seed + rank())"],
         "run": [
@@ -126,15 +113,11 @@ def _samples(plan: Plan) -> Config:
     kinds = len(plan.classes)
     classes = {} if kinds == 2 else {"out_channels": kinds}
     opened, drawn = ("@open_anatomy", ["@rand_scan"]) if plan.training.synthesis else ("@open_case", [])
-    open_case = {"_target_": "stseg3d.training.OpenCased", "image": "@image", **({"foreground": False} if classes else {}), **classes}
+    open_case = made("stseg3d.training.OpenCased", image="@image", **{"foreground": False} if classes else {}, **classes)
     shared = {
         "open_case": open_case,
         **_synthesis(plan),
-        "rough_sample": {
-            "_target_": "stseg3d.training.RoughSampled",
-            "stage": "@rough_stage",
-            **({} if plan.kinds("rough") == 2 else classes),
-        },
+        "rough_sample": made("stseg3d.training.RoughSampled", stage="@rough_stage", **{} if plan.kinds("rough") == 2 else classes),
         "rough_augmentation": _augmentation(plan, "rough"),
         "fine_augmentation": _augmentation(plan, "fine"),
         "rough_training": compose(opened, *drawn, "@rough_sample", "@rough_augmentation"),
@@ -142,7 +125,7 @@ def _samples(plan: Plan) -> Config:
     }
     if plan.training.crops == "patches":
         return shared | _patches(plan, classes)
-    crops = {"_target_": "stseg3d.training.RandFineCropsd", "stage": "@fine_stage", "policy": "@policy", **classes, "target": "@target"}
+    crops = made("stseg3d.training.RandFineCropsd", stage="@fine_stage", policy="@policy", **classes, target="@target")
     random = {
         "samples": plan.training.samples,
         "shift": "@jitter#shift",
@@ -151,16 +134,16 @@ def _samples(plan: Plan) -> Config:
         "predicted": "@predicted_boxes",
         "corruption": "@corruption",
     }
-    boxes = {
-        "_target_": "stseg3d.training.FineBoxesd",
-        "rough": "@rough_stage",
-        "fine": "@fine_stage",
-        "policy": "@policy",
-        "predictions": "$load_predictions(@stages_dir)",
-    }
+    boxes = made(
+        "stseg3d.training.FineBoxesd",
+        rough="@rough_stage",
+        fine="@fine_stage",
+        policy="@policy",
+        predictions="$load_predictions(@stages_dir)",
+    )
     return shared | {
         "fine_boxes": boxes,
-        "append_rough": {"_target_": "stseg3d.training.AppendRoughd"},
+        "append_rough": made("stseg3d.training.AppendRoughd"),
         "fine_training": compose(opened, "@fine_boxes", *drawn, crops | random, "@fine_augmentation", "@append_rough"),
         "fine_validation": compose("@open_case", "@fine_boxes", crops | {"samples": None}, "@append_rough"),
     }
@@ -168,16 +151,12 @@ def _samples(plan: Plan) -> Config:
 
 def _patches(plan: Plan, classes: Config) -> Config:
     """Full-resolution patches, half of them on an object, for a sliding-window network."""
-    whole = {"_target_": "stseg3d.training.WholeCased", "stage": "@fine_stage", **classes}
+    whole = made("stseg3d.training.WholeCased", stage="@fine_stage", **classes)
     keys = ["image", "label"]
-    pad = {"_target_": "SpatialPadd", "keys": keys, "spatial_size": "$@fine_stage.size"}
-    patches = {
-        "_target_": "RandCropByPosNegLabeld",
-        "keys": keys,
-        "label_key": "label",
-        "spatial_size": "$@fine_stage.size",
-        "num_samples": plan.training.samples,
-    }
+    pad = made("SpatialPadd", keys=keys, spatial_size="$@fine_stage.size")
+    patches = made(
+        "RandCropByPosNegLabeld", keys=keys, label_key="label", spatial_size="$@fine_stage.size", num_samples=plan.training.samples
+    )
     return {
         "fine_training": compose("@open_case", whole, pad, patches, "@fine_augmentation"),
         "fine_validation": compose("@open_case", whole),
@@ -189,24 +168,17 @@ def _synthesis(plan: Plan) -> Config:
     if synthesis is None:
         return {}
     return {
-        "open_anatomy": {
-            "_target_": "stseg3d.synthesis.OpenAnatomyd",
-            "open_case": "@open_case",
-            "target": synthesis.target,
-            "spacing_mm": "$@anatomy_spacing_mm[@stage]",
-        },
-        "rand_scan": {
-            "_target_": "stseg3d.synthesis.RandSyntheticCTd",
-            "partial": "$@partial[@stage]",
-            "least": list(synthesis.least),
-        },
+        "open_anatomy": made(
+            "stseg3d.synthesis.OpenAnatomyd", open_case="@open_case", target=synthesis.target, spacing_mm="$@anatomy_spacing_mm[@stage]"
+        ),
+        "rand_scan": made("stseg3d.synthesis.RandSyntheticCTd", partial="$@partial[@stage]", least=list(synthesis.least)),
     }
 
 
 def _augmentation(plan: Plan, stage: str) -> Config:
     options = asdict(getattr(plan.training.augmentation, stage))
     options["mirror_axes"] = list(options["mirror_axes"])
-    return {"_target_": "stseg3d.training.augmentation", "size": f"$@{stage}_stage.size", **options}
+    return made("stseg3d.training.augmentation", size=f"$@{stage}_stage.size", **options)
 
 
 def _train(plan: Plan) -> Config:
@@ -215,70 +187,63 @@ def _train(plan: Plan) -> Config:
         "cases": "$training_cases(@data, @folds, @fold)"
         + (" + anatomy_cases(@dataset_json, @bodies[@stage])" if plan.training.synthesis else ""),
         "preprocessing": "@fine_training",
-        "dataset": {
-            "_target_": "CacheDataset",
-            "data": "@train#cases",
-            "transform": "@train#preprocessing",
-            "copy_cache": False,
-            "progress": False,
-        },
-        "dataloader": {
-            "_target_": "DataLoader",
-            "dataset": "@train#dataset",
-            "batch_size": "$@cases_a_batch[@stage]",
-            "shuffle": True,
-            "drop_last": "$len(@train#dataset#data) >= @cases_a_batch[@stage]",
-            "num_workers": "@num_workers",
-        },
-        "inferer": {"_target_": "stseg3d.training.PrecisionInferer", "precision": "@precision"},
-        "loss": {"_target_": "stseg3d.training.HeadsLoss", "loss": "@loss"},
+        "dataset": made("CacheDataset", data="@train#cases", transform="@train#preprocessing", copy_cache=False, progress=False),
+        "dataloader": made(
+            "DataLoader",
+            dataset="@train#dataset",
+            batch_size="$@cases_a_batch[@stage]",
+            shuffle=True,
+            drop_last="$len(@train#dataset#data) >= @cases_a_batch[@stage]",
+            num_workers="@num_workers",
+        ),
+        "inferer": made("stseg3d.training.PrecisionInferer", precision="@precision"),
+        "loss": made("stseg3d.training.HeadsLoss", loss="@loss"),
         "postprocessing": compose(
-            {"_target_": "stseg3d.training.FullResolutiond"},
-            {"_target_": "AsDiscreted", "keys": ["pred", "label"], "argmax": [True, False], "to_onehot": kinds},
+            made("stseg3d.training.FullResolutiond"), made("AsDiscreted", keys=["pred", "label"], argmax=[True, False], to_onehot=kinds)
         ),
         "key_metric": {"train_mean_dice": mean_dice(include_background=False)},
         "handlers": _train_handlers(),
-        "trainer": {
-            "_target_": "SupervisedTrainer",
-            "max_epochs": "$@epochs[@stage]",
-            "device": "@device",
-            "train_data_loader": "@train#dataloader",
-            "network": "@network",
-            "loss_function": "@train#loss",
-            "optimizer": "@optimizer",
-            "inferer": "@train#inferer",
-            "postprocessing": "@train#postprocessing",
-            "key_train_metric": "@train#key_metric",
-            "train_handlers": "@train#handlers",
-            "amp": False,
-        },
+        "trainer": made(
+            "SupervisedTrainer",
+            max_epochs="$@epochs[@stage]",
+            device="@device",
+            train_data_loader="@train#dataloader",
+            network="@network",
+            loss_function="@train#loss",
+            optimizer="@optimizer",
+            inferer="@train#inferer",
+            postprocessing="@train#postprocessing",
+            key_train_metric="@train#key_metric",
+            train_handlers="@train#handlers",
+            amp=False,
+        ),
     }
 
 
 def _train_handlers() -> list[Any]:
     return [
-        {
-            "_target_": "monai.handlers.CheckpointLoader",
-            "_disabled_": "$not @pretrained",
-            "load_path": "@pretrained",
-            "load_dict": {"model": "@network"},
-            "map_location": "@device",
-        },
-        {
-            "_target_": "stseg3d.training.StartFromRough",
-            "_disabled_": "$not (@fine_from_rough and @stage == 'fine')",
-            "network": "@network_def",
-            "bundle": "@bundle_root",
-        },
-        {"_target_": "stseg3d.training.shared_handler", "handler": "@average"},
-        {"_target_": "stseg3d.training.ClipGradients", "parameters": "$@network_def.active_parameters()", "max_norm": 5.0},
-        {"_target_": "stseg3d.training.shared_handler", "handler": "@budget"},
-        {"_target_": "LrScheduleHandler", "lr_scheduler": "@lr_scheduler", "print_lr": False},
-        {"_target_": "ValidationHandler", "validator": "@validate#evaluator", "epoch_level": True, "interval": "@val_interval"},
-        {
-            "_target_": "stseg3d.training.ResumeHandler",
-            "path": "$@stages_dir + '/last_' + @run_name + '.pt'",
-            "objects": {
+        made(
+            "monai.handlers.CheckpointLoader",
+            _disabled_="$not @pretrained",
+            load_path="@pretrained",
+            load_dict={"model": "@network"},
+            map_location="@device",
+        ),
+        made(
+            "stseg3d.training.StartFromRough",
+            _disabled_="$not (@fine_from_rough and @stage == 'fine')",
+            network="@network_def",
+            bundle="@bundle_root",
+        ),
+        made("stseg3d.training.shared_handler", handler="@average"),
+        made("stseg3d.training.ClipGradients", parameters="$@network_def.active_parameters()", max_norm=5.0),
+        made("stseg3d.training.shared_handler", handler="@budget"),
+        made("LrScheduleHandler", lr_scheduler="@lr_scheduler", print_lr=False),
+        made("ValidationHandler", validator="@validate#evaluator", epoch_level=True, interval="@val_interval"),
+        made(
+            "stseg3d.training.ResumeHandler",
+            path="$@stages_dir + '/last_' + @run_name + '.pt'",
+            objects={
                 "model": "@network",
                 "average": "@average",
                 "optimizer": "@optimizer",
@@ -286,55 +251,40 @@ def _train_handlers() -> list[Any]:
                 "best": "@keep_best",
                 "budget": "@budget",
             },
-            "interval": "@val_interval",
-        },
-        {
-            "_target_": "stseg3d.training.History",
-            "path": "$@log_dir + '/' + @run_name + '.jsonl'",
-            "evaluator": "@validate#evaluator",
-            "budget": "@budget",
-        },
-        {"_target_": "stseg3d.training.EpochProgress", "name": "@run_name", "best": "@keep_best"},
+            interval="@val_interval",
+        ),
+        made("stseg3d.training.History", path="$@log_dir + '/' + @run_name + '.jsonl'", evaluator="@validate#evaluator", budget="@budget"),
+        made("stseg3d.training.EpochProgress", name="@run_name", best="@keep_best"),
         _tensorboard(tag_name="train_loss", output_transform="$monai.handlers.from_engine(['loss'], first=True)"),
     ]
 
 
 def _validate(plan: Plan) -> Config:
-    slid = {"_target_": "stseg3d.training.SlidingWindow", "stage": "@fine_stage", "precision": "@precision"}
+    slid = made("stseg3d.training.SlidingWindow", stage="@fine_stage", precision="@precision")
     return {
         "preprocessing": "@fine_validation",
-        "dataset": {
-            "_target_": "CacheDataset",
-            "data": "$with_ids(@data.validation)",
-            "transform": "@validate#preprocessing",
-            "copy_cache": False,
-            "progress": False,
-        },
-        "dataloader": {
-            "_target_": "DataLoader",
-            "dataset": "@validate#dataset",
-            "batch_size": 1,
-            "shuffle": False,
-            "num_workers": "@num_workers",
-        },
+        "dataset": made(
+            "CacheDataset", data="$with_ids(@data.validation)", transform="@validate#preprocessing", copy_cache=False, progress=False
+        ),
+        "dataloader": made("DataLoader", dataset="@validate#dataset", batch_size=1, shuffle=False, num_workers="@num_workers"),
         "inferer": slid if plan.training.crops == "patches" else "@train#inferer",
         "postprocessing": "@train#postprocessing",
         "key_metric": {"val_mean_dice": mean_dice(include_background=False)},
         "handlers": ["@keep_best", _tensorboard(iteration_log=False)],
-        "evaluator": {
-            "_target_": "SupervisedEvaluator",
-            "device": "@device",
-            "val_data_loader": "@validate#dataloader",
-            "network": "$@average.network",
-            "inferer": "@validate#inferer",
-            "postprocessing": "@validate#postprocessing",
-            "key_val_metric": "@validate#key_metric",
-            "val_handlers": "@validate#handlers",
-            "amp": False,
-        },
+        "evaluator": made(
+            "SupervisedEvaluator",
+            device="@device",
+            val_data_loader="@validate#dataloader",
+            network="$@average.network",
+            inferer="@validate#inferer",
+            postprocessing="@validate#postprocessing",
+            key_val_metric="@validate#key_metric",
+            val_handlers="@validate#handlers",
+            amp=False,
+        ),
     }
 
 
 def _tensorboard(**more: Any) -> Config:
     path = "$@log_dir + '/' + @run_name"
-    return {"_target_": "TensorBoardStatsHandler", "_disabled_": "$not @tensorboard", "log_dir": path, **more}
+    return made("TensorBoardStatsHandler", _disabled_="$not @tensorboard", log_dir=path, **more)
