@@ -13,6 +13,7 @@ from typing import Any, Generic, TypeVar, Union, get_args, get_origin, get_type_
 T = TypeVar("T")
 WIDTH = 110
 MAX_WHOLE_NUMBER = 2**63
+MAX_DEPTH = 32  # of nesting; rendered configs are 8 deep
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,16 @@ def read_json(content: bytes, what: str) -> Any:
         return number
 
     try:
-        return json.loads(content.decode("utf-8-sig"), object_pairs_hook=unique, parse_float=finite, parse_constant=finite)
+        found = json.loads(content.decode("utf-8-sig"), object_pairs_hook=unique, parse_float=finite, parse_constant=finite)
+        level = [found]
+        for _ in range(MAX_DEPTH):
+            level = [
+                item for part in level for item in (part.values() if isinstance(part, dict) else part if isinstance(part, list) else ())
+            ]
+        if level:
+            msg = f"it is nested more than {MAX_DEPTH} deep"
+            raise ValueError(msg)
+        return found
     except (ValueError, RecursionError) as error:
         msg = f"{what} must be JSON: {error}"
         raise ValueError(msg) from error

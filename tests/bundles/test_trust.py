@@ -298,6 +298,15 @@ def test_broken_files_get_a_sentence(name: str, text: str, bundle: Path) -> None
         load_network(bundle)
 
 
+def test_a_plan_nested_without_end_is_no_plan(bundle: Path) -> None:
+    deep: Any = 1
+    for _ in range(900):
+        deep = [deep]
+    edit(bundle / PLAN, **{"fine#network#act": deep})
+    with pytest.raises(ValueError, match=r"plan\.json must be JSON: it is nested more than 32 deep"):
+        load_network(bundle, trust=True)
+
+
 def test_a_key_twice_is_no_plan(bundle: Path) -> None:
     text = (bundle / PLAN).read_text()
     (bundle / PLAN).write_text(text.replace("{", '{\n    "image": {"channels": 3},', 1))
