@@ -109,8 +109,8 @@ def test_a_plan_that_contradicts_itself_is_refused_in_one_sentence(entries: dict
 @pytest.mark.parametrize(
     ("entries", "rule"),
     [
-        ({"polcy": {}}, "plan.json has no entry 'polcy'; is 'policy' meant?"),
-        ({"policy#treshold": 1}, "plan.json#policy has no entry 'treshold'; is 'threshold' meant?"),
+        ({"policyy": {}}, "plan.json has no entry 'policyy'; is 'policy' meant?"),
+        ({"policy#thresholdd": 1}, "plan.json#policy has no entry 'thresholdd'; is 'threshold' meant?"),
         ({"policy#threshold": "0.5"}, 'plan.json#policy#threshold must be a number, got "0.5"'),
         ({"policy#merge": 1}, "plan.json#policy#merge must be true or false, got 1"),
         ({"policy#connectivity": 6.0}, "plan.json#policy#connectivity must be a whole number, got 6.0"),
