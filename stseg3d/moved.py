@@ -13,6 +13,7 @@ from typing import cast
 
 # The longest former name that fits applies; modules inside a package moved with it.
 MOVED: dict[str, str] = {
+    "stseg3d.bundle.lookup": "stseg3d.bundle_folders",
     "stseg3d.compare.sliding_window": "stseg3d.training.sliding_window",
     "stseg3d.batch.fingerprints": "stseg3d.batch.stamps",
     "stseg3d.inference.batches": "stseg3d.compute.batches",

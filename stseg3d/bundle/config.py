@@ -6,11 +6,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stseg3d.bundle.lookup import INFERENCE, METADATA, WEIGHTS, read_metadata
+from stseg3d.bundle.files import METADATA, WEIGHTS, read_metadata
 from stseg3d.bundle.rendering import open_bundle
 from stseg3d.bundle.trained import ensure_trained_for
 from stseg3d.bundle.trust import OpenBundle
 from stseg3d.bundle.weights import load_weights
+from stseg3d.bundle_folders import INFERENCE
 from stseg3d.machine.devices import select_device
 from stseg3d.plan import read_json
 

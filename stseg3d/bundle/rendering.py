@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from stseg3d.bundle.lookup import METADATA, PLAN, read_metadata
+from stseg3d.bundle.files import METADATA, read_metadata
 from stseg3d.bundle.trust import CONFIGS, OpenBundle, read_bundle
+from stseg3d.bundle_folders import PLAN
 from stseg3d.machine.files import atomic_write_text
 from stseg3d.plan import Plan, is_intact, json_text, read_json, render, with_formats
 

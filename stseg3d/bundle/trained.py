@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from stseg3d.bundle.lookup import PLAN, WEIGHTS, weights_sha256
+from stseg3d.bundle.files import WEIGHTS, weights_sha256
 from stseg3d.bundle.trust import first_difference
+from stseg3d.bundle_folders import PLAN
 from stseg3d.machine.files import atomic_write_text
 from stseg3d.plan import Plan, json_text, read_json
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stseg3d.bundle.lookup import METADATA, PLAN, read_metadata
+from stseg3d.bundle.files import METADATA, read_metadata
+from stseg3d.bundle_folders import PLAN
 from stseg3d.plan import Plan, code_in_overrides, is_intact, render
 
 CONFIGS = Path("configs")

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def add_segment(commands: Any) -> Command:
     """The command ``segment`` and its arguments."""
-    from stseg3d.embedded import bundle_names
+    from stseg3d.bundle_folders import bundle_names
 
     command = commands.add_parser("segment", help="label maps for images: files, folders or DICOM series in, NIfTI + JSON out")
     command.add_argument(
@@ -66,7 +66,7 @@ def _time_limit(text: str) -> float:
 
 
 def _segment(args: argparse.Namespace) -> int:
-    from stseg3d.bundle import find_bundle
+    from stseg3d.bundle_folders import find_bundle  # before torch: the first scan is read meanwhile
 
     bundle = find_bundle(args.bundle)
     cases, bad_inputs = _cases(args)

@@ -10,12 +10,11 @@ from typing import Any
 import pytest
 import torch
 
-from stseg3d import embedded as embedded_bundles
+from stseg3d import bundle_folders
 from stseg3d.bundle import (
     bundle_names,
     find_bundle,
     load_network,
-    lookup,
     read_config,
     read_metadata,
     read_weights,
@@ -51,8 +50,7 @@ def embedded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("b_segmentation", "a_segmentation"):
         make_bundle(folder / name)
     (folder / "notes").mkdir()
-    for module in (embedded_bundles, lookup):
-        monkeypatch.setattr(module, "embedded_folder", lambda: folder)
+    monkeypatch.setattr(bundle_folders, "embedded_folder", lambda: folder)
     return folder
 
 
@@ -68,7 +66,7 @@ def test_a_folder_is_found_and_made_absolute(bundle: Path, monkeypatch: pytest.M
     assert find_bundle("bundle") == find_bundle(Path("./bundle/")) == bundle.resolve()
 
 
-def test_embedded_bundles_are_found_by_name_with_or_without_the_suffix(embedded: Path) -> None:
+def test_bundle_folders_are_found_by_name_with_or_without_the_suffix(embedded: Path) -> None:
     assert bundle_names() == ["a_segmentation", "b_segmentation"]
     assert find_bundle("a_segmentation") == find_bundle("a") == embedded / "a_segmentation"
 
@@ -91,18 +89,18 @@ def test_the_error_names_what_was_looked_for_and_what_there_is(
 
 def test_the_checkout_s_own_bundles_are_the_embedded_ones() -> None:
     root = Path(__file__).resolve().parents[1]
-    assert embedded_bundles.embedded_folder() == root / "bundles"
+    assert bundle_folders.embedded_folder() == root / "bundles"
     assert all(find_bundle(name) == root / "bundles" / name for name in bundle_names())
 
 
 def test_in_a_wheel_they_lie_inside_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "bundles").mkdir()  # site-packages/bundles, somebody else's
-    monkeypatch.setattr(embedded_bundles, "__file__", str(tmp_path / "stseg3d" / "embedded.py"))
-    assert embedded_bundles.embedded_folder() == tmp_path.resolve() / "stseg3d" / "bundles"
+    monkeypatch.setattr(bundle_folders, "__file__", str(tmp_path / "stseg3d" / "bundle_folders.py"))
+    assert bundle_folders.embedded_folder() == tmp_path.resolve() / "stseg3d" / "bundles"
 
 
 def test_looking_up_needs_the_standard_library_only() -> None:
-    code = "import sys, stseg3d.embedded as b; b.bundle_names(); print({'torch', 'monai', 'numpy'} & set(sys.modules))"
+    code = "import sys, stseg3d.bundle_folders as b; b.bundle_names(); print({'torch', 'monai', 'numpy'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "set()"
 
 
