@@ -3,7 +3,7 @@
 from stseg3d.bundle.config import config_parser, load_network, read_config
 from stseg3d.bundle.files import METADATA, WEIGHTS, read_metadata, weights_sha256
 from stseg3d.bundle.rendering import open_bundle, render_bundle, write_plan
-from stseg3d.bundle.trained import remember_trained
+from stseg3d.bundle.trained import ensure_trained_for, remember_trained
 from stseg3d.bundle.trust import OpenBundle, UntrustedError, read_bundle
 from stseg3d.bundle.weights import load_weights, read_weights, save_weights
 from stseg3d.bundle_folders import INFERENCE, NAME_SUFFIX, PLAN, bundle_names, embedded_folder, find_bundle
@@ -20,6 +20,7 @@ __all__ = [
     "bundle_names",
     "config_parser",
     "embedded_folder",
+    "ensure_trained_for",
     "find_bundle",
     "load_network",
     "load_weights",

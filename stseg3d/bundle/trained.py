@@ -9,7 +9,7 @@ from stseg3d.bundle.files import WEIGHTS, weights_sha256
 from stseg3d.bundle.trust import first_difference
 from stseg3d.bundle_folders import PLAN
 from stseg3d.machine.files import atomic_write_text
-from stseg3d.plan import Plan, json_text, read_json
+from stseg3d.plan import STAGES, Plan, json_text, read_json
 
 TRAINED = WEIGHTS.with_name("trained.json")
 
@@ -21,24 +21,26 @@ def remember_trained(bundle: Path, plan: Plan) -> Path:
         bundle: Folder of the bundle, with weights.
         plan: The plan.
     """
-    return atomic_write_text(bundle / TRAINED, json_text({"weights_sha256": weights_sha256(bundle), "sees": plan.sees}))
+    return atomic_write_text(bundle / TRAINED, json_text({"weights_sha256": weights_sha256(bundle), "sees": plan.seen_by(*STAGES)}))
 
 
-def ensure_trained_for(bundle: Path, plan: Plan) -> None:
+def ensure_trained_for(bundle: Path, plan: Plan, *stages: str) -> None:
     """Refuse weights that were trained to see images in another way than the plan says now; weights without a record pass.
 
     Args:
         bundle: Folder of the bundle.
         plan: The plan.
+        stages: Stages whose weights count; by default both.
 
     Raises:
         ValueError: If an entry of the plan has changed; the message names it.
     """
     path = bundle / TRAINED
     record = read_json(path.read_bytes(), str(path)) if path.is_file() else {}
-    if not isinstance(record, dict) or record.get("weights_sha256") != weights_sha256(bundle):
+    if not isinstance(record, dict) or record.get("weights_sha256") != weights_sha256(bundle) or not isinstance(record.get("sees"), dict):
         return
-    entry = first_difference(record.get("sees"), json.loads(json.dumps(plan.sees)))
+    now = json.loads(json.dumps(plan.seen_by(*(stages or STAGES))))
+    entry = first_difference({key: value for key, value in record["sees"].items() if key in now}, now)
     if entry:
         msg = f"{bundle / PLAN}: {entry} must be what the weights were trained with, see {path}; set it back, or train anew"
         raise ValueError(msg)

@@ -159,12 +159,11 @@ class Plan:
             if "." in component.name:
                 yield f"{where} names {component.name!r}"
 
-    @property
-    def sees(self) -> dict[str, Any]:
-        """Entries that decide how trained weights see an image and what their output means, without those at their default."""
+    def seen_by(self, *names: str) -> dict[str, Any]:
+        """Entries that decide how the trained weights of stages see an image and what their output means, without defaults."""
         shown = self.as_json()
         kept = ("network", "rough_channel", "is_binary")
-        stages = {name: {key: shown[name][key] for key in kept if key in shown[name]} for name in STAGES}
+        stages = {name: {key: shown[name][key] for key in kept if key in shown[name]} for name in names}
         return {key: shown.get(key) for key in ("classes", "image", "normalization")} | stages
 
     def kinds(self, stage: str) -> int:

@@ -12,11 +12,12 @@ from stseg3d.machine.files import atomic_write_text
 from stseg3d.plan import Plan
 
 
-def remember(plan: Plan, chosen: Mapping[str, Any], path: Path, *, going_on: bool) -> None:
+def remember(plan: Plan, stage: str, chosen: Mapping[str, Any], path: Path, *, going_on: bool) -> None:
     """Record the options of a stage's training.
 
     Args:
         plan: The plan, with the chosen entries.
+        stage: ``"rough"`` or ``"fine"``.
         chosen: Entries that were set for this call.
         path: The file, ``.json``.
         going_on: Whether the stage is resumed.
@@ -24,30 +25,31 @@ def remember(plan: Plan, chosen: Mapping[str, Any], path: Path, *, going_on: boo
     Raises:
         ValueError: If it was begun with other options.
     """
-    text = json.dumps({"options": dict(chosen), "sees": plan.sees})
+    text = json.dumps({"options": dict(chosen), "sees": plan.seen_by(stage)})
     if going_on and path.is_file():
         before, now = json.loads(path.read_text(encoding="utf-8")), json.loads(text)  # both as JSON has it: a tuple is a list
         if before.get("options") != now["options"]:
             msg = f"{path}: a stopped stage must go on with the options it was begun with, {before.get('options')}, got {now['options']}"
             raise ValueError(msg)
-        ensure_same(plan, path)
+        ensure_same(plan, stage, path)
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     atomic_write_text(path, f"{text}\n")
 
 
-def ensure_same(plan: Plan, path: Path) -> None:
+def ensure_same(plan: Plan, stage: str, path: Path) -> None:
     """Refuse the weights of a stage if the plan has since changed how networks see images.
 
     Args:
         plan: The plan as it is now.
+        stage: ``"rough"`` or ``"fine"``.
         path: File that :func:`remember` has written; nothing is checked without it.
 
     Raises:
         ValueError: If an entry has changed.
     """
     before = json.loads(path.read_text(encoding="utf-8")).get("sees") if path.is_file() else None
-    entry = before and first_difference(before, json.loads(json.dumps(plan.sees)))
+    entry = before and first_difference(before, json.loads(json.dumps(plan.seen_by(stage))))
     if entry:
         msg = f"{path}: {entry} in plan.json must be what the stage was trained with; set it back, or remove the stage's files"
         raise ValueError(msg)

@@ -18,6 +18,7 @@ from stseg3d.bundle import (
     METADATA,
     PLAN,
     WEIGHTS,
+    ensure_trained_for,
     load_network,
     open_bundle,
     read_metadata,
@@ -125,12 +126,22 @@ def train_bundle(
     plan = set_entries(open_bundle(bundle, trust=trust).require_plan(), chosen, files=("train.json",))
     task = TrainingTask(bundle, plan, dataset, options, chosen, epochs, budgets, trust)
     check_task(task)
+    for name in (name for name in STAGES if name not in names):
+        _check_other(task, name)
     with together(own):
         for name in names:
             if name == "fine":
                 _predict_for_fine(task)
             _train_stage(task, name, again=stage != "all")
         return by_first(lambda: _finish(task, names[-1]))
+
+
+def _check_other(task: TrainingTask, name: str) -> None:
+    """Refuse to train a stage beside one that was trained to see images in another way."""
+    if (task.stages / f"{name}.pt").is_file():
+        ensure_same(task.plan, name, _record(task, name))
+    else:
+        ensure_trained_for(task.bundle, task.plan, name)
 
 
 def _finish(task: TrainingTask, stage: str) -> Path:
@@ -152,7 +163,7 @@ def _finish(task: TrainingTask, stage: str) -> Path:
         logger.warning("%s: as trained, %s", task.bundle / PLAN, told)
     composite = assemble(task.bundle)
     assert composite is not None
-    remember_trained(task.bundle, base.set(known) if known else base)
+    remember_trained(task.bundle, task.plan)
     load_network(task.bundle, trust=task.trust)  # strict, as inference will load it
     shutil.rmtree(task.stages)
     return composite
@@ -168,7 +179,7 @@ def _train_stage(task: TrainingTask, name: str, *, again: bool) -> None:
         if not again:
             logger.warning("%s: the %s stage is complete and is not trained again; delete the file to begin anew", best, name)
             load_stage(task, name, best)  # it must fit before the next one is trained
-            ensure_same(task.plan, _record(task, name))
+            ensure_same(task.plan, name, _record(task, name))
             return
         by_first(best.unlink)
     changed = dict(task.options)
@@ -181,7 +192,7 @@ def _train_stage(task: TrainingTask, name: str, *, again: bool) -> None:
 
 def _run_to_score(task: TrainingTask, configs: Iterable[str], options: Mapping[str, Any], run_name: str) -> None:
     last = task.stages / f"last_{run_name}.pt"
-    by_first(lambda: remember(task.plan, task.chosen, _record(task, run_name), going_on=last.is_file()))
+    by_first(lambda: remember(task.plan, run_name.split("_", maxsplit=1)[0], task.chosen, _record(task, run_name), going_on=last.is_file()))
     if launched():  # the processes have met, and do not part between stages
         configs, options = (*configs, MULTI_GPU_CONFIG), {**options, "finalize": []}
     _run(task, configs, options)

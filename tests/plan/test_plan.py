@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from stseg3d.bundle import PLAN, bundle_names, find_bundle
-from stseg3d.plan import Plan, json_text, set_entries, task_entries
+from stseg3d.plan import STAGES, Plan, json_text, set_entries, task_entries
 
 UNET = {"name": "UNet", "channels": [4, 8], "strides": [2]}
 SMALL: dict[str, Any] = {
@@ -174,6 +174,7 @@ def test_what_inference_must_know_is_told_from_what_training_alone_does() -> Non
 
 def test_what_networks_see_is_told_from_what_is_done_with_it() -> None:
     plan = small()
-    assert plan.set({"policy#threshold": 0.2, "rough#mirror_axes": [0], "training#seed": 4}).sees == plan.sees
+    assert plan.set({"policy#threshold": 0.2, "rough#mirror_axes": [0], "training#seed": 4}).seen_by(*STAGES) == plan.seen_by(*STAGES)
     for key, value in {"image#colour": True, "fine#rough_channel": True, "normalization": [{"name": "ScaleIntensity"}]}.items():
-        assert plan.set({key: value}).sees != plan.sees
+        assert plan.set({key: value}).seen_by(*STAGES) != plan.seen_by(*STAGES)
+    assert plan.set({"fine#rough_channel": True}).seen_by("rough") == plan.seen_by("rough")

@@ -112,6 +112,16 @@ def test_what_one_stage_was_trained_to_see_holds_for_the_next_one(bundle: Path, 
     load_network(bundle)
 
 
+def test_a_stage_is_not_trained_beside_one_that_sees_other_images(trained: Path, dataset: Path) -> None:
+    other = {"normalization": [{"name": "ScaleIntensity"}]}
+    with pytest.raises(ValueError, match=r"plan\.json: normalization#0.* must be what the weights were trained with"):
+        train_bundle(trained, dataset, stage="fine", epochs=1, device="cpu", overrides=other)
+    train_bundle(trained, dataset, stage="fine", epochs=1, device="cpu", overrides={"fine#network#channels": [4, 16]})
+    load_network(trained)
+    train_bundle(trained, dataset, epochs=1, device="cpu", overrides=other)
+    load_network(trained)
+
+
 def test_a_network_that_is_set_from_outside_is_written_into_both_configs(bundle: Path, dataset: Path) -> None:
     options = {"fine_network_def#channels": [4, 16], "policy#keep_aspect": True, "jitter#shift": 0.2}
     train_bundle(bundle, dataset, epochs=1, device="cpu", overrides=options)
