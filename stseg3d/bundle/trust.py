@@ -11,6 +11,7 @@ from typing import Any
 from stseg3d.bundle.files import METADATA, read_metadata
 from stseg3d.bundle_folders import PLAN
 from stseg3d.plan import Plan, code_in_overrides, is_intact, render
+from stseg3d.plan.render import MARK
 
 CONFIGS = Path("configs")
 # Files that MONAI or Python would read as a config or a program.
@@ -130,8 +131,8 @@ def _refuse(folder: Path, reason: str, *, trust: bool) -> None:
 def _where(text: bytes, due: str) -> str:
     """The first entry that differs, if the file can be read as data."""
     try:
-        entry = first_difference(json.loads(text), json.loads(due))
-    except (ValueError, RecursionError):
+        entry = first_difference(*({**json.loads(one), MARK: ""} for one in (text, due)))
+    except (ValueError, TypeError, RecursionError):
         return ""
     return f", first at {entry!r}" if entry else ""
 
