@@ -131,9 +131,10 @@ def _refuse(folder: Path, reason: str, *, trust: bool) -> None:
 def _where(text: bytes, due: str) -> str:
     """The first entry that differs, if the file can be read as data."""
     try:
-        entry = first_difference(*({**json.loads(one), MARK: ""} for one in (text, due)))
+        here, there = ({**json.loads(one), MARK: ""} for one in (text, due))
     except (ValueError, TypeError, RecursionError):
         return ""
+    entry = first_difference(here, there)
     return f", first at {entry!r}" if entry else ""
 
 
