@@ -230,7 +230,7 @@ class CaseWork:
                     write_labels(levels, files.enter_context(atomic_write(rough)), found.rough)
             provenance = self._provenance(found, volume, output)
             provenance |= {"rough": {"path": str(rough), "threshold": self.segmenter.inferer.policy.threshold}} if rough else {}
-            notes.write_text(json.dumps(provenance, indent=2) + "\n", encoding="utf-8")
+            notes.write_text(json.dumps(provenance, indent=2) + "\n", encoding="utf-8", newline="\n")
         return SegmentedCase(self.case.id, output, provenance, [b.box for b in found.boxes])
 
     def _proposer(self, volume: Volume) -> Proposer | None:
