@@ -47,6 +47,6 @@ def atomic_write_text(path: Path, text: str) -> Path:
 def remove_temporary_files(folder: Path, names: re.Pattern[str]) -> None:
     """Remove temporary files that killed processes left in a folder, of files whose full names match; the folder may be missing."""
     for path in folder.iterdir() if folder.is_dir() else ():
-        left = re.fullmatch(r"\.\d+\.(.+)", path.name)
+        left = re.fullmatch(r"(?:\.\d+\.)+(.+)", path.name)  # also a temporary file of a temporary file
         if left and names.fullmatch(left[1]):
             path.unlink(missing_ok=True)

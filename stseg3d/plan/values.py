@@ -10,6 +10,7 @@ import numpy as np
 
 from stseg3d.geometry import Grid
 
+MAX_CHANNELS = 1000  # far more than any image has
 OUTPUTS = ("labels", "instances", "probabilities")
 WHEN_EMPTY = ("empty", "tile")
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
@@ -36,8 +37,8 @@ class ImageView:
     standardize: bool = False
 
     def __post_init__(self) -> None:
-        if self.channels < 1:
-            msg = f"channels must be at least 1, got {self.channels}"
+        if not 1 <= self.channels <= MAX_CHANNELS:
+            msg = f"channels must be in [1, {MAX_CHANNELS}], got {self.channels}"
             raise ValueError(msg)
         if self.axcodes is not None and sorted("RLAPSI".find(code) // 2 for code in self.axcodes) != [0, 1, 2]:
             msg = f"axcodes must name a direction of each axis, such as RAS, got {self.axcodes!r}"

@@ -64,7 +64,7 @@ def test_text_keeps_its_line_ends(tmp_path: Path) -> None:
 
 
 def test_what_killed_processes_left_of_some_files_is_removed(tmp_path: Path) -> None:
-    for name in (".12.a_seg.json", ".3.a.b_seg.json", ".x.a_seg.json", "a_seg.json", ".12.a_seg.json.gz"):
+    for name in (".12.a_seg.json", ".12..12.a_seg.json", ".3.a.b_seg.json", ".x.a_seg.json", "a_seg.json", ".12.a_seg.json.gz"):
         (tmp_path / name).touch()
     remove_temporary_files(tmp_path, re.compile(r"a_[a-z]+\.json"))
     assert names(tmp_path) == [".12.a_seg.json.gz", ".3.a.b_seg.json", ".x.a_seg.json", "a_seg.json"]

@@ -96,7 +96,8 @@ def test_a_plan_is_frozen_and_needs_no_torch() -> None:
         ({"training#crops": "windows"}, "crops must be one of"),
         ({"output#kind": "label"}, "output must be one of"),
         ({"execution#runtime": "onnx"}, "runtime must be one of"),
-        ({"image#channels": 0}, "channels must be at least 1, got 0"),
+        ({"image#channels": 0}, r"channels must be in \[1, 1000\], got 0"),
+        ({"image#channels": 2**31}, r"channels must be in \[1, 1000\], got 2147483648"),
         ({"image#axcodes": "RAR"}, "axcodes must name a direction of each axis"),
     ],
 )
