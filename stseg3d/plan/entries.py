@@ -45,8 +45,6 @@ def has_entry(plan: Plan, key: str) -> bool:
         plan.get(key)
     except ValueError:
         return False
-    except KeyError:
-        return True  # an argument that a component may be given
     return True
 
 

@@ -38,11 +38,6 @@ class StagePlan(NetworkInput):
     network: Component
     is_binary: bool = False
 
-    @property
-    def is_flat(self) -> bool:
-        """Whether the network is two-dimensional, for volumes of depth 1."""
-        return {net.arguments.get("spatial_dims", len(self.size)) for net in members(self.network)} == {2} and len(self.size) == 3
-
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
@@ -149,7 +144,7 @@ class Plan:
         """
         content: Any = self.as_json(whole=True)
         holder, last = _find(content, key, plan_id(key, content).split("#"))
-        return holder[last]
+        return holder.get(last) if isinstance(holder, dict) else holder[last]
 
     def code(self) -> Iterator[str]:
         """Places where the plan names code, so that running it needs trust."""

@@ -54,8 +54,9 @@ def render(plan: Plan) -> dict[str, str]:
         for key, value in entries.items():
             holder, last = find_entry(made[name], key, f"overrides#{name}")
             holder[last] = value
-    texts = {name: _marked(json_text({MARK: "", **config})) for name, config in made.items()}
-    return texts | {"logging.conf": _marked(f"# {MARK} \n{LOGGING}")}
+    texts = {name: json_text(config) for name, config in made.items()}
+    marked = {name: text.replace("{", f'{{\n    "{MARK}": "{_digest(text)}",', 1) for name, text in texts.items()}
+    return marked | {"logging.conf": f"# {MARK} {_digest(LOGGING)}\n{LOGGING}"}
 
 
 def configs(plan: Plan) -> dict[str, Config]:
@@ -144,11 +145,6 @@ def _kind(value: Any) -> str | None:
     return None
 
 
-def _marked(text: str) -> str:
-    """The text with its digest filled in."""
-    digest = _digest(text.replace(f'"{MARK}": ""', f'"{MARK}": "0"').replace(f"# {MARK} \n", f"# {MARK} 0\n"))
-    return text.replace(f'"{MARK}": ""', f'"{MARK}": "{digest}"').replace(f"# {MARK} \n", f"# {MARK} {digest}\n")
-
-
 def _digest(text: str) -> str:
+    """Digest of a text without the mark."""
     return sha256(_MARKED.sub("", text, count=1).encode()).hexdigest()[:16]

@@ -100,7 +100,7 @@ def deep_network(plan: Plan) -> dict[str, Any]:
     levels = len(channels)
     return {
         "name": "DynUNet",
-        "spatial_dims": 2 if plan.fine.is_flat else 3,
+        "spatial_dims": 2 if plan.fine.size[-1] == 1 else 3,
         "kernel_size": [3] * levels,
         "strides": [1] + [2] * (levels - 1),
         "upsample_kernel_size": [2] * (levels - 1),

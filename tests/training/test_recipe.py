@@ -124,6 +124,7 @@ def test_a_stage_is_not_trained_beside_one_that_sees_other_images(trained: Path,
 
 def test_a_network_that_is_set_from_outside_is_written_into_both_configs(bundle: Path, dataset: Path) -> None:
     options = {"fine_network_def#channels": [4, 16], "policy#keep_aspect": True, "jitter#shift": 0.2}
+    options["fine#network#bias"] = True  # an argument that the plan did not give
     train_bundle(bundle, dataset, epochs=1, device="cpu", overrides=options)
     load_network(bundle)
     for name in ("train.json", "inference.json"):
