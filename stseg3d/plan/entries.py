@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from stseg3d.plan.ids import plan_id
+from stseg3d.plan.ids import find_entry, plan_id
 from stseg3d.plan.plan import Plan
-from stseg3d.plan.render import configs, find_entry
+from stseg3d.plan.render import configs
 
 FILES = ("train.json", "inference.json")
 

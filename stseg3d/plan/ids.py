@@ -39,3 +39,29 @@ def plan_id(key: str, content: Mapping[str, Any]) -> str:
         if key == start or key.startswith(f"{start}#"):
             return path + key.removeprefix(start)
     return f"training#{key}"
+
+
+def find_entry(content: Any, key: str, problem: str, *, has_components: bool = False) -> tuple[Any, Any]:
+    """The container of an entry, and its key or index there.
+
+    Args:
+        content: A plan or a config, as JSON; keys of overlays such as ``validate#dataset`` stand for themselves.
+        key: Path of the entry.
+        problem: Message of the error.
+        has_components: Whether objects with a ``name`` may be given further entries, their arguments.
+
+    Raises:
+        ValueError: If there is no such entry.
+    """
+    if isinstance(content, dict) and key in content:
+        return content, key
+    holder, parts = content, key.split("#")
+    for n, part in enumerate(parts, start=1):
+        index: Any = int(part) if isinstance(holder, list) and part.isdigit() else part
+        there = index in (range(len(holder)) if isinstance(holder, list) else holder if isinstance(holder, dict) else ())
+        if n == len(parts) and (there or (has_components and isinstance(holder, dict) and "name" in holder)):
+            return holder, index
+        if not there:
+            break
+        holder = holder[index]
+    raise ValueError(problem)

@@ -18,7 +18,7 @@ from stseg3d.plan.components import (
     code_in,
     members,
 )
-from stseg3d.plan.ids import plan_id
+from stseg3d.plan.ids import find_entry, plan_id
 from stseg3d.plan.json_values import Component, build, dump, read_json
 from stseg3d.plan.training import Training
 from stseg3d.plan.values import Execution, ImageView, NetworkInput, Output
@@ -133,17 +133,18 @@ class Plan:
         """
         content = self.as_json(whole=True)
         for key, value in entries.items():
-            _put(content, key, plan_id(key, content).split("#"), value)
+            holder, last = find_entry(content, plan_id(key, content), f"plan must have the entry {key!r}", has_components=True)
+            holder[last] = value
         return Plan.from_json(content)
 
     def get(self, key: str) -> Any:
-        """An entry as JSON, by the same keys as for :meth:`set`.
+        """An entry as JSON, by the same keys as for :meth:`set`; None for an argument that a component is not given.
 
         Raises:
             ValueError: If there is no such entry.
         """
         content: Any = self.as_json(whole=True)
-        holder, last = _find(content, key, plan_id(key, content).split("#"))
+        holder, last = find_entry(content, plan_id(key, content), f"plan must have the entry {key!r}", has_components=True)
         return holder.get(last) if isinstance(holder, dict) else holder[last]
 
     def code(self) -> Iterator[str]:
@@ -238,23 +239,3 @@ def _unserved(training: Training, *, rough_channel: bool) -> Iterator[str]:
         yield (
             f"predicted_boxes={training.predicted_boxes} must have folds, at least 2, to predict each case without having seen it; got 0"
         )
-
-
-def _find(content: Any, key: str, way: list[str]) -> tuple[Any, Any]:
-    """The container of an entry, and its key or index there; a component may be given new arguments."""
-    holder = content
-    for n, part in enumerate(way, start=1):
-        index: Any = int(part) if isinstance(holder, list) and part.isdigit() else part
-        there = index in (range(len(holder)) if isinstance(holder, list) else holder if isinstance(holder, dict) else ())
-        if n == len(way) and (there or (isinstance(holder, dict) and "name" in holder)):
-            return holder, index
-        if not there:
-            break
-        holder = holder[index]
-    msg = f"plan must have the entry {key!r}"
-    raise ValueError(msg)
-
-
-def _put(content: Any, key: str, way: list[str], value: Any) -> None:
-    holder, index = _find(content, key, way)
-    holder[index] = value

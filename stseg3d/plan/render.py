@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from hashlib import sha256
 from typing import Any
 
+from stseg3d.plan.ids import find_entry
 from stseg3d.plan.inference_config import Config, evaluate_config, inference_config
 from stseg3d.plan.json_values import json_text
 from stseg3d.plan.plan import Plan
@@ -52,7 +53,7 @@ def render(plan: Plan) -> dict[str, str]:
             msg = f"overrides must be of the files {', '.join(made)}, got {name!r}"
             raise ValueError(msg)
         for key, value in entries.items():
-            holder, last = find_entry(made[name], key, f"overrides#{name}")
+            holder, last = find_entry(made[name], key, f"overrides#{name} must name an entry that the config has, got {key!r}")
             holder[last] = value
     texts = {name: json_text(config) for name, config in made.items()}
     marked = {name: text.replace("{", f'{{\n    "{MARK}": "{_digest(text)}",', 1) for name, text in texts.items()}
@@ -81,35 +82,10 @@ def code_in_overrides(plan: Plan) -> Iterator[str]:
     made = configs(plan) if plan.overrides else {}
     for name, entries in plan.overrides.items():
         for key, value in entries.items():
-            holder, last = find_entry(made.get(name, {}), key, f"overrides#{name}")
+            holder, last = find_entry(made.get(name, {}), key, f"overrides#{name} must name an entry that the config has, got {key!r}")
             # Comparing types is not enough where the path leads through an entry that MONAI acts on, such as `_mode_`.
             if any(part.startswith("_") for part in key.split("#")) or _kind(value) is None or _kind(value) != _kind(holder[last]):
                 yield f"overrides#{name}#{key} puts {json.dumps(value)[:60]} in the place of {json.dumps(holder[last])[:60]}"
-
-
-def find_entry(config: Any, key: str, where: str) -> tuple[Any, Any]:
-    """The container of a config's entry, and its key or index there.
-
-    Args:
-        config: Parsed JSON; keys of overlays such as ``validate#dataset`` stand for themselves.
-        key: The entry's id.
-        where: Name of the config in messages.
-
-    Raises:
-        ValueError: If there is no such entry.
-    """
-    if isinstance(config, dict) and key in config:
-        return config, key
-    holder, parts = config, key.split("#")
-    for n, part in enumerate(parts, start=1):
-        index: Any = int(part) if isinstance(holder, list) and part.isdigit() else part
-        if index not in (range(len(holder)) if isinstance(holder, list) else holder if isinstance(holder, dict) else ()):
-            break
-        if n == len(parts):
-            return holder, index
-        holder = holder[index]
-    msg = f"{where} must name an entry that the config has, got {key!r}"
-    raise ValueError(msg)
 
 
 def with_formats(metadata: Mapping[str, Any], plan: Plan) -> dict[str, Any]:
