@@ -18,6 +18,7 @@ from scipy import ndimage
 
 from stseg3d.compute import Stage, network_input
 from stseg3d.geometry import Box
+from stseg3d.inference import WholeProposer
 from stseg3d.ops.boxes import Proposal, ProposedBox, fit_box, propose_boxes
 from stseg3d.ops.instances import seeds_on
 from stseg3d.ops.policy import BoxPolicy
@@ -34,14 +35,14 @@ class FineBoxesd(Transform):
     Ground truth is resampled to the rough grid like the image, so that objects merge and break there as they will at inference.
 
     Args:
-        rough: Input of the rough network.
+        rough: Input of the rough network; None for one stage, whose boxes are the whole volume, in tiles.
         fine: Input of the fine network.
         policy: The box policy of inference.
         predictions: A rough network's probabilities ``(K - 1, *S)`` for cases that it has not seen, on the rough grid, by case id.
             ``"predicted"`` is the proposal that the policy makes from them, None for other cases.
     """
 
-    def __init__(self, rough: Stage, fine: Stage, policy: BoxPolicy, predictions: Mapping[str, NDArray[Any]] | None = None) -> None:
+    def __init__(self, rough: Stage | None, fine: Stage, policy: BoxPolicy, predictions: Mapping[str, NDArray[Any]] | None = None) -> None:
         super().__init__()
         self.rough, self.fine, self.policy = rough, fine, policy
         self.predictions = dict(predictions or {})
@@ -53,6 +54,8 @@ class FineBoxesd(Transform):
             ValueError: If a prediction has another rough size.
         """
         case: OpenCase = data["case"]
+        if self.rough is None:
+            return {**data, "proposal": WholeProposer(self.policy, self.fine.size).propose(case.image), "predicted": None}
         grid = case.image.grid
         shape = self.rough.shape_of(grid)
         classes = class_fractions(case.label, shape, int(case.label.max()) + 1)[1:]

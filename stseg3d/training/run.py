@@ -121,12 +121,15 @@ def train_bundle(
     if weights is not None:
         read_weights(weights)
         options["pretrained"] = str(weights)
-    names = STAGES if stage == "all" else (stage,)
-    budgets = {} if budget_s is None else {name: budget_s * (BUDGET_SHARES[name] if stage == "all" else 1) for name in names}
     plan = set_entries(open_bundle(bundle, trust=trust).require_plan(), chosen, files=("train.json",))
+    names = plan.stages if stage == "all" else (stage,)
+    if stage not in (*plan.stages, "all"):
+        msg = f"stage must be one that the plan has, {plan.stages}, got {stage!r}"
+        raise ValueError(msg)
+    budgets = {} if budget_s is None else {name: budget_s * (BUDGET_SHARES[name] if len(names) > 1 else 1) for name in names}
     task = TrainingTask(bundle, plan, dataset, options, chosen, epochs, budgets, trust)
     check_task(task)
-    for name in (name for name in STAGES if name not in names):
+    for name in (name for name in plan.stages if name not in names):
         _check_other(task, name)
     with together(own):
         for name in names:
@@ -147,7 +150,7 @@ def _check_other(task: TrainingTask, name: str) -> None:
 def _finish(task: TrainingTask, stage: str) -> Path:
     """Write the composite and a plan that agrees with it; its path, or that of the stage if the other one is still to be trained."""
     # Both files or none: weights that do not match inference.json could not be loaded.
-    for name in STAGES:
+    for name in task.plan.stages:
         last = task.stages / f"last_{name}.pt"
         if last.is_file():  # another process is at it, or can resume from it
             logger.warning("%s: the %s stage is not finished; finish it, or delete the file, before %s is made", last, name, WEIGHTS)
