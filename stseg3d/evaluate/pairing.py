@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from stseg3d.volumes import find_cases, load_dataset
+from stseg3d.volumes import LabelValues, find_cases, load_dataset
 
 logger = logging.getLogger(__name__)
 
@@ -15,11 +15,12 @@ PREDICTION_SUFFIX = "_seg"
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A prediction and the label it is compared with."""
+    """A prediction and the label it is compared with, whose values a ``dataset.json`` may name."""
 
     case: str
     prediction: Path
     label: Path
+    label_values: LabelValues = field(default=LabelValues(), compare=False, repr=False)
 
 
 def pair_cases(predictions: Path, labels: Path, *, part: str = "validation") -> list[Pair]:
@@ -36,14 +37,17 @@ def pair_cases(predictions: Path, labels: Path, *, part: str = "validation") -> 
         ValueError: If a prediction has no label, or a case of a ``dataset.json`` has no prediction; the message lists all.
     """
     found = {case.id: case.image for case in find_cases([predictions])}
+    values = LabelValues()
     if labels.suffix == ".json":
-        due = {case.id: case.label for case in getattr(load_dataset(labels), part) if case.label is not None}
+        dataset = load_dataset(labels)
+        values = dataset.labels
+        due = {case.id: case.label for case in getattr(dataset, part) if case.label is not None}
     else:
         due = {case.id: case.image for case in find_cases([labels])}
         if predictions.is_file() and labels.is_file():
             return [Pair(next(iter(due)), predictions, labels)]
     names = {name: name if name in due else name.removesuffix(PREDICTION_SUFFIX) for name in found}
-    pairs = [Pair(names[name], path, due[names[name]]) for name, path in found.items() if names[name] in due]
+    pairs = [Pair(names[name], path, due[names[name]], values) for name, path in found.items() if names[name] in due]
     lone = {
         "no label": [path for name, path in found.items() if names[name] not in due],
         "no prediction": [path for name, path in due.items() if name not in names.values()],

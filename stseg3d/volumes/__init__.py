@@ -6,6 +6,7 @@ Importing this imports neither torch nor MONAI nor an image library. MONAI trans
 from stseg3d.volumes.cases import Case, Dataset, OpenCase, case_id, load_dataset, output_name
 from stseg3d.volumes.derived import ColourVolume, StandardizedVolume, network_view
 from stseg3d.volumes.file import FileVolume, read_each
+from stseg3d.volumes.label_values import Label, LabelValues, Meaning, read_classes, read_label
 from stseg3d.volumes.listing import find_cases, list_cases
 from stseg3d.volumes.open import as_volume, is_volume_file, open_label, open_volume
 from stseg3d.volumes.volume import ArrayVolume, CanonicalVolume, Volume
@@ -18,6 +19,9 @@ __all__ = [
     "ColourVolume",
     "Dataset",
     "FileVolume",
+    "Label",
+    "LabelValues",
+    "Meaning",
     "OpenCase",
     "StandardizedVolume",
     "Volume",
@@ -32,7 +36,9 @@ __all__ = [
     "open_label",
     "open_volume",
     "output_name",
+    "read_classes",
     "read_each",
+    "read_label",
     "write_labels",
     "write_probabilities",
 ]

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stseg3d.volumes.label_values import UNKNOWN, LabelValues
 from stseg3d.volumes.names import ensure_file_name
 from stseg3d.volumes.open import volume_suffix
 from stseg3d.volumes.volume import Volume
@@ -24,11 +25,13 @@ class Case:
         id: Name of the case, unique in its batch; outputs are named after it.
         image: File, or folder of a DICOM series.
         label: File with the ground truth.
+        label_values: Values that the label may have.
     """
 
     id: str
     image: Path
     label: Path | None = None
+    label_values: LabelValues = field(default=UNKNOWN, compare=False, repr=False)
 
     def as_dict(self) -> dict[str, str]:
         """The case as MONAI's dictionary transforms take it: paths by ``"image"`` and, if there is one, ``"label"``."""
@@ -41,14 +44,14 @@ class Dataset:
 
     Args:
         name: Name of the data set.
-        labels: Name of each label value, 0 included.
+        labels: Values that the labels may have, and their names.
         training: Cases with labels.
         validation: Cases with labels, kept out of training.
         test: Cases, with or without labels.
     """
 
     name: str
-    labels: Mapping[int, str]
+    labels: LabelValues
     training: list[Case]
     validation: list[Case] = field(default_factory=list)
     test: list[Case] = field(default_factory=list)
@@ -56,11 +59,19 @@ class Dataset:
 
 @dataclass(frozen=True)
 class OpenCase:
-    """An image and its label, open and on one grid, seen along the world's axes; ``id`` is its id in the data set."""
+    """An image and its label, open and on one grid, seen along the world's axes.
+
+    Args:
+        image: The image.
+        label: Classes ``(*S)``, 0 where ignored.
+        id: Id of the case in the data set.
+        ignored: Mask of voxels that nothing is learned from, ``(*S)``; None if there are none.
+    """
 
     image: Volume
     label: NDArray[np.uint8]
     id: str = ""
+    ignored: NDArray[np.bool_] | None = None
 
     @property
     def name(self) -> str:
@@ -110,12 +121,13 @@ def load_dataset(path: Path | str) -> Dataset:
         got = sorted(content) if isinstance(content, dict) else type(content).__name__
         msg = f'{path}: file must list cases under "training", got {got}'
         raise ValueError(msg)
-    lists = {key: _listed(content.get(key, []), key, path) for key in ("training", "validation", "test")}
+    labels = LabelValues.parse(content.get("labels", {}), path)
+    lists = {key: _listed(content.get(key, []), key, path, labels) for key in ("training", "validation", "test")}
     _check_exist(lists, path)
-    return Dataset(str(content.get("name", path.parent.name)), _label_names(content.get("labels", {}), path), **lists)
+    return Dataset(str(content.get("name", path.parent.name)), labels, **lists)
 
 
-def _listed(entries: Any, key: str, path: Path) -> list[Case]:
+def _listed(entries: Any, key: str, path: Path, labels: LabelValues) -> list[Case]:
     if not isinstance(entries, list):
         msg = f"{path}: {key!r} must be a list of cases, got {type(entries).__name__}"
         raise ValueError(msg)
@@ -128,7 +140,7 @@ def _listed(entries: Any, key: str, path: Path) -> list[Case]:
             raise ValueError(msg)
         image = path.parent / found["image"]
         label = path.parent / found["label"] if isinstance(found.get("label"), str) else None
-        cases.append(Case(case_id(image), image, label))
+        cases.append(Case(case_id(image), image, label, labels))
     return cases
 
 
@@ -138,14 +150,3 @@ def _check_exist(lists: Mapping[str, list[Case]], path: Path) -> None:
     if missing:
         msg = f"{path}: files listed must exist, got {len(missing)} of {len(files)} missing, the first {missing[0]}"
         raise FileNotFoundError(msg)
-
-
-def _label_names(labels: Any, path: Path) -> dict[int, str]:
-    """Names by value; nnU-Net's values by name are accepted, too."""
-    try:
-        if all(str(key).isdigit() for key in labels):
-            return {int(value): str(name) for value, name in labels.items()}
-        return {int(value): str(name) for name, value in labels.items()}
-    except (TypeError, ValueError, AttributeError) as error:
-        msg = f'{path}: "labels" must give a name for each value, got {labels!r}'
-        raise ValueError(msg) from error

@@ -21,11 +21,10 @@ from stseg3d.compare import Comparison, compare
 from stseg3d.compare.checks import are_pictures
 from stseg3d.compare.experiment import RESULTS, kept_boxes
 from stseg3d.compare.measure import Measured, Task, measure, measure_alone
-from stseg3d.evaluate import read_classes
 from stseg3d.geometry import Box
 from stseg3d.metrics import score_masks
 from stseg3d.ops import box_coverage
-from stseg3d.volumes import Case, load_dataset, open_volume, output_name
+from stseg3d.volumes import Case, load_dataset, open_volume, output_name, read_classes
 from tests.compare.conftest import SHAPE, Compared
 from tests.compare.made_up import score
 

@@ -222,4 +222,4 @@ def test_arguments_that_mean_nothing_are_refused(bundle: Path, dataset: Path, op
 def test_a_label_on_another_grid_is_refused_by_name(bundle: Path, dataset: Path, capsys: pytest.CaptureFixture[str]) -> None:
     nib.save(nib.Nifti1Image(np.ones((24, 24, 24), np.uint8), np.diag([1, 1, 2, 1])), dataset.parent / "label1.nii.gz")
     assert calibrate(bundle, dataset) == 2
-    assert "label1.nii.gz: the label must be on the grid of" in capsys.readouterr().err
+    assert "label1.nii.gz must be on the same grid" in capsys.readouterr().err
