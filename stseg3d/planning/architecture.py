@@ -6,7 +6,7 @@ voxels are less than twice as long as the shortest.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from stseg3d.plan import Component
@@ -26,7 +26,8 @@ def strides_for(size: Sequence[int], spacing_mm: Sequence[float]) -> list[list[i
         size: Input size.
         spacing_mm: Spacing of the input's voxels.
     """
-    left, spacing, out = list(size), list(spacing_mm), []
+    left, spacing = list(size), list(spacing_mm)
+    out: list[list[int]] = []
     while len(out) < MAX_LEVELS - 1 + (max(size) > LONG):
         finest = min(mm for n, mm in zip(left, spacing, strict=True) if n > 1)
         halved = [n // 2 >= SHORTEST and mm < ANISOTROPY * finest for n, mm in zip(left, spacing, strict=True)]
@@ -38,14 +39,14 @@ def strides_for(size: Sequence[int], spacing_mm: Sequence[float]) -> list[list[i
     return out
 
 
-def rounded_size(size: Sequence[float], spacing_mm: Sequence[float]) -> tuple[int, ...]:
+def rounded_size(size: Iterable[float], spacing_mm: Iterable[float]) -> tuple[int, ...]:
     """The size, each axis rounded to the nearest number of voxels that its strides divide."""
-    whole = [max(round(n), 1) for n in size]
+    whole, spacing = [max(round(n), 1) for n in size], [float(mm) for mm in spacing_mm]
     if 1 in whole[2:]:
         return tuple(max(round(n / (1 << FLAT_LEVELS)), 2) << FLAT_LEVELS if n > 1 else 1 for n in whole)
     for _ in range(4):  # a longer axis may be halved once more
         factors = [1] * len(whole)
-        for step in strides_for(whole, spacing_mm):
+        for step in strides_for(whole, spacing):
             factors = [f * s for f, s in zip(factors, step, strict=True)]
         whole = [max(round(n / f), 1) * f for n, f in zip(whole, factors, strict=True)]
     return tuple(whole)

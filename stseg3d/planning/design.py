@@ -75,7 +75,7 @@ def design(fingerprint: Fingerprint, *, modality: str | None = None, stages: int
     mirror = [axis for axis in kind.mirror_axes if sizes.fine[axis] > 1]
     rough = None
     if sizes.rough:
-        by_spacing = {"spacing_mm": sizes.rough_spacing_mm, "multiple": 16} if sizes.rough_spacing_mm else {}
+        by_spacing: dict[str, Any] = {"spacing_mm": sizes.rough_spacing_mm, "multiple": 16} if sizes.rough_spacing_mm else {}
         unit = [16, 16, 16] if by_spacing else sizes.rough
         network = network_for(unit, [1.0] * 3 if by_spacing else sizes.cell_mm, WIDTHS["rough"])
         rough = StagePlan(size=sizes.rough, mirror_axes=tuple(a for a in mirror if sizes.rough[a] > 1), network=network, **by_spacing)
@@ -84,9 +84,7 @@ def design(fingerprint: Fingerprint, *, modality: str | None = None, stages: int
         image=image,
         normalization=normalization,
         rough=rough,
-        fine=StagePlan(
-            size=sizes.fine, mirror_axes=tuple(mirror), network=network_for(sizes.fine, sizes.fine_spacing_mm, WIDTHS["fine"])
-        ),
+        fine=StagePlan(size=sizes.fine, mirror_axes=tuple(mirror), network=network_for(sizes.fine, sizes.fine_spacing_mm, WIDTHS["fine"])),
         policy=policy,
         fine_policy=_fine_policy(kind, sizes),
         output=_output(fingerprint, kind),
@@ -98,7 +96,9 @@ def design(fingerprint: Fingerprint, *, modality: str | None = None, stages: int
 
 def _image(fingerprint: Fingerprint, kind: TaskKind, sizes: Sizes) -> tuple[ImageView, str]:
     if fingerprint.pictures:
-        return ImageView(3, colour=True, standardize=True), "each picture has its own brightness; all of it counts, so that empty crops stay dark"
+        return ImageView(
+            3, colour=True, standardize=True
+        ), "each picture has its own brightness; all of it counts, so that empty crops stay dark"
     channels = len(fingerprint.intensity)
     if kind.modality == "CT":
         return ImageView(channels), "Hounsfield units are absolute"
@@ -118,7 +118,9 @@ def _normalization(fingerprint: Fingerprint, kind: TaskKind, image: ImageView) -
         sd = max(found.sd, 1e-3)
         ends = {"b_min": round((found.low - found.mean) / sd, 4), "b_max": round((found.high - found.mean) / sd, 4)}
         window = {"a_min": found.low, "a_max": found.high, **ends, "clip": True}
-        return (Component("ScaleIntensityRange", window),), "clipped to 99 % of the objects' values, then their mean and deviation (nnU-Net)"
+        return (
+            Component("ScaleIntensityRange", window),
+        ), "clipped to 99 % of the objects' values, then their mean and deviation (nnU-Net)"
     return (Component("NormalizeIntensity", {"channel_wise": True}),), "mean 0 and deviation 1 of each input"
 
 
@@ -136,7 +138,9 @@ def _policy(fingerprint: Fingerprint, kind: TaskKind, sizes: Sizes) -> tuple[Box
     usual = int(np.percentile(counts, 95))  # a fault in one label is no rule
     most = usual if usual <= max(CONSTANT_COUNT * np.median(counts), 1) else None
     reasons |= {
-        "policy#threshold": "objects are a few rough voxels large: few are missed at 0.3" if small else "objects are large on the rough grid",
+        "policy#threshold": "objects are a few rough voxels large: few are missed at 0.3"
+        if small
+        else "objects are large on the rough grid",
         "policy#min_volume_mm3": "a quarter of the smallest object" if least else "objects may be as small as a rough voxel",
         "policy#max_components": f"95 % of the cases have at most {usual} objects, half of them {np.median(counts):g}",
         "policy#merge": "objects are told apart" if kind.number_from else "overlapping boxes are one run of the fine network",
@@ -237,7 +241,13 @@ def _decisions(plan: Plan, kind: TaskKind, sizes: Sizes, told: Mapping[str, str]
     found += [Decision(entry, plan.get(entry), reason) for entry, reason in told.items() if entry != "normalization"]
     found.append(Decision("normalization", ", ".join(c.name for c in plan.normalization) or "none further", told["normalization"]))
     epochs = plan.training.epochs
-    found.append(Decision("training#epochs", f"rough {epochs.rough}, fine {epochs.fine}", "about as many steps for any number of cases; --budget ends them earlier"))
+    found.append(
+        Decision(
+            "training#epochs",
+            f"rough {epochs.rough}, fine {epochs.fine}",
+            "about as many steps for any number of cases; --budget ends them earlier",
+        )
+    )
     return found
 
 

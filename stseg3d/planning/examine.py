@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,10 @@ from scipy.spatial import cKDTree
 
 from stseg3d.ops.components import structure
 from stseg3d.ops.resample import count_not_finite, slabs
+from stseg3d.planning.findings import Finding
 from stseg3d.planning.fingerprint import CaseFingerprint, ClassObjects, Intensity, significant
-from stseg3d.volumes import Case, Volume, network_view, open_label, open_volume, read_each
+from stseg3d.volumes import Case, Volume, network_view, open_volume, read_each, read_label
+from stseg3d.volumes.open import PICTURE_SUFFIXES, volume_suffix
 
 MAX_OBJECTS = 200  # listed for each value of a case
 MAX_SURFACE = 300  # voxels of an object's surface from which its distance to others is measured
@@ -31,50 +34,39 @@ class Examined:
         facts: Its part of the fingerprint; None if it cannot be used.
         intensity: Sample of the intensities ``(C, n)``.
         foreground: Sample of the intensities of labelled voxels ``(C, n)``.
-        errors: Reasons why it cannot be used.
-        warnings: What is strange about it.
+        findings: What is wrong or doubtful.
     """
 
     facts: CaseFingerprint | None
-    intensity: NDArray[Any]
-    foreground: NDArray[Any]
-    errors: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
+    intensity: NDArray[Any] = field(default_factory=lambda: np.empty((0, 0)))
+    foreground: NDArray[Any] = field(default_factory=lambda: np.empty((0, 0)))
+    findings: tuple[Finding, ...] = ()
 
 
-def examine(case: Case, *, colour: bool, label: Volume | None = None) -> Examined:
-    """Facts of one labelled case; what makes it unusable is returned, not raised.
-
-    Args:
-        case: The case, with a label.
-        colour: Whether its image is a picture, seen as three colours.
-        label: The label, if it is open already.
-    """
+def examine(case: Case) -> Examined:
+    """Facts of one labelled case; what makes it unusable is returned as a finding, not raised."""
     try:
-        return _examine(case, colour=colour, label=label)
+        return _examine(case)
     except (ValueError, OSError, MemoryError) as error:
-        return Examined(None, np.empty((0, 0)), np.empty((0, 0)), errors=(str(error),))
+        return Examined(None, findings=(finding_of(case.id, str(error)),))
 
 
-def _examine(case: Case, *, colour: bool, label: Volume | None) -> Examined:
+def finding_of(case: str, sentence: str) -> Finding:
+    """The finding in a sentence of the form ``file: rule, got value``."""
+    head, _, value = sentence.partition(", got ")
+    place, colon, rule = head.rpartition(": ")
+    return Finding("error", case, rule if colon else head, f"{value} ({Path(place).name})" if value and place else value or sentence)
+
+
+def _examine(case: Case) -> Examined:
     image = open_volume(case.image, channels_last=True)
-    truth = label or open_label(case.label, image.grid)
-    if truth.channels != 1 or not truth.grid.is_close(image.grid):
-        same = truth.grid.shape == image.grid.shape
-        msg = f"{truth.name}: label must lie on the grid of {image.name}, got "
-        msg += "another place, spacing or orientation" if same else f"shape {truth.grid.shape} for {image.grid.shape}"
-        raise ValueError(msg if truth.channels == 1 else f"{truth.name}: label must have one channel, got {truth.channels}")
-    view = network_view(image, "RAS", colour=colour)
-    values = view.view(truth.read()[0])
-    if values.dtype.kind not in "iub":
-        values = values.astype(np.int32)
+    label = read_label(case.label, image, case.label_values)
+    view = network_view(image, "RAS", colour=is_picture(case))
+    values = view.view(label.classes)
     whole, inside, bad = _intensities(view, values)
     if bad:
         msg = f"{image.name}: voxels must be finite, got {bad} NaN or infinite"
         raise ValueError(msg)
-    warnings = [f"channel {c} is constant, {channel[0]:g}" for c, channel in enumerate(whole) if len(channel) and np.ptp(channel) == 0]
-    if not inside.shape[1]:
-        warnings.append("the label is empty")
     facts = CaseFingerprint(
         id=case.id,
         shape=tuple(view.grid.shape),
@@ -86,8 +78,18 @@ def _examine(case: Case, *, colour: bool, label: Volume | None) -> Examined:
         zero_share=significant(float((whole == 0).all(axis=0).mean()), 3),
         together=objects_of((values > 0).view(np.uint8), view.grid.spacing_mm).get("1"),
         classes=objects_of(values, view.grid.spacing_mm),
+        ignored_share=significant(label.ignored_voxels / values.size, 3),
     )
-    return Examined(facts, _thinned(whole, POOLED), _thinned(inside, POOLED), warnings=tuple(warnings))
+    constant = [c for c, channel in enumerate(whole) if np.ptp(channel) == 0]
+    findings = [Finding("warning", case.id, "an image has more than one value", f"{whole[c][0]:g} in channel {c}") for c in constant]
+    if not facts.classes:
+        findings.append(Finding("warning", case.id, "a label marks an object", "background alone"))
+    return Examined(facts, _thinned(whole, POOLED), _thinned(inside, POOLED), tuple(findings))
+
+
+def is_picture(case: Case) -> bool:
+    """Whether the image is a picture, such as a PNG."""
+    return volume_suffix(Path(case.image)).lower() in PICTURE_SUFFIXES
 
 
 def _intensities(view: Volume, label: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], int]:

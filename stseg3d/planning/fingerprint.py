@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,7 +45,7 @@ class Intensity:
     sd: float
 
     @classmethod
-    def of(cls, values: NDArray[np.generic]) -> Intensity:
+    def of(cls, values: NDArray[Any]) -> Intensity:
         """Intensities of a sample, of shape ``(n,)``; zeros if it is empty."""
         if not len(values):
             return cls(*[0.0] * 7)

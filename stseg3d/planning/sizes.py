@@ -69,7 +69,9 @@ def sizes_for(fingerprint: Fingerprint, kind: TaskKind, *, stages: int | None = 
     varying = bool((extents.max(axis=0)[long] > VARYING * extents.min(axis=0)[long]).any()) and not fingerprint.pictures
     rough, cell, by_mm = _rough(extents, cell, spacing, long=long, varying=varying)
     reasons["rough"] = f"voxels of {_shown(cell)} mm"
-    reasons["rough"] += f"; fields of view differ by more than {VARYING:g} times: by spacing" if by_mm else "; fields of view are alike: by size"
+    reasons["rough"] += (
+        f"; fields of view differ by more than {VARYING:g} times: by spacing" if by_mm else "; fields of view are alike: by size"
+    )
     reasons["stages"] = "given" if stages == 2 else f"objects lie in {_box_share(fingerprint, cell):.0%} of the volume, in boxes"
     fine, most, least, why = _fine(fingerprint, kind, cell, shape, spacing)
     size = np.array(fine)
@@ -170,7 +172,10 @@ def _whole(fingerprint: Fingerprint, shape: NDArray[np.float64], spacing: NDArra
     most = float(np.clip((small / spacing)[long].min() / 8, 1.0, SHRINK_BACK))
     tile = np.minimum(np.where(long, FINE_VOXELS[ndim] ** (1 / ndim), 1), np.maximum(shape / most, 8))
     fine = rounded_size(np.where(long, tile, 1), spacing * most)
-    reasons |= {"fine": f"tiles, {most:.2g} times coarser than the volume", "max_downscale": "small objects keep eight voxels along an axis"}
+    reasons |= {
+        "fine": f"tiles, {most:.2g} times coarser than the volume",
+        "max_downscale": "small objects keep eight voxels along an axis",
+    }
     return Sizes(None, None, tuple(spacing), fine, tuple(spacing * most), float(f"{most:.2g}"), None, reasons)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -88,7 +89,7 @@ def _merged_case(case: CaseFingerprint) -> CaseFingerprint:
     if len(parts) < 2:
         return replace(case, classes={"1": part for part in parts})
     names = ("volumes_mm3", "extents_mm", "centres", "gaps_mm")
-    lists = {name: tuple(item for part in parts for item in getattr(part, name)) for name in names}
+    lists: dict[str, Any] = {name: tuple(item for part in parts for item in getattr(part, name)) for name in names}
     sums = {name: sum(getattr(part, name) for part in parts) for name in ("count", "voxels", "at_border")}
     return replace(case, classes={"1": ClassObjects(**sums, **lists)})
 
@@ -123,7 +124,9 @@ def _numbered_from(fingerprint: Fingerprint) -> str | None:
     values = [int(value) for value in fingerprint.labels]
     if values != list(range(1, len(values) + 1)) or numbers != list(range(numbers[0], numbers[0] + len(numbers))):
         return None
-    volumes = [np.median([case.classes[key].voxels for case in fingerprint.cases if key in case.classes] or [0]) for key in fingerprint.labels]
+    volumes = [
+        np.median([case.classes[key].voxels for case in fingerprint.cases if key in case.classes] or [0]) for key in fingerprint.labels
+    ]
     if max(volumes) > ALIKE * min(volumes):
         return None
     return _row_direction(fingerprint)
@@ -144,7 +147,7 @@ def _row_direction(fingerprint: Fingerprint) -> str | None:
     places = _places(fingerprint)
     if len(places) < MAIN_SHARE * len(fingerprint.cases):
         return None
-    for axis, (low, high) in enumerate(("LR", "PA", "IS")):
+    for axis, (low, high) in enumerate((("L", "R"), ("P", "A"), ("I", "S"))):
         steps = np.concatenate([np.diff(place[:, axis]) for place in places])
         if (steps > 0).all() or (steps < 0).all():
             return low if steps[0] > 0 else high

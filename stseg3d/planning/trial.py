@@ -65,7 +65,7 @@ def step_cost(plan: Plan, stage: str, device: torch.device) -> StepCost:
             value.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             optimizer.zero_grad()
-            float(value)  # waits for a GPU
+            value.item()  # waits for a GPU
             seconds.append(time.perf_counter() - start)
     return StepCost(median(seconds[1:]), peak[0])
 
