@@ -87,7 +87,7 @@ def merged(fingerprint: Fingerprint) -> Fingerprint:
 def _merged_case(case: CaseFingerprint) -> CaseFingerprint:
     parts = list(case.classes.values())
     if len(parts) < 2:
-        return replace(case, classes={"1": part for part in parts})
+        return replace(case, classes={"1": parts[0]} if parts else {})
     names = ("volumes_mm3", "extents_mm", "centres", "gaps_mm")
     lists: dict[str, Any] = {name: tuple(item for part in parts for item in getattr(part, name)) for name in names}
     sums = {name: sum(getattr(part, name) for part in parts) for name in ("count", "voxels", "at_border")}
