@@ -129,6 +129,7 @@ def _samples(plan: Plan) -> Config:
         "scale": "@jitter#scale",
         "negatives": "@negatives",
         "predicted": "@predicted_boxes",
+        **({"balance": plan.training.balance} if plan.training.balance else {}),
         "corruption": "@corruption",
     }
     boxes = made(
@@ -137,6 +138,7 @@ def _samples(plan: Plan) -> Config:
         fine="@fine_stage",
         policy="@policy",
         predictions="$load_predictions(@stages_dir)",
+        **({"balance": True} if plan.training.balance else {}),
     )
     return shared | {
         "fine_boxes": boxes,

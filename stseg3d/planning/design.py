@@ -198,6 +198,7 @@ def _training(fingerprint: Fingerprint, kind: TaskKind, sizes: Sizes) -> Trainin
         validate_every=Both(**{name: max(n // VALIDATIONS, 1) for name, n in epochs.items()}),
         samples=samples,
         jitter=Jitter(0.0, 0.0) if whole else Jitter(0.1, 0.1),
+        balance=0.5 if len(kind.classes) > 2 or (sizes.rough is None and not whole) else 0.0,
         negatives=0.0 if kind.number_from or sizes.rough is None else 0.1,
         augmentation=Both(
             Augmentation(shift=0.1, fixed_axis=thick, **shared), Augmentation(shift=0.1 if whole else 0.0, fixed_axis=thick, **shared)
