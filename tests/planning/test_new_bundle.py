@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -45,7 +46,8 @@ def test_its_metadata_is_valid(tmp_path: Path) -> None:
     schema = Path(__file__).parents[1] / "bundles/meta_schema_20240725.json"
     content = json.loads((tmp_path / "out/configs/metadata.json").read_text())
     assert content["network_data_format"]["inputs"]["image"]["spatial_shape"] == [16, 16, 16]
-    verify_metadata(meta_file=str(tmp_path / "out/configs/metadata.json"), filepath=str(schema), hash_val=None)
+    digest = hashlib.sha256(schema.read_bytes()).hexdigest()
+    verify_metadata(meta_file=str(tmp_path / "out/configs/metadata.json"), filepath=str(schema), hash_val=digest, hash_type="sha256")
 
 
 def test_all_mistakes_come_in_one_report_and_nothing_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
