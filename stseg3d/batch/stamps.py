@@ -52,7 +52,7 @@ def stamp_if_there(path: Path, *, content: bool = False) -> FileStamp:
     """Stamp of the file or folder at ``path``, with -1 bytes if there is none."""
     try:
         return stamp(path, content=content)
-    except OSError:
+    except (OSError, ValueError):  # a null byte in the path is a ValueError
         return FileStamp(str(path.absolute()), -1, -1)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stseg3d.cli.arguments import Command, add_machine, add_trust, positive, seconds
-from stseg3d.cli.terminal import BAD, DONE, FAILED, fail, loading, progress, say
+from stseg3d.cli.terminal import BAD, DONE, FAILED, fail, loading, progress, say, sentence
 from stseg3d.machine.threads import cores
 
 if TYPE_CHECKING:
@@ -100,8 +100,9 @@ def _ahead(args: argparse.Namespace, first: Case) -> CaseAhead | None:
     from stseg3d.volumes.ahead import begin_reading
 
     elsewhere = args.ray or args.jobs is not None or args.time_limit is not None
-    done_before = (args.output_dir / output_name(first.id)).exists()
-    return None if elsewhere or done_before or args.series else begin_reading(first)
+    if elsewhere or first.fault or args.series or (args.output_dir / output_name(first.id)).exists():
+        return None  # a case that was done before is most often skipped
+    return begin_reading(first)
 
 
 def _run(args: argparse.Namespace, bundle: Path, cases: list[Case], ahead: CaseAhead | None) -> BatchResult:
@@ -169,7 +170,7 @@ def _tell(outcome: CaseOutcome, args: argparse.Namespace) -> None:
         print(args.output_dir / outcome.output.path, flush=True)
     elif outcome.state == "failed":
         name = Path(outcome.input.path).name if outcome.input else ""
-        text = outcome.reason if name and name in outcome.reason else f"{outcome.case}: {outcome.reason}"
+        text = sentence(outcome.reason if name and name in outcome.reason else f"{outcome.case}: {outcome.reason}")
         say(f"stseg3d: error: {text if outcome.bad_input else f'{outcome.error}: {text}'}")
         if args.traceback and outcome.traceback:
             say(outcome.traceback.rstrip())

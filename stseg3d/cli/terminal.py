@@ -50,7 +50,8 @@ def sentence(text: object) -> str:
 
 
 def say(text: str) -> None:
-    """Print to stderr, above a progress bar if there is one."""
+    """Print to stderr, above a progress bar if there is one; bytes of a path that are no UTF-8 are escaped."""
+    text = text.encode(errors="backslashreplace").decode()
     if "tqdm" in sys.modules:
         from tqdm import tqdm
 

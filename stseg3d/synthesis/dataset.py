@@ -15,7 +15,7 @@ import nibabel as nib
 import numpy as np
 
 from stseg3d.synthesis.label_maps import class_names
-from stseg3d.volumes import load_dataset
+from stseg3d.volumes import Case, load_dataset
 
 
 def write_dataset(
@@ -56,7 +56,7 @@ def write_dataset(
         msg = f"validation must hold no case that is trained with, got {sorted(both)}"
         raise ValueError(msg)
     out.mkdir(parents=True, exist_ok=True)
-    more = [] if also is None else [_relative(case.as_dict(), out) for case in load_dataset(also).training]
+    more = [] if also is None else [_relative(_files(case), out) for case in load_dataset(also).training]
     content = {
         "name": f"{target}_ct",
         "labels": {"0": "background", "1": target},
@@ -82,6 +82,11 @@ def _scan(folder: Path, out: Path, case: str, value: int) -> dict[str, str]:
     label.parent.mkdir(exist_ok=True)
     nib.save(nib.Nifti1Image((np.asarray(labels.dataobj) == value).astype(np.uint8), image.affine), label)
     return _relative({"image": folder / f"images/{case}.nii.gz", "label": label}, out)
+
+
+def _files(case: Case) -> dict[str, Path]:
+    assert case.label is not None  # of a training case
+    return {"image": case.image, "label": case.label}
 
 
 def _relative(paths: Mapping[str, Path | str], out: Path) -> dict[str, str]:
