@@ -69,7 +69,7 @@ def _segment(args: argparse.Namespace) -> int:
     from stseg3d.bundle_folders import find_bundle  # before torch: the first scan is read meanwhile
 
     bundle = find_bundle(args.bundle)
-    cases, bad_inputs = _cases(args)
+    cases, bad_inputs = _cases(args, _channels(bundle))
     if not cases:
         return BAD
     result = _run(args, bundle, cases, _ahead(args, cases[0]))
@@ -79,12 +79,21 @@ def _segment(args: argparse.Namespace) -> int:
     return BAD if nothing_done and all(outcome.bad_input for outcome in result.failed) else FAILED
 
 
-def _cases(args: argparse.Namespace) -> tuple[list[Case], int]:
+def _channels(bundle: Path) -> int:
+    """Number of files that form one case; 1 for a bundle without a plan."""
+    from stseg3d.bundle_folders import PLAN
+    from stseg3d.plan import Plan
+
+    path = bundle / PLAN
+    return Plan.parse(path.read_bytes(), str(path)).image.channels_in_files if path.is_file() else 1
+
+
+def _cases(args: argparse.Namespace, channels: int) -> tuple[list[Case], int]:
     """Cases of the inputs, and the number of inputs that cannot be listed, whose errors are printed."""
     from stseg3d.volumes import list_cases
 
     errors: list[Exception] = []
-    cases = list_cases(args.inputs, leave_out=args.output_dir, on_error=errors.append)
+    cases = list_cases(args.inputs, leave_out=args.output_dir, on_error=errors.append, channels=channels)
     for error in errors:
         fail(error, args)
     bad = len(errors)

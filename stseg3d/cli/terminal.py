@@ -22,7 +22,7 @@ def fail(error: Exception, args: argparse.Namespace, case: Case | None = None) -
     """Print an error in one sentence, and return its exit status."""
     bad = isinstance(error, BAD_INPUT)
     text = sentence(error) or "no reason given"
-    if case and case.image.name not in text:
+    if case and not any(path.name in text for path in case.images):
         text = f"{case.id}: {text}"
     say(f"stseg3d: error: {text if bad else f'{type(error).__name__}: {text}'}")
     if args.traceback:

@@ -45,7 +45,8 @@ def pair_cases(predictions: Path, labels: Path, *, part: str = "validation") -> 
     due, known = _labels(labels, part)
     if predictions.is_file() and labels.is_file() and not _is_dataset(labels):
         return [Pair(next(iter(due)), predictions, labels)]
-    found = {case.image: _owners(case.image, known, of_images=_is_dataset(labels)) for case in find_cases([predictions])}
+    files = [case.images[0] for case in find_cases([predictions])]
+    found = {path: _owners(path, known, of_images=_is_dataset(labels)) for path in files}
     pairs = [Pair(names[0], path, due[names[0]]) for path, names in found.items() if len(names) == 1 and names[0] in due]
     elsewhere = [path.name for path, names in found.items() if len(names) == 1 and names[0] not in due]
     unpredicted = sorted(due.keys() - {name for names in found.values() for name in names})
@@ -78,7 +79,7 @@ def _is_dataset(labels: Path) -> bool:
 def _labels(labels: Path, part: str) -> tuple[dict[str, Path], Collection[str]]:
     """Labels to be scored by case, and the names of all cases."""
     if not _is_dataset(labels):
-        due = {case.id: case.image for case in find_cases([labels])}
+        due = {case.id: case.images[0] for case in find_cases([labels])}
         return due, due.keys()
     dataset = load_dataset(labels)
     scored = {case.id: case.label for case in getattr(dataset, part) if case.label is not None}

@@ -119,7 +119,7 @@ def gather_cases(out: Path, *, images: Path | None = None, labels: Path | None =
     if not records:
         msg = f"{out}: folder must hold results of `stseg3d segment` (<case>{NOTES_SUFFIX} or {OUTCOMES}), got neither"
         raise FileNotFoundError(msg)
-    elsewhere = {} if images is None else {case.id: case.image for case in list_cases([images])}
+    elsewhere = {} if images is None else {case.id: case.images[0] for case in list_cases([images])}
     known = {} if labels is None else _labels(labels)
     for key, record in records.items():
         record.image = _image(out, record, elsewhere)
@@ -138,7 +138,7 @@ def _labels(path: Path) -> dict[str, Path]:
     if path.suffix == ".json":
         dataset = load_dataset(path)
         return {case.id: case.label for case in dataset.training + dataset.validation + dataset.test if case.label is not None}
-    return {case.id: case.image for case in find_cases([path])}
+    return {case.id: case.images[0] for case in find_cases([path])}
 
 
 def _from_notes(out: Path) -> dict[str, CaseRecord]:

@@ -10,6 +10,7 @@ import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -56,7 +57,7 @@ def write_dataset(
         msg = f"validation must hold no case that is trained with, got {sorted(both)}"
         raise ValueError(msg)
     out.mkdir(parents=True, exist_ok=True)
-    more = [] if also is None else [_relative(_files(case), out) for case in load_dataset(also).training]
+    more = [] if also is None else [_listed_again(case, out) for case in load_dataset(also).training]
     content = {
         "name": f"{target}_ct",
         "labels": {"0": "background", "1": target},
@@ -84,9 +85,11 @@ def _scan(folder: Path, out: Path, case: str, value: int) -> dict[str, str]:
     return _relative({"image": folder / f"images/{case}.nii.gz", "label": label}, out)
 
 
-def _files(case: Case) -> dict[str, Path]:
-    assert case.label is not None  # of a training case
-    return {"image": case.image, "label": case.label}
+def _listed_again(case: Case, out: Path) -> dict[str, Any]:
+    """An entry for a training case of another data set."""
+    assert case.label is not None
+    images = [os.path.relpath(path, out) for path in case.images]
+    return {"image": images if len(images) > 1 else images[0], "label": os.path.relpath(case.label, out)}
 
 
 def _relative(paths: Mapping[str, Path | str], out: Path) -> dict[str, str]:

@@ -4,6 +4,7 @@ Importing this imports neither torch nor MONAI nor an image library. MONAI trans
 """
 
 from stseg3d.volumes.cases import Case, Dataset, OpenCase, load_dataset, without_faults
+from stseg3d.volumes.channels import StackedVolume
 from stseg3d.volumes.derived import ColourVolume, StandardizedVolume, network_view
 from stseg3d.volumes.file import FileVolume, read_each
 from stseg3d.volumes.listing import find_cases, list_cases
@@ -20,6 +21,7 @@ __all__ = [
     "Dataset",
     "FileVolume",
     "OpenCase",
+    "StackedVolume",
     "StandardizedVolume",
     "Volume",
     "as_volume",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stseg3d.volumes.lists import PARTS, places_by_part, read_content
-from stseg3d.volumes.names import Place
+from stseg3d.volumes.names import Place, paths_of
+from stseg3d.volumes.open import Source
 from stseg3d.volumes.volume import Volume
 
 
@@ -21,19 +22,30 @@ class Case:
 
     Args:
         id: Name of the case, unique in its batch; outputs are named after it.
-        image: File, or folder of a DICOM series.
+        image: File, or folder of a DICOM series; or several, one for each channel.
         label: File with the ground truth.
         fault: Why the case cannot be worked on, such as a name that is another's, too; empty if it can.
     """
 
     id: str
-    image: Path
+    image: Source
     label: Path | None = None
     fault: str = ""
 
-    def as_dict(self) -> dict[str, str]:
+    @property
+    def images(self) -> tuple[Path, ...]:
+        """Path of each file of its image."""
+        return paths_of(self.image)
+
+    def absolute(self) -> Case:
+        """The case with absolute paths to its image."""
+        paths = tuple(path.absolute() for path in self.images)
+        return replace(self, image=paths if isinstance(self.image, tuple) else paths[0])
+
+    def as_dict(self) -> dict[str, Any]:
         """The case as MONAI's dictionary transforms take it: ``"id"``, and paths by ``"image"`` and, if there is one, ``"label"``."""
-        return {"id": self.id, "image": str(self.image)} | ({} if self.label is None else {"label": str(self.label)})
+        image = [str(path) for path in self.image] if isinstance(self.image, tuple) else str(self.image)
+        return {"id": self.id, "image": image} | ({} if self.label is None else {"label": str(self.label)})
 
 
 @dataclass(frozen=True)
@@ -73,17 +85,17 @@ def cases_at(places: Sequence[Place]) -> list[Case]:
     """A case at each place. Cases of one name have a fault, unless they are one: of the same image, and no two labels."""
     namesakes: dict[str, dict[Any, Place]] = {}
     for place in places:
-        namesakes.setdefault(place.name(), {})[place.way, place.image.name, place.label] = place
+        namesakes.setdefault(place.name(), {})[place.images, place.label] = place
     return [Case(place.name(), place.image, place.label, _fault(place, namesakes[place.name()].values())) for place in places]
 
 
 def _fault(place: Place, namesakes: Collection[Place]) -> str:
-    other = next((p for p in namesakes if p.way != place.way or p.image.name != place.image.name), None)
+    other = next((p for p in namesakes if p.images != place.images), None)
     if other:
-        return f"{place.image}: case name must be unique, got {place.name()!r} twice, also from {other.image}"
+        return f"{paths_of(place.image)[0]}: case name must be unique, got {place.name()!r} twice, also from {paths_of(other.image)[0]}"
     other = next((p for p in namesakes if p.label and place.label and p.label != place.label), None)
     if other:
-        return f"{place.image}: case must have one label, or an id for each of several, got {place.label} and {other.label}"
+        return f"{paths_of(place.image)[0]}: case must have one label, or an id for each of several, got {place.label} and {other.label}"
     return ""
 
 
@@ -126,14 +138,14 @@ def load_dataset(path: Path | str) -> Dataset:
     cases = iter(without_faults(cases_at([place for part in places.values() for place in part]), f"{path}: "))
     lists = {part: [next(cases) for _ in places.get(part, [])] for part in PARTS}
     for case in (case for part in ("training", "validation") for case in lists[part] if case.label is None):
-        msg = f"{path}: each case under 'training' and 'validation' must give its label, got none for {case.image}"
+        msg = f"{path}: each case under 'training' and 'validation' must give its label, got none for {case.images[0]}"
         raise ValueError(msg)
     _check_exist(lists, path)
     return Dataset(str(content.get("name", path.parent.name)), _label_names(content.get("labels", {}), path), **lists)
 
 
 def _check_exist(lists: Mapping[str, list[Case]], path: Path) -> None:
-    files = [file for cases in lists.values() for case in cases for file in (case.image, case.label) if file is not None]
+    files = [file for cases in lists.values() for case in cases for file in (*case.images, case.label) if file is not None]
     missing = [file for file in files if not file.exists()]
     if missing:
         msg = f"{path}: files listed must exist, got {len(missing)} of {len(files)} missing, the first {missing[0]}"

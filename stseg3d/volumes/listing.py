@@ -10,29 +10,34 @@ from pathlib import Path
 from stseg3d.volumes.cases import Case, cases_at, without_faults
 from stseg3d.volumes.dicom.headers import DICOM_SUFFIXES
 from stseg3d.volumes.lists import LIST_SUFFIXES, read_list
-from stseg3d.volumes.names import Place, ensure_file_name, stem, told_apart
+from stseg3d.volumes.names import NUMBERED, Place, ensure_file_name, paths_of, stem, told_apart
 from stseg3d.volumes.open import is_segmentation, is_volume_file, volume_suffix
 
 logger = logging.getLogger(__name__)
 
 
-def find_cases(inputs: Iterable[Path | str], *, skip_outputs: bool = False) -> list[Case]:
+def find_cases(inputs: Iterable[Path | str], *, skip_outputs: bool = False, channels: int = 1) -> list[Case]:
     """Cases at the given paths, each named after its file or folder.
 
     Args:
         inputs: Files, DICOM series folders, and folders of either (not searched any deeper), in order of name.
         skip_outputs: Leave out files that ``stseg3d segment`` wrote: ``<case>_seg.*`` with ``<case>_seg.json`` beside it.
+        channels: Number of files that may form one case, see :func:`list_cases`.
 
     Raises:
         FileNotFoundError: If a path does not exist.
         ValueError: If a folder holds no volume, a file is not one, or two cases have one name.
     """
-    places = (Place(image) for source in inputs for image in _images_at(Path(source), skip_outputs=skip_outputs))
-    return without_faults(cases_at(told_apart(list(places))))
+    places = [Place(image) for source in inputs for image in _images_at(Path(source), skip_outputs=skip_outputs)]
+    return without_faults(cases_at(told_apart(_joined(places, channels))))
 
 
 def list_cases(
-    inputs: Iterable[Path | str], *, leave_out: Path | None = None, on_error: Callable[[Exception], object] | None = None
+    inputs: Iterable[Path | str],
+    *,
+    leave_out: Path | None = None,
+    on_error: Callable[[Exception], object] | None = None,
+    channels: int = 1,
 ) -> list[Case]:
     """Cases at the given paths, at any depth, under names that do not clash.
 
@@ -44,11 +49,12 @@ def list_cases(
 
     Args:
         inputs: Files; folders of volumes or of DICOM series, searched to the bottom in order of name; lists of cases, whose paths are
-            relative to them: a ``.csv`` with a column ``image`` and perhaps ``id`` and ``label``, or a ``.json`` with a list of paths or of
-            ``{"image": ..., "id": ..., "label": ...}``, or with such lists under ``"training"``, ``"validation"`` and ``"test"``. Listed
-            files need not exist.
+            relative to them: a ``.csv`` with a column ``image`` (or ``image_0``, ``image_1`` and so on, one for each channel) and perhaps
+            ``id`` and ``label``, or a ``.json``, see :func:`stseg3d.volumes.lists.places_by_part`. Listed files need not exist.
         leave_out: Folder that is not searched, if it lies below an input.
         on_error: Called with the error of an input that cannot be listed, instead of raising it; the others are listed.
+        channels: Number of files that form one case, ``ct``, if a folder holds ``ct_0000.nii.gz``, ``ct_0001.nii.gz`` and so on to this
+            number and no further, as nnU-Net has it; other files are a case each. With 1 the number is a part of the name.
 
     Raises:
         FileNotFoundError: If an input does not exist.
@@ -62,19 +68,36 @@ def list_cases(
             if on_error is None:
                 raise
             on_error(error)
-    return [_checked(case) for case in cases_at(told_apart(_each_once(sources)))]
+    return [_checked(case) for case in cases_at(told_apart(_joined(_each_once(sources), channels)))]
 
 
 def _each_once(sources: Iterable[list[Place]]) -> list[Place]:
     """The places, without images that came up before, but for those that a later source gives an id."""
-    found: dict[Path, tuple[int, dict[str, Place]]] = {}
+    found: dict[tuple[Path, ...], tuple[int, dict[str, Place]]] = {}
     for n, place in ((n, place) for n, places in enumerate(sources) for place in places):
-        before = found.get(place.image.absolute())
+        before = found.get(place.images)
         if before is None or (place.id and before[0] != n):
-            found[place.image.absolute()] = n, {place.id: place}
+            found[place.images] = n, {place.id: place}
         elif before[0] == n:
             before[1][place.id] = place
     return [place for _, same in found.values() for place in same.values()]
+
+
+def _joined(places: list[Place], channels: int) -> list[Place]:
+    """The places, with files numbered from 0000 to the last channel put together; those of another count stay apart."""
+    groups: dict[tuple[Path, str], list[Place]] = {}
+    for place in places if channels > 1 else ():
+        numbered = NUMBERED.fullmatch(stem(place.images[0]))
+        if isinstance(place.image, Path) and not place.id and numbered:
+            groups.setdefault((place.images[0].parent, numbered[1]), []).append(place)
+    found: dict[tuple[Path, ...], Place | None] = {place.images: place for place in places}
+    for (_, name), group in groups.items():
+        files = {stem(place.images[0]): place for place in group}
+        due = [f"{name}_{n:04}" for n in range(channels)]
+        if len(group) == channels and set(due) == set(files):
+            joined = replace(files[due[0]], image=tuple(path for d in due for path in paths_of(files[d].image)))
+            found |= {place.images: None for place in group} | {group[0].images: joined}
+    return [place for place in found.values() if place] if groups else places
 
 
 def _checked(case: Case) -> Case:
@@ -82,7 +105,7 @@ def _checked(case: Case) -> Case:
     try:
         ensure_file_name(case.id)
     except ValueError as error:
-        return replace(case, fault=f"{case.image}: {error}")
+        return replace(case, fault=f"{case.images[0]}: {error}")
     return case
 
 

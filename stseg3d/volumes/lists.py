@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,8 @@ def places_by_part(content: Any, path: Path) -> dict[str, list[Place]]:
     """Places by part of the data set, told apart over all parts, so that a name does not depend on the part that is looked at.
 
     Args:
-        content: A list of paths and of ``{"image": ..., "id": ..., "label": ...}``, or such lists under ``"training"``, ``"validation"``
+        content: A list of paths and of ``{"image": ..., "id": ..., "label": ...}``, where ``"image"`` may be a list of paths, of files that
+            hold the channels of one image in this order; or such lists under ``"training"``, ``"validation"``
             and ``"test"``.
         path: The file; paths in it are relative to its folder.
 
@@ -74,24 +76,30 @@ def _rows(path: Path) -> list[Any]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file)
-            if "image" in (reader.fieldnames or ()):
+            several = [name for name in reader.fieldnames or () if re.fullmatch(r"image_\d+", name)]
+            if several and "image" not in (reader.fieldnames or ()):
+                return [row | {"image": [row[name] for name in several]} for row in reader]
+            if "image" in (reader.fieldnames or ()) and not several:
                 return list(reader)
             msg = f"got the columns {reader.fieldnames}"
             raise ValueError(msg)
     except (ValueError, csv.Error) as error:
-        msg = f"{path}: list of cases must be a .csv in UTF-8 with a column image: {error}"
+        msg = f"{path}: list of cases must be a .csv in UTF-8 with a column image, or image_0, image_1 and so on: {error}"
         raise ValueError(msg) from error
 
 
 def _place(entry: Any, path: Path, where: str) -> Place:
     found = {"image": entry} if isinstance(entry, str) else entry if isinstance(entry, dict) else {}
-    values = ["" if found.get(key) is None else found[key] for key in ("image", "id", "label")]
-    if not all(isinstance(value, str) for value in values) or not values[0]:
+    image, name, label = ("" if found.get(key) is None else found[key] for key in ("image", "id", "label"))
+    files = image if isinstance(image, list) else [image]
+    if not all(isinstance(value, str) for value in (*files, name, label)) or not files or not all(files):
         msg = f"{path}: {where} must give its image, and perhaps id and label, as text, got {entry!r:.200}"
         raise ValueError(msg)
-    image, name, label = values
+    images = tuple(path.parent / file for file in files)
     try:
-        return Place(path.parent / image, path.parent / label if label else None, ensure_file_name(name) if name else "")
+        return Place(
+            images if len(images) > 1 else images[0], path.parent / label if label else None, ensure_file_name(name) if name else ""
+        )
     except ValueError as error:
         msg = f"{path}: {where}: {error}"
         raise ValueError(msg) from error

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from stseg3d.volumes.open import volume_suffix
+from stseg3d.volumes.open import Source, volume_suffix
 
 SEPARATOR = "__"
 # File systems take 255 bytes; the rest is for `_seg.nii.gz` and for temporary names.
@@ -21,6 +21,8 @@ ALL_PARTS = 10_000  # more parts than any path has
 # Windows keeps these for devices, with any suffix: https://learn.microsoft.com/windows/win32/fileio/naming-a-file
 RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE | re.DOTALL)
 # Ends of lines and other control characters; and bytes that are not UTF-8, which Python has as lone surrogates.
+# The channel at the end of a file's name, as nnU-Net has it.
+NUMBERED = re.compile(r"(.+)_(\d{4})", re.DOTALL)
 CONTROL = r"\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff"
 FORBIDDEN = re.compile(rf"[/\\{CONTROL}]")
 FORBIDDEN_ON_WINDOWS = re.compile(rf"[/\\{CONTROL}<>:\"|?*]")  # a colon there starts the name of a stream
@@ -31,26 +33,37 @@ class Place:
     """Place of a case that has no name yet.
 
     Args:
-        image: File, or folder of a DICOM series.
+        image: File, or folder of a DICOM series; or several, one for each channel.
         label: File with the ground truth.
         id: Name that a list gives it; empty if there is none.
         parts: Number of parts of the image's path that its name is made of, at least.
     """
 
-    image: Path
+    image: Source
     label: Path | None = None
     id: str = ""
     parts: int = 1
 
     @cached_property
+    def images(self) -> tuple[Path, ...]:
+        """Absolute paths of all its files; not resolved, as a link keeps its own name."""
+        return tuple(Path(os.path.abspath(path)) for path in paths_of(self.image))
+
+    @cached_property
     def way(self) -> tuple[str, ...]:
-        """Parts of its path, the last one without the suffix of a volume."""
-        path = Path(os.path.abspath(self.image))  # not resolved: a link keeps its own name
-        return (*path.parent.parts[1:], stem(path))
+        """Parts of the path of its first file, the last one without the suffix of a volume and, of several files, without the number."""
+        first = self.images[0]
+        numbered = NUMBERED.fullmatch(stem(first)) if len(self.images) > 1 else None
+        return (*first.parent.parts[1:], numbered[1] if numbered else stem(first))
 
     def name(self, parts: int | None = None) -> str:
         """Its id, or the last ``parts`` parts of its path."""
         return self.id or shortened(SEPARATOR.join(self.way[-(parts or self.parts) :]))
+
+
+def paths_of(image: Source) -> tuple[Path, ...]:
+    """Path of each file of an image."""
+    return image if isinstance(image, tuple) else (image,)
 
 
 def stem(path: Path) -> str:
