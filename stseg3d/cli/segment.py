@@ -27,7 +27,7 @@ def add_segment(commands: Any) -> Command:
         nargs="+",
         type=Path,
         metavar="INPUT",
-        help="image file, DICOM series, folder of either at any depth, or list (.csv with a column image, .json)",
+        help="image file, DICOM series, folder of either at any depth, or list (.csv with a column image, .json such as a dataset.json)",
     )
     named = f" ({', '.join(bundle_names())})" if bundle_names() else ""
     command.add_argument("--bundle", required=True, metavar="NAME_OR_DIR", help=f"folder of a bundle, or an embedded one{named}")
@@ -80,12 +80,15 @@ def _segment(args: argparse.Namespace) -> int:
 
 
 def _channels(bundle: Path) -> int:
-    """Number of files that form one case; 1 for a bundle without a plan."""
+    """Number of files that form one case, by the plan: 1 for pictures, and without a plan."""
     from stseg3d.bundle_folders import PLAN
-    from stseg3d.plan import Plan
+    from stseg3d.machine.json_files import read_json  # a Plan would take as long as all else until the first scan is read
 
     path = bundle / PLAN
-    return Plan.parse(path.read_bytes(), str(path)).image.channels_in_files if path.is_file() else 1
+    content = read_json(path.read_bytes(), str(path)) if path.is_file() else None
+    image = content.get("image") if isinstance(content, dict) else None
+    channels = image.get("channels") if isinstance(image, dict) and not image.get("colour") else None
+    return channels if isinstance(channels, int) else 1  # another type is refused with the plan, before any case is begun
 
 
 def _cases(args: argparse.Namespace, channels: int) -> tuple[list[Case], int]:

@@ -174,7 +174,7 @@ def test_a_listed_name_stays_in_the_folder(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "rule"),
     [
-        ("list.csv", "file,id\na.nii,a\n", "list of cases must be a .csv in UTF-8 with a column image, or image_0, image_1 and so on: got the columns"),
+        ("list.csv", "file,id\na.nii,a\n", "with a column image, or image_0, image_1 and so on: got the columns"),
         ("list.csv", "", "got the columns None"),
         ("list.csv", "image\n", "list of cases must name one at least, got none"),
         ("list.csv", "image,id\na.nii,b\n,a\n", "row 2 must give its image"),
