@@ -145,7 +145,7 @@ def _key(task: Task) -> str:
     assert weights is not None
     digest = sha256(weights.read_bytes() + (task.run.folder / INFERENCE).read_bytes() + f"{task.device} {task.threads}".encode())
     for case in task.cases:
-        for path in (case.image, case.label):
+        for path in (*case.images, case.label):
             if path is not None:
                 digest.update(f"{path} {path.stat().st_mtime_ns}".encode())
     return digest.hexdigest()

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from stseg3d.volumes import find_cases, load_dataset
+from stseg3d.volumes import find_cases, list_cases, load_dataset
 
 OUTCOMES = "outcomes.jsonl"
 NOTES_SUFFIX = "_seg.json"
@@ -104,7 +104,7 @@ def gather_cases(out: Path, *, images: Path | None = None, labels: Path | None =
 
     Args:
         out: The folder, searched with its subfolders.
-        images: Folder of images that were moved.
+        images: Folder of images that were moved, or a list of them, as ``stseg3d segment`` takes it.
         labels: Folder with ground truth ``<case>.nii.gz``, or a ``dataset.json``.
 
     Raises:
@@ -119,7 +119,7 @@ def gather_cases(out: Path, *, images: Path | None = None, labels: Path | None =
     if not records:
         msg = f"{out}: folder must hold results of `stseg3d segment` (<case>{NOTES_SUFFIX} or {OUTCOMES}), got neither"
         raise FileNotFoundError(msg)
-    elsewhere = {} if images is None else {case.id: case.image for case in find_cases([images], skip_outputs=True)}
+    elsewhere = {} if images is None else {case.id: case.images[0] for case in list_cases([images])}
     known = {} if labels is None else _labels(labels)
     for key, record in records.items():
         record.image = _image(out, record, elsewhere)
@@ -138,7 +138,7 @@ def _labels(path: Path) -> dict[str, Path]:
     if path.suffix == ".json":
         dataset = load_dataset(path)
         return {case.id: case.label for case in dataset.training + dataset.validation + dataset.test if case.label is not None}
-    return {case.id: case.image for case in find_cases([path])}
+    return {case.id: case.images[0] for case in find_cases([path])}
 
 
 def _from_notes(out: Path) -> dict[str, CaseRecord]:

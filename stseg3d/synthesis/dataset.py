@@ -10,12 +10,13 @@ import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
 
 from stseg3d.synthesis.label_maps import class_names
-from stseg3d.volumes import load_dataset
+from stseg3d.volumes import Case, load_dataset
 
 
 def write_dataset(
@@ -56,7 +57,7 @@ def write_dataset(
         msg = f"validation must hold no case that is trained with, got {sorted(both)}"
         raise ValueError(msg)
     out.mkdir(parents=True, exist_ok=True)
-    more = [] if also is None else [_relative(case.as_dict(), out) for case in load_dataset(also).training]
+    more = [] if also is None else [_listed_again(case, out) for case in load_dataset(also).training]
     content = {
         "name": f"{target}_ct",
         "labels": {"0": "background", "1": target},
@@ -82,6 +83,13 @@ def _scan(folder: Path, out: Path, case: str, value: int) -> dict[str, str]:
     label.parent.mkdir(exist_ok=True)
     nib.save(nib.Nifti1Image((np.asarray(labels.dataobj) == value).astype(np.uint8), image.affine), label)
     return _relative({"image": folder / f"images/{case}.nii.gz", "label": label}, out)
+
+
+def _listed_again(case: Case, out: Path) -> dict[str, Any]:
+    """An entry for a training case of another data set."""
+    assert case.label is not None
+    images = [os.path.relpath(path, out) for path in case.images]
+    return {"image": images if len(images) > 1 else images[0], "label": os.path.relpath(case.label, out)}
 
 
 def _relative(paths: Mapping[str, Path | str], out: Path) -> dict[str, str]:

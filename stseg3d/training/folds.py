@@ -34,7 +34,7 @@ def held_out(dataset: Dataset, folds: int, fold: int) -> list[Case]:
 
 def with_ids(cases: Iterable[Case]) -> list[dict[str, str]]:
     """Paths by ``image`` and ``label``, and the ``id``."""
-    return [{"id": case.id, **case.as_dict()} for case in cases]
+    return [case.as_dict() for case in cases]
 
 
 def check_folds(dataset: Dataset, folds: int) -> None:

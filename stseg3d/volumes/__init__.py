@@ -3,10 +3,12 @@
 Importing this imports neither torch nor MONAI nor an image library. MONAI transforms are in :mod:`stseg3d.volumes.monai_io`.
 """
 
-from stseg3d.volumes.cases import Case, Dataset, OpenCase, case_id, load_dataset, output_name
+from stseg3d.volumes.cases import Case, Dataset, OpenCase, load_dataset, without_faults
+from stseg3d.volumes.channels import StackedVolume
 from stseg3d.volumes.derived import ColourVolume, StandardizedVolume, network_view
 from stseg3d.volumes.file import FileVolume, read_each
 from stseg3d.volumes.listing import find_cases, list_cases
+from stseg3d.volumes.names import case_id, output_name
 from stseg3d.volumes.open import as_volume, is_volume_file, open_label, open_volume
 from stseg3d.volumes.volume import ArrayVolume, CanonicalVolume, Volume
 from stseg3d.volumes.write import ensure_writable, write_labels, write_probabilities
@@ -19,6 +21,7 @@ __all__ = [
     "Dataset",
     "FileVolume",
     "OpenCase",
+    "StackedVolume",
     "StandardizedVolume",
     "Volume",
     "as_volume",
@@ -33,6 +36,7 @@ __all__ = [
     "open_volume",
     "output_name",
     "read_each",
+    "without_faults",
     "write_labels",
     "write_probabilities",
 ]

@@ -235,14 +235,6 @@ def test_a_part_without_labels_is_refused(bundle: Path, data: Path, tmp_path: Pa
     refuse(bundle, data, tmp_path / "out", r"dataset\.json: test must list at least one case with a label, got none", part="test")
 
 
-def test_two_cases_of_one_name_are_refused(bundle: Path, data: Path, tmp_path: Path) -> None:
-    shutil.copytree(data.parent, data.parent / "more")
-    content = json.loads(data.read_text())
-    twice = [{"image": f"{folder}image2.nii.gz", "label": "label2.nii.gz"} for folder in ("", "more/")]
-    data.write_text(json.dumps(content | {"validation": twice}))
-    refuse(bundle, data, tmp_path / "out", "names in validation must be unique, got 'image2' twice")
-
-
 @pytest.mark.parametrize("number", [0, 2])
 def test_a_label_on_another_grid_is_refused_by_its_case(number: int, bundle: Path, data: Path, tmp_path: Path) -> None:
     nib.save(nib.Nifti1Image(np.ones(SHAPE, np.uint8), np.diag([1, 1, 2, 1])), data.parent / f"label{number}.nii.gz")
