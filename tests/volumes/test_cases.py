@@ -85,7 +85,10 @@ def test_a_decathlon_dataset_is_read(tmp_path):
 
 
 def test_names_by_value_or_values_by_name(tmp_path):
-    assert load_dataset(dataset_json(tmp_path, labels={"background": 0, "aorta": 1}, training=[A])).labels.names == {0: "background", 1: "aorta"}
+    assert load_dataset(dataset_json(tmp_path, labels={"background": 0, "aorta": 1}, training=[A])).labels.names == {
+        0: "background",
+        1: "aorta",
+    }
     assert load_dataset(dataset_json(tmp_path, training=[A])).labels.names == {}
 
 
