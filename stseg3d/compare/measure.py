@@ -27,7 +27,7 @@ from stseg3d.machine.memory import peak_memory_bytes
 from stseg3d.metrics import score_masks, score_objects
 from stseg3d.ops import box_coverage
 from stseg3d.ops.components import structure
-from stseg3d.volumes import ArrayVolume, Case, Label, open_volume, output_name, read_label, write_labels
+from stseg3d.volumes import ArrayVolume, Case, Label, Meaning, open_volume, output_name, read_label, write_labels
 
 INSTANCES = "instances"
 
@@ -139,7 +139,8 @@ def _measure_case(contestant: Contestant, task: Task, case: Case, measured: Meas
     volume = open_volume(case.image, channels_last=True)
     volume.read()
     read_s = time.perf_counter() - start
-    truth = read_label(case.label, volume, case.label_values)
+    meaning: Meaning = "objects" if contestant.inferer.output.kind == INSTANCES else "foreground"
+    truth = read_label(case.label, volume, case.label_values, meaning=meaning)
     found = contestant.segment(task.way, volume, ArrayVolume(truth.classes[None], volume.grid, str(case.label)))
     grid = volume.grid
     values = score_found(contestant, found, truth, grid.spacing_mm)
