@@ -139,10 +139,9 @@ def read_label(
     _check_grids(label, image)
     classes = _whole_numbers(label)
     _check_named(classes, values, label.name, ids=meaning != "classes")
-    ignored = None if values.ignore is None else classes == values.ignore
-    found = Label(classes, ignored if ignored is not None and ignored.any() else None)
-    found = Label(found.clear(classes), found.ignored)
-    if out_channels is not None and (most := int(found.classes.max(initial=0))) >= out_channels:
+    ignored = classes == values.ignore if values.ignore is not None else np.zeros((), dtype=bool)
+    found = Label(np.where(ignored, classes.dtype.type(0), classes), ignored) if ignored.any() else Label(classes)
+    if out_channels is not None and (most := int(found.classes.max())) >= out_channels:
         msg = f"{label.name}: labels must be below out_channels={out_channels}, the number of the plan's classes, got {most}"
         raise ValueError(msg)
     return found
