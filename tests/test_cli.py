@@ -746,7 +746,7 @@ def test_a_label_on_another_grid_is_refused(
     assert told.out == ""
 
 
-@pytest.mark.parametrize(("value", "rule"), [(0.5, "must hold whole numbers, got 0.5"), (-1.0, "must not be negative, got -1")])
+@pytest.mark.parametrize(("value", "rule"), [(0.5, "labels must be whole numbers, got 0.5"), (-1.0, "must not be negative, got -1")])
 def test_what_is_not_a_label_map_is_refused(
     value: float, rule: str, folders: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:

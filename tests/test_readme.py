@@ -204,4 +204,4 @@ def test_the_worked_example_is_a_data_set_we_read(workplace: Path) -> None:
     (workplace / "dataset.json").write_text(example.text)
     dataset = load_dataset("dataset.json")
     assert [case.id for case in dataset.training + dataset.validation] == ["a", "b", "c"]
-    assert dict(dataset.labels) == {0: "background", 1: "L1", 2: "L2"}
+    assert dict(dataset.labels.names) == {0: "background", 1: "L1", 2: "L2"}

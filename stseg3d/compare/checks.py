@@ -11,6 +11,7 @@ from tqdm import tqdm
 from stseg3d.bundle import OpenBundle, config_parser, open_bundle
 from stseg3d.compare.runs import SLIDING, Run
 from stseg3d.plan import Plan, render, set_entries
+from stseg3d.training.folds import with_ids
 from stseg3d.training.samples import OpenCased
 from stseg3d.training.task import check_networks
 from stseg3d.volumes import Case, Dataset, open_volume
@@ -54,11 +55,11 @@ def check_cases(bundle: Path, plan: Plan, cases: Iterable[Case], overrides: Mapp
     changed = set_entries(plan, overrides)
     parser = config_parser(OpenBundle(bundle, changed, render(changed)), ["train.json"])
     open_case: OpenCased = parser.get_parsed_content("open_case")
-    for case in tqdm({case.image: case for case in cases}.values(), desc="checking", unit="case", disable=None):
+    for case in tqdm(with_ids({case.image: case for case in cases}.values()), desc="checking", unit="case", disable=None):
         try:
-            open_case(case.as_dict())
+            open_case(case)
         except (ValueError, OSError) as error:
-            msg = f"{case.id}: {error}"
+            msg = f"{case['id']}: {error}"
             raise ValueError(msg) from error
 
 

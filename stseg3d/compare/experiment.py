@@ -145,6 +145,8 @@ def _key(task: Task) -> str:
     assert weights is not None
     digest = sha256(weights.read_bytes() + (task.run.folder / INFERENCE).read_bytes() + f"{task.device} {task.threads}".encode())
     for case in task.cases:
+        if case.label_values.ignore is not None:
+            digest.update(f"ignore {case.label_values.ignore}".encode())
         for path in (*case.images, case.label):
             if path is not None:
                 digest.update(f"{path} {path.stat().st_mtime_ns}".encode())

@@ -22,13 +22,12 @@ from tqdm import tqdm
 from stseg3d.compare.comparison import Score
 from stseg3d.compare.runs import SLIDING, Run
 from stseg3d.compare.ways import Contestant, Found
-from stseg3d.evaluate import read_classes
 from stseg3d.geometry import Box
 from stseg3d.machine.memory import peak_memory_bytes
 from stseg3d.metrics import score_masks, score_objects
 from stseg3d.ops import box_coverage
 from stseg3d.ops.components import structure
-from stseg3d.volumes import Case, open_label, open_volume, output_name, write_labels
+from stseg3d.volumes import ArrayVolume, Case, Label, Meaning, open_volume, output_name, read_label, write_labels
 
 INSTANCES = "instances"
 
@@ -138,14 +137,11 @@ def _measure_case(contestant: Contestant, task: Task, case: Case, measured: Meas
     assert case.label is not None
     start = time.perf_counter()
     volume = open_volume(case.image, channels_last=True)
-    label = open_label(case.label, volume.grid)
-    if not label.grid.is_close(volume.grid):
-        msg = f"{label.name}: the label must lie on the grid of {volume.name}"
-        raise ValueError(msg)
     volume.read()
     read_s = time.perf_counter() - start
-    truth = read_classes(label)
-    found = contestant.segment(task.way, volume, label)
+    meaning: Meaning = "objects" if contestant.inferer.output.kind == INSTANCES else "foreground"
+    truth = read_label(case.label, volume, case.label_values, meaning=meaning)
+    found = contestant.segment(task.way, volume, ArrayVolume(truth.classes[None], volume.grid, str(case.label)))
     grid = volume.grid
     values = score_found(contestant, found, truth, grid.spacing_mm)
     measured.scores.append(
@@ -155,7 +151,7 @@ def _measure_case(contestant: Contestant, task: Task, case: Case, measured: Meas
             size=task.run.size,
             nominal_size=task.run.nominal_size,
             values=values,
-            coverage=_coverage(contestant, task.way, truth, found, volume),
+            coverage=_coverage(contestant, task.way, truth.classes, found, volume),
             macs=found.macs,
             seconds={"read": read_s} | found.seconds,
             boxes=len(found.boxes or ()),
@@ -170,14 +166,16 @@ def _measure_case(contestant: Contestant, task: Task, case: Case, measured: Meas
     write_labels(found.labels, task.predictions / output_name(case.id), volume)
 
 
-def score_found(contestant: Contestant, found: Found, truth: NDArray[Any], spacing_mm: Sequence[float]) -> dict[str, float]:
+def score_found(contestant: Contestant, found: Found, truth: Label, spacing_mm: Sequence[float]) -> dict[str, float]:
     """Metrics of a segmented case by name, for the foreground and for objects.
 
-    Objects are the instances, if the bundle and the way give any, else connected components.
+    Objects are the instances, if the bundle and the way give any, else connected components. What the ground truth ignores is cleared.
     """
     instances = contestant.inferer.output.kind == INSTANCES
-    ours, theirs = _objects(found.labels, given=instances and found.boxes is not None), _objects(truth, given=instances)
-    return score_masks(found.labels, truth, spacing_mm) | score_objects(ours, theirs, objects="labels")
+    labels = truth.clear(found.labels)
+    ours, theirs = _objects(labels, given=instances and found.boxes is not None), _objects(truth.classes, given=instances)
+    masks = score_masks(labels, truth.classes, spacing_mm, ignored_voxels=truth.ignored_voxels)
+    return masks | score_objects(ours, theirs, objects="labels")
 
 
 def _objects(labels: NDArray[Any], *, given: bool) -> NDArray[Any]:

@@ -18,7 +18,7 @@ from stseg3d.compare.slices import best_slice
 from stseg3d.compare.text_tables import summary_markdown
 from stseg3d.machine.files import atomic_write_text
 from stseg3d.machine.tables import csv_text, without_nan
-from stseg3d.volumes import CanonicalVolume, Case, load_dataset, open_volume, output_name
+from stseg3d.volumes import CanonicalVolume, Case, load_dataset, open_volume, output_name, read_label
 
 logger = logging.getLogger(__name__)
 
@@ -79,9 +79,9 @@ def _draw_overlays(comparison: Comparison, data: Path, folder: Path, size: int) 
 def _row(comparison: Comparison, case: Case, folder: Path, size: int, ways: Sequence[str], rank: str) -> list[Example]:
     """Panels of one case: the result of each way on the slice with most of the object."""
     assert case.label is not None
-    image, label = open_volume(case.image, channels_last=True), open_volume(case.label)
+    image = open_volume(case.image, channels_last=True)
     view = CanonicalVolume(image, image.grid.orientation if image.grid.shape[2] == 1 else "RAS")
-    truth = view.view(label.read()[0])
+    truth = view.view(read_label(case.label, image, case.label_values, meaning="foreground").classes)
     cut = best_slice(truth > 0, lies_flat=image.grid.shape[2] == 1)
     pixels = cut.pixels(view.read())
     pixels = pixels[..., 0] if pixels.shape[-1] < 3 else pixels[..., :3]

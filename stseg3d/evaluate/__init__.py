@@ -1,7 +1,7 @@
 """Predictions against labels: pair files by name, score them, compute confidence intervals, tabulate."""
 
 from stseg3d.evaluate.pairing import Pair, pair_cases
-from stseg3d.evaluate.scoring import FOREGROUND, Row, evaluate_case, read_classes
+from stseg3d.evaluate.scoring import FOREGROUND, Row, evaluate_case
 from stseg3d.evaluate.statistics import ClassSummary, Interval, Summary, bootstrap_interval, summarise
 from stseg3d.evaluate.tables import dump, table
 
@@ -16,7 +16,6 @@ __all__ = [
     "dump",
     "evaluate_case",
     "pair_cases",
-    "read_classes",
     "summarise",
     "table",
 ]

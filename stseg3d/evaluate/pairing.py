@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from stseg3d.volumes import find_cases, load_dataset
+from stseg3d.volumes import LabelValues, find_cases, load_dataset
 from stseg3d.volumes.listing import is_output
 from stseg3d.volumes.names import shortened, stem
 
@@ -19,11 +19,12 @@ PREDICTION_SUFFIX = "_seg"
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A prediction and the label it is compared with."""
+    """A prediction and the label it is compared with, whose values a ``dataset.json`` may name."""
 
     case: str
     prediction: Path
     label: Path
+    label_values: LabelValues = field(default=LabelValues(), compare=False, repr=False)
 
 
 def pair_cases(predictions: Path, labels: Path, *, part: str = "validation") -> list[Pair]:
@@ -42,12 +43,12 @@ def pair_cases(predictions: Path, labels: Path, *, part: str = "validation") -> 
         ValueError: If a prediction has no label or may belong to two cases, or a case of a ``dataset.json`` has no prediction; the message
             lists all.
     """
-    due, known = _labels(labels, part)
+    due, known, values = _labels(labels, part)
     if predictions.is_file() and labels.is_file() and not _is_dataset(labels):
         return [Pair(next(iter(due)), predictions, labels)]
     files = [case.images[0] for case in find_cases([predictions])]
     found = {path: _owners(path, known, of_images=_is_dataset(labels)) for path in files}
-    pairs = [Pair(names[0], path, due[names[0]]) for path, names in found.items() if len(names) == 1 and names[0] in due]
+    pairs = [Pair(names[0], path, due[names[0]], values) for path, names in found.items() if len(names) == 1 and names[0] in due]
     elsewhere = [path.name for path, names in found.items() if len(names) == 1 and names[0] not in due]
     unpredicted = sorted(due.keys() - {name for names in found.values() for name in names})
     lone = {
@@ -76,14 +77,14 @@ def _is_dataset(labels: Path) -> bool:
     return labels.suffix.lower() == ".json"
 
 
-def _labels(labels: Path, part: str) -> tuple[dict[str, Path], Collection[str]]:
-    """Labels to be scored by case, and the names of all cases."""
+def _labels(labels: Path, part: str) -> tuple[dict[str, Path], Collection[str], LabelValues]:
+    """Labels to be scored by case, the names of all cases, and the values that labels may have."""
     if not _is_dataset(labels):
         due = {case.id: case.images[0] for case in find_cases([labels])}
-        return due, due.keys()
+        return due, due.keys(), LabelValues()
     dataset = load_dataset(labels)
     scored = {case.id: case.label for case in getattr(dataset, part) if case.label is not None}
-    return scored, {case.id for case in (*dataset.training, *dataset.validation, *dataset.test)}
+    return scored, {case.id for case in (*dataset.training, *dataset.validation, *dataset.test)}, dataset.labels
 
 
 def _owners(prediction: Path, known: Collection[str], *, of_images: bool) -> list[str]:

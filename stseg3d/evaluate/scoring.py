@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from stseg3d.evaluate.pairing import Pair
 from stseg3d.metrics import Objects, confusion_per_class, score_masks, score_objects
-from stseg3d.volumes import Volume, open_label, open_volume
+from stseg3d.volumes import Meaning, open_volume, read_classes, read_label
 
 FOREGROUND = "foreground"
 Labels = NDArray[Any]
@@ -46,6 +46,8 @@ def evaluate_case(
 ) -> list[Row]:
     """Metrics of one case: of the foreground (label above 0) and, if asked, of each class that occurs in either file.
 
+    Where the label has the value that the data set calls ``"ignore"``, prediction and label are cleared, and no voxel is counted.
+
     Args:
         pair: The two files.
         per_class: Whether each class has a row, too.
@@ -58,55 +60,29 @@ def evaluate_case(
         ValueError: If the two are not on the same grid, or either is not a label map.
     """
     prediction = open_volume(pair.prediction)
-    label = open_label(pair.label, prediction.grid, foreground=not per_class and objects != "labels")
-    _check_grids(pair, prediction, label)
-    ours, theirs = read_classes(prediction), read_classes(label)
-    lengths = {"tolerance_mm": tolerance_mm, "boundary_mm": boundary_mm}
-    rows = [_row(pair.case, FOREGROUND, ours, theirs, prediction.grid.spacing_mm, lengths, objects)]
+    meaning: Meaning = "objects" if objects == "labels" else "classes" if per_class else "foreground"
+    truth = read_label(pair.label, prediction, pair.label_values, meaning=meaning)
+    ours, theirs = truth.clear(read_classes(prediction)), truth.classes
+    spacing, settings = prediction.grid.spacing_mm, {"tolerance_mm": tolerance_mm, "boundary_mm": boundary_mm}
+    settings["ignored_voxels"] = truth.ignored_voxels
+    rows = [_row(pair.case, FOREGROUND, ours, theirs, spacing, settings, objects)]
     if per_class:
         inner = None if objects == "labels" else objects
         for value in confusion_per_class(ours, theirs):
-            rows.append(_row(pair.case, str(value), ours == value, theirs == value, prediction.grid.spacing_mm, lengths, inner))
+            rows.append(_row(pair.case, str(value), ours == value, theirs == value, spacing, settings, inner))
     return rows
 
 
 def _row(
-    case: str, name: str, prediction: Labels, label: Labels, spacing_mm: Sequence[float], lengths: dict[str, float], objects: Objects | None
+    case: str,
+    name: str,
+    prediction: Labels,
+    label: Labels,
+    spacing_mm: Sequence[float],
+    settings: Mapping[str, Any],
+    objects: Objects | None,
 ) -> Row:
-    values = score_masks(prediction, label, spacing_mm, **lengths)
+    values = score_masks(prediction, label, spacing_mm, **settings)
     if objects:
         values |= score_objects(prediction, label, objects=objects)
     return Row(case, name, values, int(np.count_nonzero(prediction)), int(np.count_nonzero(label)))
-
-
-def _check_grids(pair: Pair, prediction: Volume, label: Volume) -> None:
-    ours, theirs = prediction.grid, label.grid
-    if ours.is_close(theirs):
-        return
-    what = f"shape {ours.shape} and {theirs.shape}"
-    if ours.shape == theirs.shape:
-        what = f"affine {np.round(ours.affine, 4).tolist()} and {np.round(theirs.affine, 4).tolist()}"
-    msg = f"prediction {pair.prediction} and label {pair.label} must be on the same grid, got {what}"
-    raise ValueError(msg)
-
-
-def read_classes(volume: Volume) -> NDArray[np.integer]:
-    """The label map in a file, of shape ``(*S)``.
-
-    Raises:
-        ValueError: If it has several channels, or a value that is negative or not whole.
-    """
-    if volume.channels != 1:
-        msg = f"{volume.name}: a label map must have one channel, got {volume.channels}"
-        raise ValueError(msg)
-    array: NDArray[Any] = volume.read()[0]
-    if array.dtype.kind == "f":
-        whole = array.astype(np.int32)
-        if not np.array_equal(whole, array):
-            msg = f"{volume.name}: a label map must hold whole numbers, got {array[whole != array][0]}"
-            raise ValueError(msg)
-        array = whole
-    if array.min(initial=0) < 0:
-        msg = f"{volume.name}: a label map must not be negative, got {array.min()}"
-        raise ValueError(msg)
-    return array

@@ -75,7 +75,13 @@ METRICS: dict[str, Metric] = {
 
 
 def score_masks(
-    prediction: NDArray[Any], label: NDArray[Any], spacing_mm: Sequence[float], *, tolerance_mm: float = 1.0, boundary_mm: float = 2.0
+    prediction: NDArray[Any],
+    label: NDArray[Any],
+    spacing_mm: Sequence[float],
+    *,
+    tolerance_mm: float = 1.0,
+    boundary_mm: float = 2.0,
+    ignored_voxels: int = 0,
 ) -> dict[str, float]:
     """Every metric of two masks, by its name in :data:`METRICS`; those of objects are in :func:`stseg3d.metrics.score_objects`.
 
@@ -85,6 +91,7 @@ def score_masks(
         spacing_mm: Spacing of each axis of ``S``.
         tolerance_mm: For ``nsd``: surfaces no farther apart agree.
         boundary_mm: For ``boundary_iou_fixed``: width of the boundary. For ``boundary_iou`` it is 2 % of the image's diagonal.
+        ignored_voxels: Voxels, 0 in both, that are not of the image, for ``specificity``.
 
     Raises:
         ValueError: If the shapes differ, the spacing is not one positive number an axis, or a length is negative.
@@ -98,7 +105,7 @@ def score_masks(
     boundaries = boundary_confusions(ours, theirs, spacing, [WIDTH_FRACTION * distances.worst_mm, boundary_mm])
     return {
         **{name: metric(counts) for name, metric in OVERLAPS.items()},
-        "specificity": specificity(counts, label.size),
+        "specificity": specificity(counts, label.size - ignored_voxels),
         "volume_difference": volume_difference(counts),
         "volume_difference_mm3": (counts.prediction_voxels - counts.label_voxels) * prod(map(float, spacing_mm)),
         "boundary_iou": iou(boundaries[0]),

@@ -70,14 +70,19 @@ def evaluate_config(plan: Plan) -> Config:
     """Config that scores the whole pipeline on the validation cases; it overlays ``train.json``."""
     kinds = len(plan.classes)
     to_classes = {"threshold": 0.5} if kinds == 2 else {"to_onehot": kinds}
+    classes = {} if kinds == 2 else {"foreground": False, "out_channels": kinds}
     return {
         "output_dir": "$@bundle_root + '/eval'",
         "fine_policy": fine_policy(plan),
         **inferer(plan),
-        "validate#preprocessing": compose(made("stseg3d.volumes.monai_io.LoadImageVolumed", keys=["image", "label"])),
-        "validate#dataset": made("Dataset", data="$[case.as_dict() for case in @data.validation]", transform="@validate#preprocessing"),
+        "validate#preprocessing": compose(
+            made("stseg3d.volumes.monai_io.LoadImageVolumed", keys="image"), made("stseg3d.training.LoadLabeld", **classes)
+        ),
+        "validate#dataset": made("Dataset", data="$with_ids(@data.validation)", transform="@validate#preprocessing"),
         "validate#inferer": "@inferer",
-        "validate#postprocessing": compose(made("AsDiscreted", keys=["pred", "label"], **to_classes)),
+        "validate#postprocessing": compose(
+            made("stseg3d.training.FullResolutiond"), made("AsDiscreted", keys=["pred", "label"], **to_classes)
+        ),
         "validate#key_metric": {"val_mean_dice": mean_dice(include_background=kinds == 2)},
         "validate#handlers": [
             load_weights(),

@@ -155,7 +155,11 @@ def _patches(plan: Plan, classes: Config) -> Config:
     keys = ["image", "label"]
     pad = made("SpatialPadd", keys=keys, spatial_size="$@fine_stage.size")
     patches = made(
-        "RandCropByPosNegLabeld", keys=keys, label_key="label", spatial_size="$@fine_stage.size", num_samples=plan.training.samples
+        "stseg3d.training.RandPatchesd",
+        keys=keys,
+        label_key="label",
+        spatial_size="$@fine_stage.size",
+        num_samples=plan.training.samples,
     )
     return {
         "fine_training": compose("@open_case", whole, pad, patches, "@fine_augmentation"),

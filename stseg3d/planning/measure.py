@@ -12,13 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stseg3d.bundle import load_network, select_device
-from stseg3d.evaluate import read_classes
 from stseg3d.geometry import Box
 from stseg3d.inference import NetworkProposer, SegmentThenSegmentInferer
 from stseg3d.inference.propose import whole_volume
 from stseg3d.ops import BoxPolicy, box_coverage, propose_boxes
 from stseg3d.planning.settings import margin_name
-from stseg3d.volumes import Case, load_dataset, open_label, open_volume
+from stseg3d.volumes import Case, load_dataset, open_volume, read_label
 
 # Fixed before any case is seen, as the guarantee requires, and independent of the bundle's present values, so that calibrating twice gives
 # the same answer.
@@ -137,21 +136,18 @@ class Calibrator:
         return prod(self.inferer.fine.size)
 
     def measure(self, case: Case) -> Measured:
-        """Coverage of the case's label by the boxes of each policy of the chain, and of the present one.
+        """Coverage of the case's label by the boxes of each policy of the chain, and of the present one; ignored voxels do not count.
 
         At inference a box may still grow where the fine mask touches its border, which is not counted here.
 
         Raises:
-            ValueError: If the case has no label, the image does not fit the networks, or the label lies on another grid.
+            ValueError: If the case has no label, the image does not fit the networks, or the label not the image or the data set.
         """
         if case.label is None:
             msg = f"{case.image}: case must have a label to calibrate on"
             raise ValueError(msg)
         image = open_volume(case.image, channels_last=True)
-        label = open_label(case.label, image.grid)
-        if not label.grid.is_close(image.grid):
-            msg = f"{label.name}: the label must be on the grid of {image.name}, got shape {label.grid.shape} for {image.grid.shape}"
-            raise ValueError(msg)
+        label = read_label(case.label, image, case.label_values, meaning="foreground")
         view = self.inferer.view(image)
         if view.channels != self.inferer.image.channels:
             msg = f"{image.name}: must have {self.inferer.image.channels} channel(s) for these networks, got {view.channels}"
@@ -166,7 +162,7 @@ class Calibrator:
             if not proposal.boxes and self.inferer.output.when_empty == "tile":
                 proposal = whole_volume(view, policy, fine)
             found.append([b.box for b in proposal.boxes])
-        mask, origin = _objects(view.view(read_classes(label)))
+        mask, origin = _objects(view.view(label.classes))
         return Measured(
             case.id,
             loss=np.array([1 - box_coverage(mask, [b.relative_to(origin) for b in boxes]) for boxes in found]),

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from stseg3d.volumes import find_cases, list_cases, load_dataset
+from stseg3d.volumes import LabelValues, find_cases, list_cases, load_dataset
 
 OUTCOMES = "outcomes.jsonl"
 NOTES_SUFFIX = "_seg.json"
@@ -30,6 +30,7 @@ class CaseRecord:
         rough: File with the rough map; None if there is none.
         image: Path of the image; None if it was not found.
         truth: File with the ground truth; None if none was given.
+        label_values: Values that the ground truth may have.
         attempts: Number of known attempts.
         seconds: Wall time of the last attempt.
         peak_memory_bytes: Peak memory of its process.
@@ -44,6 +45,7 @@ class CaseRecord:
     rough: Path | None = None
     image: Path | None = None
     truth: Path | None = None
+    label_values: LabelValues = field(default_factory=LabelValues)
     attempts: int = 1
     seconds: float | None = None
     peak_memory_bytes: int | None = None
@@ -123,7 +125,7 @@ def gather_cases(out: Path, *, images: Path | None = None, labels: Path | None =
     known = {} if labels is None else _labels(labels)
     for key, record in records.items():
         record.image = _image(out, record, elsewhere)
-        record.truth = known.get(record.name)
+        record.truth, record.label_values = known.get(record.name, (None, record.label_values))
         if record.state != FAILED and not record.volumes_ml:
             record.state = EMPTY
         if known and record.truth is None:
@@ -133,12 +135,13 @@ def gather_cases(out: Path, *, images: Path | None = None, labels: Path | None =
     return [records[key] for key in sorted(records)]
 
 
-def _labels(path: Path) -> dict[str, Path]:
-    """Ground truth by case."""
+def _labels(path: Path) -> dict[str, tuple[Path, LabelValues]]:
+    """Ground truth and its values by case."""
     if path.suffix == ".json":
         dataset = load_dataset(path)
-        return {case.id: case.label for case in dataset.training + dataset.validation + dataset.test if case.label is not None}
-    return {case.id: case.images[0] for case in find_cases([path])}
+        cases = dataset.training + dataset.validation + dataset.test
+        return {case.id: (case.label, case.label_values) for case in cases if case.label is not None}
+    return {case.id: (case.images[0], case.label_values) for case in find_cases([path])}
 
 
 def _from_notes(out: Path) -> dict[str, CaseRecord]:

@@ -14,13 +14,13 @@ import numpy as np
 import SimpleITK
 from numpy.typing import NDArray
 
-from stseg3d.evaluate import Pair, evaluate_case, read_classes
+from stseg3d.evaluate import Pair, evaluate_case
 from stseg3d.geometry import Box
 from stseg3d.report.drawing import Picture, resize
 from stseg3d.report.gather import CaseRecord
 from stseg3d.report.panels import draw_panels, panels_of_case
 from stseg3d.report.viewer import LEVELS, Scene, scene_data
-from stseg3d.volumes import ArrayVolume, Volume, open_label, open_volume
+from stseg3d.volumes import ArrayVolume, Volume, open_volume, read_classes, read_label
 
 logger = logging.getLogger(__name__)
 
@@ -102,7 +102,7 @@ def _score(look: Look) -> None:
     if record.notes.get("kind") == "probabilities":
         record.remarks.append("not scored: the output holds probabilities, not labels")
         return
-    look.scores = evaluate_case(Pair(record.name, record.labels, record.truth))[0].values
+    look.scores = evaluate_case(Pair(record.name, record.labels, record.truth, record.label_values))[0].values
 
 
 def _draw(look: Look, viewer_bytes: float) -> None:
@@ -144,10 +144,10 @@ def _boxes(record: CaseRecord, volume: Volume) -> list[Box]:
 def _truth(record: CaseRecord, volume: Volume) -> NDArray[np.integer] | None:
     if record.truth is None:
         return None
-    truth = open_label(record.truth, volume.grid, foreground=True)
-    if not truth.grid.is_close(volume.grid):
+    try:
+        return read_label(record.truth, volume, record.label_values, meaning="foreground").classes
+    except ValueError:
         return None  # scoring has reported it
-    return read_classes(truth)
 
 
 def _rough(record: CaseRecord) -> tuple[Volume | None, float]:

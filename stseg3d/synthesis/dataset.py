@@ -17,6 +17,7 @@ import numpy as np
 
 from stseg3d.synthesis.label_maps import class_names
 from stseg3d.volumes import Case, load_dataset
+from stseg3d.volumes.label_values import IGNORE
 
 
 def write_dataset(
@@ -45,7 +46,7 @@ def write_dataset(
 
     Raises:
         FileNotFoundError: If a file is missing.
-        ValueError: If there is no such class, or a case is listed both to train and to validate with.
+        ValueError: If there is no such class, a case is listed both to train and to validate with, or ``also`` ignores the value 1.
     """
     training, validation, classes = list(training), list(validation), folder / "classes.json"
     value = next((k for k, name in class_names(classes).items() if name == target), None)
@@ -57,10 +58,17 @@ def write_dataset(
         msg = f"validation must hold no case that is trained with, got {sorted(both)}"
         raise ValueError(msg)
     out.mkdir(parents=True, exist_ok=True)
-    more = [] if also is None else [_listed_again(case, out) for case in load_dataset(also).training]
+    added = None if also is None else load_dataset(also)
+    more = [] if added is None else [_listed_again(case, out) for case in added.training]
+    labels = {0: "background", 1: target}
+    if added is not None and added.labels.ignore is not None:
+        labels[added.labels.ignore] = IGNORE
+    if labels[1] != target:
+        msg = f"{also}: labels must not ignore the value 1, which is {target} here"
+        raise ValueError(msg)
     content = {
         "name": f"{target}_ct",
-        "labels": {"0": "background", "1": target},
+        "labels": {str(value): name for value, name in labels.items()},
         "training": [_scan(folder, out, case, value) for case in training] + more,
         "validation": [_scan(folder, out, case, value) for case in validation],
         "anatomies": [

@@ -17,8 +17,8 @@ from stseg3d.training.folds import load_predictions, training_cases, with_ids
 from stseg3d.training.history import History
 from stseg3d.training.processes import distribute, join_processes, leave_processes, own_device, rank
 from stseg3d.training.rough_channel import AppendRoughd
-from stseg3d.training.samples import OpenCased, RoughSampled
-from stseg3d.training.sliding_window import SlidingWindow, WholeCased
+from stseg3d.training.samples import LoadLabeld, OpenCased, RoughSampled
+from stseg3d.training.sliding_window import RandPatchesd, SlidingWindow, WholeCased
 from stseg3d.training.stages import assemble
 from stseg3d.training.starting import StartFromRough
 from stseg3d.training.supervision import FullResolutiond, HeadsLoss
@@ -32,9 +32,11 @@ __all__ = [
     "HeadsLoss",
     "History",
     "KeepBest",
+    "LoadLabeld",
     "OpenCased",
     "PrecisionInferer",
     "RandFineCropsd",
+    "RandPatchesd",
     "ResumeHandler",
     "RoughSampled",
     "SlidingWindow",

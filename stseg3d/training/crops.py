@@ -177,7 +177,8 @@ class RandFineCropsd(Randomizable, Transform):
         label = case.label[box.box.slices]
         if self.target == "component" and box.components:
             label = np.where(own_objects(label, proposal, box, case.label.shape), label, 0)
-        target = label_tensor(label, self.stage.size, self.out_channels)
+        ignored = None if case.ignored is None else case.ignored[box.box.slices]
+        target = label_tensor(label, self.stage.size, self.out_channels, ignored)
         sample: dict[Hashable, Any] = {"image": MetaTensor(image), "label": MetaTensor(target)}
         if rough is not None:
             channel = rough.probability_in(box.box, case.label.shape, self.stage.size)

@@ -16,7 +16,7 @@ Predictions = dict[str, NDArray[np.float16]]
 PREDICTIONS_PREFIX = "predicted"
 
 
-def training_cases(dataset: Dataset, folds: int = 0, fold: int | None = None) -> list[dict[str, str]]:
+def training_cases(dataset: Dataset, folds: int = 0, fold: int | None = None) -> list[dict[str, Any]]:
     """Training cases as dictionaries for MONAI's transforms, with their ``id``.
 
     Args:
@@ -32,9 +32,9 @@ def held_out(dataset: Dataset, folds: int, fold: int) -> list[Case]:
     return dataset.training[fold::folds]
 
 
-def with_ids(cases: Iterable[Case]) -> list[dict[str, str]]:
-    """Paths by ``image`` and ``label``, and the ``id``."""
-    return [case.as_dict() for case in cases]
+def with_ids(cases: Iterable[Case]) -> list[dict[str, Any]]:
+    """Paths by ``image`` and ``label``, the ``id``, and the ``label_values``."""
+    return [{**case.as_dict(), "label_values": case.label_values} for case in cases]
 
 
 def check_folds(dataset: Dataset, folds: int) -> None:

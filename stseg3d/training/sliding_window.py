@@ -11,12 +11,14 @@ import torch
 from monai.data.meta_tensor import MetaTensor
 from monai.data.utils import dense_patch_slices
 from monai.inferers.inferer import Inferer, SlidingWindowInferer
+from monai.transforms.croppad.dictionary import RandCropByPosNegLabeld
 from monai.transforms.transform import Transform
 from torch import Tensor, nn
 
 from stseg3d.compute import Stage
 from stseg3d.ops.resample import count_not_finite
 from stseg3d.training.engine import PrecisionInferer
+from stseg3d.training.samples import IGNORED
 from stseg3d.volumes import OpenCase
 
 # MONAI's own default.
@@ -42,12 +44,22 @@ class WholeCased(Transform):
             ValueError: If voxels are NaN or infinite.
         """
         case: OpenCase = data["case"]
-        label = (case.label > 0) if self.out_channels == 2 else case.label
+        label = ((case.label > 0) if self.out_channels == 2 else case.label).astype(np.float32)
+        if case.ignored is not None:
+            label[case.ignored] = IGNORED
         voxels = np.ascontiguousarray(case.image.read(), dtype=np.float32)
         if bad := count_not_finite(voxels):
             msg = f"{case.name}: voxels must be finite, got {bad} NaN or infinite"
             raise ValueError(msg)
-        return {"image": MetaTensor(self.stage.prepare(voxels)), "label": MetaTensor(torch.from_numpy(label.astype(np.float32)[None]))}
+        return {"image": MetaTensor(self.stage.prepare(voxels)), "label": MetaTensor(torch.from_numpy(label[None]))}
+
+
+class RandPatchesd(RandCropByPosNegLabeld):
+    """Patches as of MONAI's ``RandCropByPosNegLabeld``, to which an ignored voxel is no object."""
+
+    def randomize(self, label: Any = None, *args: Any, **kwargs: Any) -> None:
+        """Draw the places of the patches."""
+        super().randomize(None if label is None else label > 0, *args, **kwargs)
 
 
 class SlidingWindow(Inferer):

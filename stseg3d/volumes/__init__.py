@@ -7,6 +7,7 @@ from stseg3d.volumes.cases import Case, Dataset, OpenCase, load_dataset, without
 from stseg3d.volumes.channels import StackedVolume
 from stseg3d.volumes.derived import ColourVolume, StandardizedVolume, network_view
 from stseg3d.volumes.file import FileVolume, read_each
+from stseg3d.volumes.label_values import Label, LabelValues, Meaning, read_classes, read_label
 from stseg3d.volumes.listing import find_cases, list_cases
 from stseg3d.volumes.names import case_id, output_name
 from stseg3d.volumes.open import as_volume, is_volume_file, open_label, open_volume
@@ -20,6 +21,9 @@ __all__ = [
     "ColourVolume",
     "Dataset",
     "FileVolume",
+    "Label",
+    "LabelValues",
+    "Meaning",
     "OpenCase",
     "StackedVolume",
     "StandardizedVolume",
@@ -35,7 +39,9 @@ __all__ = [
     "open_label",
     "open_volume",
     "output_name",
+    "read_classes",
     "read_each",
+    "read_label",
     "without_faults",
     "write_labels",
     "write_probabilities",

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stseg3d.volumes.label_values import UNKNOWN, LabelValues
 from stseg3d.volumes.lists import PARTS, places_by_part, read_content
 from stseg3d.volumes.names import Place, paths_of
 from stseg3d.volumes.open import Source
@@ -24,12 +25,14 @@ class Case:
         id: Name of the case, unique in its batch; outputs are named after it.
         image: File, or folder of a DICOM series; or several, one for each channel.
         label: File with the ground truth.
+        label_values: Values that the label may have.
         fault: Why the case cannot be worked on, such as a name that is another's, too; empty if it can.
     """
 
     id: str
     image: Source
     label: Path | None = None
+    label_values: LabelValues = field(default=UNKNOWN, compare=False, repr=False)
     fault: str = ""
 
     @property
@@ -54,14 +57,14 @@ class Dataset:
 
     Args:
         name: Name of the data set.
-        labels: Name of each label value, 0 included.
+        labels: Values that the labels may have, and their names.
         training: Cases with labels.
         validation: Cases with labels, kept out of training.
         test: Cases, with or without labels.
     """
 
     name: str
-    labels: Mapping[int, str]
+    labels: LabelValues
     training: list[Case]
     validation: list[Case] = field(default_factory=list)
     test: list[Case] = field(default_factory=list)
@@ -69,11 +72,19 @@ class Dataset:
 
 @dataclass(frozen=True)
 class OpenCase:
-    """An image and its label, open and on one grid, seen along the world's axes; ``id`` is its id in the data set."""
+    """An image and its label, open and on one grid, seen along the world's axes.
+
+    Args:
+        image: The image.
+        label: Classes ``(*S)``, 0 where ignored.
+        id: Id of the case in the data set.
+        ignored: Mask of voxels that nothing is learned from, ``(*S)``; None if there are none.
+    """
 
     image: Volume
     label: NDArray[np.uint8]
     id: str = ""
+    ignored: NDArray[np.bool_] | None = None
 
     @property
     def name(self) -> str:
@@ -86,7 +97,7 @@ def cases_at(places: Sequence[Place]) -> list[Case]:
     namesakes: dict[str, dict[Any, Place]] = {}
     for place in places:
         namesakes.setdefault(place.name(), {})[place.images, place.label] = place
-    return [Case(place.name(), place.image, place.label, _fault(place, namesakes[place.name()].values())) for place in places]
+    return [Case(place.name(), place.image, place.label, fault=_fault(place, namesakes[place.name()].values())) for place in places]
 
 
 def _fault(place: Place, namesakes: Collection[Place]) -> str:
@@ -134,14 +145,15 @@ def load_dataset(path: Path | str) -> Dataset:
         got = sorted(content) if isinstance(content, dict) else type(content).__name__
         msg = f'{path}: file must list cases under "training", got {got}'
         raise ValueError(msg)
+    labels = LabelValues.parse(content.get("labels", {}), path)
     places = places_by_part(content, path)
     cases = iter(without_faults(cases_at([place for part in places.values() for place in part]), f"{path}: "))
-    lists = {part: [next(cases) for _ in places.get(part, [])] for part in PARTS}
+    lists = {part: [replace(next(cases), label_values=labels) for _ in places.get(part, [])] for part in PARTS}
     for case in (case for part in ("training", "validation") for case in lists[part] if case.label is None):
         msg = f"{path}: each case under 'training' and 'validation' must give its label, got none for {case.images[0]}"
         raise ValueError(msg)
     _check_exist(lists, path)
-    return Dataset(str(content.get("name", path.parent.name)), _label_names(content.get("labels", {}), path), **lists)
+    return Dataset(str(content.get("name", path.parent.name)), labels, **lists)
 
 
 def _check_exist(lists: Mapping[str, list[Case]], path: Path) -> None:
@@ -150,14 +162,3 @@ def _check_exist(lists: Mapping[str, list[Case]], path: Path) -> None:
     if missing:
         msg = f"{path}: files listed must exist, got {len(missing)} of {len(files)} missing, the first {missing[0]}"
         raise FileNotFoundError(msg)
-
-
-def _label_names(labels: Any, path: Path) -> dict[int, str]:
-    """Names by value; nnU-Net's values by name are accepted, too."""
-    try:
-        if all(str(key).isdigit() for key in labels):
-            return {int(value): str(name) for value, name in labels.items()}
-        return {int(value): str(name) for name, value in labels.items()}
-    except (TypeError, ValueError, AttributeError) as error:
-        msg = f'{path}: "labels" must give a name for each value, got {labels!r}'
-        raise ValueError(msg) from error

@@ -83,13 +83,13 @@ def _open_file(path: Path, suffix: str, *, channels_last: bool) -> Volume:
     raise ValueError(msg)
 
 
-def open_label(source: object, grid: Grid, *, foreground: bool = False) -> Volume:
+def open_label(source: object, grid: Grid, *, overlap: bool = False) -> Volume:
     """Label map of an image; cropped segmentations of 3D Slicer are extended to the image's grid.
 
     Args:
         source: Path or object, as :func:`open_volume` takes it.
         grid: Grid of the image.
-        foreground: Whether only labels above 0 against 0 matter: then segments of a file may overlap.
+        overlap: Whether segments of a file may overlap, as only labels above 0 against 0 matter.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -97,7 +97,7 @@ def open_label(source: object, grid: Grid, *, foreground: bool = False) -> Volum
     """
     if not isinstance(source, (str, Path)) or not is_segmentation(source):
         return open_volume(source)
-    return paste_onto(open_segmentation(Path(source), foreground=foreground), grid)
+    return paste_onto(open_segmentation(Path(source), overlap=overlap), grid)
 
 
 def is_segmentation(path: Path | str) -> bool:

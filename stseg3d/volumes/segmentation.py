@@ -38,7 +38,7 @@ class Segment:
     label: int
 
 
-def open_segmentation(path: Path, *, foreground: bool = False) -> FileVolume:
+def open_segmentation(path: Path, *, overlap: bool = False) -> FileVolume:
     """Label map in a segmentation of 3D Slicer, on the file's own grid.
 
     Labels are the file's own if each segment has a different one. Otherwise segments are numbered from 1, in the order of the file, and a
@@ -46,7 +46,7 @@ def open_segmentation(path: Path, *, foreground: bool = False) -> FileVolume:
 
     Args:
         path: The file.
-        foreground: Whether every segment becomes 1; segments may then overlap.
+        overlap: Whether segments may overlap; a voxel has then the label of the last of its segments.
 
     Raises:
         ValueError: If the file is broken or not a binary label map; on reading, if segments overlap.
@@ -66,7 +66,7 @@ def open_segmentation(path: Path, *, foreground: bool = False) -> FileVolume:
     segments = _segments(about, layers, path)
     labels = np.min_scalar_type(max(segment.label for segment in segments)) if layers > 1 else stored
     check_memory(path, grid.box.voxels * (layers * stored.itemsize + labels.itemsize))
-    load = partial(_load, path, grid.shape, labels, segments if layers > 1 else [], foreground)
+    load = partial(_load, path, grid.shape, labels, segments if layers > 1 else [], overlap)
     return FileVolume(path, grid, stored=labels, channels=1, load=load)
 
 
@@ -144,7 +144,7 @@ def _segments(about: Mapping[str, str], layers: int, path: Path) -> list[Segment
     return [Segment(name, layer, stored, stored if own else k) for k, (name, (layer, stored)) in enumerate(numbered, start=1)]
 
 
-def _load(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any], segments: Sequence[Segment], foreground: bool) -> Array:
+def _load(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any], segments: Sequence[Segment], overlap: bool) -> Array:
     """Labels of shape ``(1, *shape)``; those of the only layer if no segments are given."""
     import SimpleITK
 
@@ -153,21 +153,19 @@ def _load(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any], segments: Se
     except RuntimeError as error:
         raise ValueError(unsound(path, error)) from error
     stored: Array = SimpleITK.GetArrayFromImage(image)
-    labels = _merged(path, stored, dtype, segments, foreground) if segments else stored
-    if foreground and not segments:
-        labels = (labels > 0).astype(dtype)
+    labels = _merged(path, stored, dtype, segments, overlap) if segments else stored
     return labels.T.reshape(1, *shape, order="A")
 
 
-def _merged(path: Path, layers: Array, dtype: np.dtype[Any], segments: Sequence[Segment], foreground: bool) -> Array:
+def _merged(path: Path, layers: Array, dtype: np.dtype[Any], segments: Sequence[Segment], overlap: bool) -> Array:
     """One label map of all layers, ``(k, j, i)``."""
     labels = np.zeros(layers.shape[:-1], dtype)
     for segment in segments:
         where = layers[..., segment.layer] == segment.stored
-        if not foreground and (both := labels[where]).any():
+        if not overlap and (both := labels[where]).any():
             other = next(s.name for s in segments if s.label == both[both > 0][0])
             msg = f"{path}: segments must not overlap, got {np.count_nonzero(both)} voxels of {segment.name!r} in {other!r}"
             msg += " or others: make one of them, or export them apart, in 3D Slicer"
             raise ValueError(msg)
-        labels[where] = 1 if foreground else segment.label
+        labels[where] = segment.label
     return labels

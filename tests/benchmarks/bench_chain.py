@@ -20,14 +20,13 @@ from scipy import ndimage
 
 from stseg3d.bundle import find_bundle, load_network
 from stseg3d.compare.ways import multiply_adds
-from stseg3d.evaluate import read_classes
 from stseg3d.geometry import Grid
 from stseg3d.inference import SegmentThenSegmentInferer
 from stseg3d.inference.propose import NetworkProposer
 from stseg3d.networks import RoughFineNet
 from stseg3d.ops import box_coverage
 from stseg3d.ops.resample import resample, resample_region, slabs
-from stseg3d.volumes import ArrayVolume, Case, Volume, load_dataset, open_volume
+from stseg3d.volumes import ArrayVolume, Case, Volume, load_dataset, open_volume, read_classes
 
 WAYS = {"single box": {"policy#max_spacing_mm": None}, "chain": {}}
 HEAD = ("case", "grid", "way", "boxes", "in boxes", "read", "GMACs", "Dice", "recall", "distal recall", "touched part in boxes")

@@ -24,14 +24,14 @@ import torch
 from stseg3d.bundle import METADATA, WEIGHTS, find_bundle, open_bundle, read_weights, save_weights, write_plan
 from stseg3d.compare.measure import score_found
 from stseg3d.compare.ways import Contestant
-from stseg3d.evaluate import bootstrap_interval, read_classes
+from stseg3d.evaluate import bootstrap_interval
 from stseg3d.ops import box_coverage
 from stseg3d.plan import Plan, set_entries
 from stseg3d.training.ensemble import ensemble_bundles
 from stseg3d.training.folds import fold_name
 from stseg3d.training.run import train_bundle
 from stseg3d.training.stages import STAGES_DIR
-from stseg3d.volumes import load_dataset, open_volume
+from stseg3d.volumes import ArrayVolume, load_dataset, open_volume, read_label
 
 FOLDS = 3
 ENSEMBLE_FOLDS = 5  # as many as nnU-Net trains and averages: Isensee et al. 2021, Nature Methods 18:203
@@ -167,12 +167,16 @@ class Ablation:
         out = {}
         for case in self.cases:
             assert case.label is not None
-            volume, label = open_volume(case.image, channels_last=True), open_volume(case.label)
-            truth = read_classes(label)
-            found = contestant.segment("two_stage", volume, label)
+            volume = open_volume(case.image, channels_last=True)
+            truth = read_label(case.label, volume, case.label_values)
+            found = contestant.segment("two_stage", volume, ArrayVolume(truth.classes[None], volume.grid))
             values = score_found(contestant, found, truth, volume.grid.spacing_mm)
             boxes = found.boxes or []
-            out[case.id] = values | {"coverage": box_coverage(truth, boxes), "crops": float(len(boxes)), "seconds": found.seconds["total"]}
+            out[case.id] = values | {
+                "coverage": box_coverage(truth.classes, boxes),
+                "crops": float(len(boxes)),
+                "seconds": found.seconds["total"],
+            }
         return out
 
     def run(self, name: str, variant: Variant) -> dict[str, Any]:

@@ -14,10 +14,10 @@ from pathlib import Path
 from stseg3d.bundle import find_bundle
 from stseg3d.compare.measure import score_found
 from stseg3d.compare.ways import Contestant
-from stseg3d.evaluate import Interval, bootstrap_interval, read_classes
+from stseg3d.evaluate import Interval, bootstrap_interval
 from stseg3d.machine.memory import peak_memory_bytes
 from stseg3d.metrics import METRICS
-from stseg3d.volumes import Case, load_dataset, open_volume
+from stseg3d.volumes import ArrayVolume, Case, load_dataset, open_volume, read_label
 
 WAYS = {"rough_only": "rough only", "two_stage": "two stages", "true_boxes": "boxes from ground truth"}
 COLUMNS = ("dice", "precision", "recall", "hd95_mm", "nsd")
@@ -27,10 +27,11 @@ HEAD = ("way", *(METRICS[name].heading for name in COLUMNS), "objects found", "f
 def score(contestant: Contestant, case: Case, way: str) -> dict[str, float]:
     """Every metric of one case, and its seconds."""
     assert case.label is not None
-    volume, label = open_volume(case.image, channels_last=True), open_volume(case.label)
+    volume = open_volume(case.image, channels_last=True)
+    truth = read_label(case.label, volume, case.label_values)
     volume.read()  # the file's reading is not what is compared
-    found = contestant.segment(way, volume, label)
-    return score_found(contestant, found, read_classes(label), volume.grid.spacing_mm) | {"seconds": found.seconds["total"]}
+    found = contestant.segment(way, volume, ArrayVolume(truth.classes[None], volume.grid))
+    return score_found(contestant, found, truth, volume.grid.spacing_mm) | {"seconds": found.seconds["total"]}
 
 
 def row(name: str, cases: Sequence[dict[str, float]]) -> list[str]:

@@ -21,11 +21,10 @@ from stseg3d.compare import Comparison, compare
 from stseg3d.compare.checks import are_pictures
 from stseg3d.compare.experiment import RESULTS, kept_boxes
 from stseg3d.compare.measure import Measured, Task, measure, measure_alone
-from stseg3d.evaluate import read_classes
 from stseg3d.geometry import Box
 from stseg3d.metrics import score_masks
 from stseg3d.ops import box_coverage
-from stseg3d.volumes import Case, load_dataset, open_volume, output_name
+from stseg3d.volumes import Case, load_dataset, open_volume, output_name, read_classes
 from tests.compare.conftest import SHAPE, Compared
 from tests.compare.made_up import score
 
@@ -139,6 +138,26 @@ def test_a_label_on_another_grid_is_named_when_scored(compared: Compared, data: 
     nib.save(nib.Nifti1Image(np.ones(SHAPE, np.uint8), np.diag([1, 1, 2, 1])), case.label)
     with pytest.raises(ValueError, match=r"image2: .*label2\.nii\.gz.*grid"):
         measure(Task(compared.two_stage, "rough_only", [case], tmp_path, "cpu"))
+
+
+def test_what_a_data_set_ignores_is_neither_scored_nor_boxed(compared: Compared, data: Path, tmp_path: Path) -> None:
+    case = load_dataset(data).validation[0]
+    label = np.asarray(nib.load(case.label).dataobj).astype(np.uint8)
+    names = {"labels": {"background": 0, **{f"block {n}": n for n in range(1, label.max() + 1)}, "ignore": 9}}
+    plain = measure(Task(compared.two_stage, "true_boxes", [case], tmp_path, "cpu"))
+    label[0] = 9  # in no block, and as good as no voxel
+    nib.save(nib.Nifti1Image(label, nib.load(case.label).affine), case.label)
+    data.write_text(json.dumps(json.loads(data.read_text()) | names))
+    (case, *_) = load_dataset(data).validation
+    found = measure(Task(compared.two_stage, "true_boxes", [case], tmp_path, "cpu"))
+    assert found.boxes == plain.boxes
+    (ours,), (before,) = found.scores, plain.scores
+    assert ours.values["recall"] == before.values["recall"]
+    assert ours.values["specificity"] != before.values["specificity"]
+    prediction = read_classes(open_volume(tmp_path / output_name(case.id)))
+    assert ours.values["precision"] == pytest.approx(
+        (prediction[1:].astype(bool) & (label[1:] > 0)).sum() / max(prediction[1:].astype(bool).sum(), 1)
+    )
 
 
 # --- going on ----------------------------------------------------------------

@@ -96,6 +96,6 @@ def test_a_flat_network_is_shown_flat_images() -> None:
 
 def test_patches_for_a_sliding_window_need_no_rough_network() -> None:
     text = render(small(**{"training#crops": "patches"}))["train.json"]
-    assert "RandCropByPosNegLabeld" in text
+    assert "RandPatchesd" in text
     assert "FineBoxesd" not in text
     assert "SlidingWindow" in text

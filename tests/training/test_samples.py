@@ -90,18 +90,18 @@ def test_labels_that_are_no_classes_are_refused(write_case, write_nifti):
     label = np.zeros(SHAPE, np.int16)
     label[4, 4, 4] = 3
     data = write_case(label)
-    rule = re.escape(f"{data['label']}: labels must be whole numbers below out_channels=3, got 0 to 3")
+    rule = re.escape(f"{data['label']}: labels must be below out_channels=3, the number of the plan's classes, got 3")
     with pytest.raises(ValueError, match=f"^{rule}$"):
         OpenCased(foreground=False, out_channels=3)(data)
     label[4, 4, 4] = -1
     data["label"] = str(write_nifti("negative.nii", label))
-    with pytest.raises(ValueError, match=r"negative.nii: labels must be whole numbers below out_channels=2, got -1 to 0$"):
+    with pytest.raises(ValueError, match=r"negative.nii: labels must not be negative, got -1 to 0: is it a scan"):
         OpenCased(foreground=False)(data)
     data["label"] = str(write_nifti("fractions.nii", 0.5 * np.abs(label).astype(np.float32)))
-    with pytest.raises(ValueError, match=r"fractions.nii: labels must be whole numbers below out_channels=2, got 0 to 0.5$"):
+    with pytest.raises(ValueError, match=r"fractions.nii: labels must be whole numbers, got 0.5; 1 of 69120 voxels are not$"):
         OpenCased(foreground=False)(data)
     data["label"] = str(write_nifti("no number.nii", np.where(label, np.nan, 0).astype(np.float32)))
-    with pytest.raises(ValueError, match=r"no number.nii: labels must be whole numbers below out_channels=2, got nan to nan$"):
+    with pytest.raises(ValueError, match=r"no number.nii: labels must be finite, got NaN or infinity in 1 of 69120 voxels$"):
         OpenCased(foreground=False)(data)
 
 
@@ -111,7 +111,7 @@ def test_labels_that_are_no_classes_are_refused(write_case, write_nifti):
 )
 def test_a_label_on_another_grid_is_refused(shape, affine, write_case, write_nifti):
     data = write_case(TWO) | {"label": str(write_nifti("other.nii", np.zeros(shape, np.uint8), affine))}
-    rule = re.escape(f"other.nii: the label must have one channel on the grid of {data['image']}")
+    rule = re.escape(f"{data['image']} and its label {data['label']} must be on the same grid, got ")
     with pytest.raises(ValueError, match=rule):
         OpenCased()(data)
 

@@ -77,7 +77,7 @@ def test_a_decathlon_dataset_is_read(tmp_path):
     for source in (path, str(path), tmp_path):
         dataset = load_dataset(source)
         assert dataset.name == "organs"
-        assert dataset.labels == {0: "background", 1: "aorta"}
+        assert dataset.labels.names == {0: "background", 1: "aorta"}
         assert dataset.training == [Case("a", tmp_path / "images/a.nii.gz", tmp_path / "labels/a.nii.gz")]
         assert [case.id for case in dataset.validation] == ["b"]
         assert dataset.test == [Case("c", tmp_path / "images/c.nii.gz")]
@@ -85,8 +85,11 @@ def test_a_decathlon_dataset_is_read(tmp_path):
 
 
 def test_names_by_value_or_values_by_name(tmp_path):
-    assert load_dataset(dataset_json(tmp_path, labels={"background": 0, "aorta": 1}, training=[A])).labels == {0: "background", 1: "aorta"}
-    assert load_dataset(dataset_json(tmp_path, training=[A])).labels == {}
+    assert load_dataset(dataset_json(tmp_path, labels={"background": 0, "aorta": 1}, training=[A])).labels.names == {
+        0: "background",
+        1: "aorta",
+    }
+    assert load_dataset(dataset_json(tmp_path, training=[A])).labels.names == {}
 
 
 @pytest.mark.parametrize(

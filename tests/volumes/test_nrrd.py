@@ -100,7 +100,7 @@ def test_labels_of_one_layer_are_the_files_own(tmp_path, label):
     path = write_nrrd(tmp_path / "a.seg.nrrd", label, segments=[("aorta", 3, 0), ("iliac", 7, 0)], encoding="gzip")
     np.testing.assert_array_equal(open_volume(path).read()[0], label)
     grid = open_volume(path).grid
-    np.testing.assert_array_equal(open_label(path, grid, foreground=True).read()[0], label > 0)
+    np.testing.assert_array_equal(open_label(path, grid, overlap=True).read()[0], label)
 
 
 def layered(*parts: tuple[slice, int]) -> np.ndarray:
@@ -141,7 +141,7 @@ def test_segments_that_overlap_are_refused_by_name_but_have_a_union(tmp_path):
         open_volume(path).read()
     with pytest.raises(ValueError, match=told):
         open_label(path, Grid(SHAPE, AFFINE)).read()
-    np.testing.assert_array_equal(open_label(path, Grid(SHAPE, AFFINE), foreground=True).read()[0, :, 0, 0], [1] * 5 + [0] * 2)
+    np.testing.assert_array_equal(open_label(path, Grid(SHAPE, AFFINE), overlap=True).read()[0, :, 0, 0], [1, 1, 2, 2, 2, 0, 0])
 
 
 @pytest.mark.parametrize(
