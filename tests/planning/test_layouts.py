@@ -104,14 +104,15 @@ def test_folders_say_the_part(tmp_path: Path) -> None:
         "case_1/ct.nii.gz case_1/label.nii.gz case_2/ct.nii.gz case_2/label.nii.gz",
         "case_1/case_1.nrrd case_1/case_1.seg.nrrd case_2/case_2.nrrd case_2/case_2.seg.nrrd",  # AVT
         "case_1/x17.nii.gz case_1/lesion.nii.gz case_2/y.nii.gz case_2/lesion.nii.gz",
+        "case_1/case_1_f01.nii.gz case_1/case_1_f01_gt.nii.gz case_2/case_2_f09.nii.gz case_2/case_2_f09_gt.nii.gz",  # ACDC
         "case_1/images/s.nii.gz case_1/masks/m.nii.gz case_2/images/s.nii.gz case_2/masks/m.nii.gz",
     ],
 )
 def test_a_folder_a_case(names: str, tmp_path: Path) -> None:
     found = find_data(touch(tmp_path, names))
-    assert [
-        (e.id, e.images[0].relative_to(tmp_path).parts[0], e.label and e.label.relative_to(tmp_path).parts[0]) for e in found.training
-    ] == [(case, case, case) for case in ("case_1", "case_2")]
+    folders = [(e.images[0].relative_to(tmp_path).parts[0], e.label and e.label.relative_to(tmp_path).parts[0]) for e in found.training]
+    assert folders == [("case_1", "case_1"), ("case_2", "case_2")]
+    assert [e.id for e in found.training] == (["case_1_f01", "case_2_f09"] if "f01" in names else ["case_1", "case_2"])
     assert found.findings == ()
 
 
@@ -160,6 +161,17 @@ def test_dicom_series_beside_their_label(tmp_path: Path) -> None:
     assert cases(found) == {"p1": (["p1"], "seg.nii.gz"), "p2": (["CT"], "seg.nii.gz")}
 
 
+def test_one_dicom_series_and_one_label(tmp_path: Path) -> None:
+    touch(tmp_path, "CT/1.dcm CT/2.dcm seg.nii.gz")
+    assert cases(find_data(None, images=tmp_path / "CT", labels=tmp_path / "seg.nii.gz")) == {"CT": (["CT"], "seg.nii.gz")}
+
+
+def test_dicom_pictures_are_images_of_their_own(tmp_path: Path) -> None:
+    found = find_data(touch(tmp_path, "images/a.dcm images/b.dcm labels/a.png labels/b.png"))
+    assert len(found.training) == 0  # a folder of DICOM files below the searched one is a series
+    assert cases(find_data(None, images=tmp_path / "images", labels=tmp_path / "labels")) == {n: ([f"{n}.dcm"], f"{n}.png") for n in "ab"}
+
+
 def test_one_image_and_one_label_need_no_common_name(tmp_path: Path) -> None:
     touch(tmp_path, "scan.nii.gz truth.mha")
     found = find_data(None, images=tmp_path / "scan.nii.gz", labels=tmp_path / "truth.mha")
@@ -184,6 +196,12 @@ def test_bids(what: str, tmp_path: Path) -> None:
     assert cases(found)["sub-01_ses-2"] == (["sub-01_ses-2_FLAIR.nii.gz", "sub-01_ses-2_T1w.nii.gz"], f"sub-01_ses-2_{what}.nii.gz")
     assert (found.channels, found.findings) == (("FLAIR", "T1w"), ())
     assert find_data(tmp_path, channels=["T1w"]).channels == ("T1w",)
+
+
+def test_folders_of_bids_with_other_names_in_them(tmp_path: Path) -> None:
+    found = find_data(touch(tmp_path, "sub-1/t1.nii sub-1/lesion.nii sub-2/t1.nii sub-2/lesion.nii"))
+    assert cases(found) == {f"sub-{n}": (["t1.nii"], "lesion.nii") for n in (1, 2)}
+    assert found.findings == ()
 
 
 def test_bids_with_several_labels_is_told_which(tmp_path: Path) -> None:
@@ -292,6 +310,13 @@ def test_nnunet_faults(tmp_path: Path) -> None:
     found = find_data(root)
     assert ("error", "case_2", match.ALL_CHANNELS) in rules(found.findings)
     assert list(cases(found)) == ["case_1"]
+
+
+def test_nnunet_pictures_have_their_colours_in_one_file(tmp_path: Path) -> None:
+    touch(tmp_path, "imagesTr/a_0000.png labelsTr/a.png")
+    names = {"channel_names": {"0": "R", "1": "G", "2": "B"}, "file_ending": ".png", "numTraining": 1}
+    found = find_data(write(tmp_path, {**BASIC, **names}))
+    assert (cases(found), found.channels, found.findings) == ({"a": (["a_0000.png"], "a.png")}, ("R", "G", "B"), ())
 
 
 def test_nnunet_of_the_first_version_lists_cases_without_their_channels(tmp_path: Path) -> None:
@@ -419,9 +444,28 @@ def test_ids_that_differ_in_case_alone_or_are_no_names(tmp_path: Path) -> None:
     ]
 
 
+def test_copies_of_images_are_no_labels(tmp_path: Path) -> None:
+    touch(tmp_path, "images/b.nii labels/a_seg.nii labels/b.nii")
+    for folder in ("images", "labels"):
+        (tmp_path / folder / "a.nii").write_bytes(b"same")
+    assert rules(find_data(tmp_path).findings) == [("warning", "a_seg", match.IMAGED), ("error", "a", check.NO_COPY)]
+
+
+def test_listed_cases_have_one_number_of_channels(tmp_path: Path) -> None:
+    touch(tmp_path, *(f"{n}.nii" for n in range(7)))
+    entries = [{"image": i, "label": label, "id": i[0][0]} for i, label in ((["0.nii", "1.nii"], "2.nii"), (["3.nii"], "4.nii"))]
+    found = find_data(write(tmp_path, {"modality": {"0": "CT"}, "training": entries}))
+    assert rules(found.findings) == [("error", "3", check.SAME_COUNT), ("error", "", check.COUNT_OF_NAMES)]
+
+
 def test_predictions_are_no_labels(tmp_path: Path) -> None:
     found = find_data(touch(tmp_path, "a.nii.gz a_seg.nii.gz a_seg.json b.nii.gz b_seg.nii.gz"))
     assert rules(found.findings) == [("warning", "a", check.NO_PREDICTION)]
+
+
+def test_images_and_labels_in_one_folder(tmp_path: Path) -> None:
+    touch(tmp_path, "a.nii a_seg.nii")
+    assert cases(find_data(None, images=tmp_path, labels=tmp_path)) == {"a": (["a.nii"], "a_seg.nii")}
 
 
 @pytest.mark.parametrize("given", [{}, {"images": 1}, {"labels": 1}, {"data": 1, "images": 1, "labels": 1}])

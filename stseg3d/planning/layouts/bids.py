@@ -13,7 +13,7 @@ from pathlib import Path
 from stseg3d.planning.layouts.match import Level
 from stseg3d.planning.layouts.walk import Named
 
-SUBJECT = re.compile(r"sub-[A-Za-z0-9]+")
+SUBJECT = re.compile(r"(?:^|(?<=_))sub-[A-Za-z0-9]+(?=_|$)")
 _ENTITY = re.compile(r"([a-z]+)-([A-Za-z0-9]+)", re.IGNORECASE)
 # Entities that distinguish the scans of a session.
 _OF_SCAN = ("task", "acq", "ce", "rec", "dir", "run", "echo", "part", "chunk")
@@ -29,8 +29,8 @@ def is_bids(root: Path) -> bool:
 def bids_roles(named: Sequence[Named]) -> tuple[list[Named], list[Named]]:
     """Images and labels among the volumes; images of derivatives count only where there are no others."""
     of_subjects = [n for n in named if SUBJECT.match(n.stem) and not _NO_LABEL_PIECE.fullmatch(_pieces(n)[-1])]
-    labels = [n for n in of_subjects if any(_LABEL_PIECE.fullmatch(piece) for piece in _pieces(n)[1:])]
-    images = [n for n in of_subjects if n not in labels]
+    says_label = [any(_LABEL_PIECE.fullmatch(piece) for piece in _pieces(n)[1:]) for n in of_subjects]
+    labels, images = ([n for n, says in zip(of_subjects, says_label, strict=True) if says == wanted] for wanted in (True, False))
     return [n for n in images if "derivatives" not in n.folders] or images, labels
 
 

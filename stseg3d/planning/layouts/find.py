@@ -14,7 +14,10 @@ from stseg3d.planning.layouts.lists import read_csv, read_dataset_json
 from stseg3d.planning.layouts.match import NAME_LEVELS, match
 from stseg3d.planning.layouts.split import with_groups
 from stseg3d.planning.layouts.walk import Named, volumes_below
+from stseg3d.planning.layouts.words import without_words
+from stseg3d.volumes.dicom.headers import DICOM_SUFFIXES
 from stseg3d.volumes.listing import LIST_SUFFIXES
+from stseg3d.volumes.open import volume_suffix
 
 DATASET = "dataset.json"
 HOLDS_IMAGES = "a folder holds images that stseg3d reads"
@@ -48,6 +51,8 @@ def find_data(
             raise FileNotFoundError(msg)
     source = images or data
     assert source is not None
+    if labels is not None and labels.resolve() == source.resolve():  # side by side
+        labels = None
     found = _of_list(source) if labels is None and _is_list(source) else _of_names(source, labels, channels)
     return with_groups(checked(replace(found, name=found.name or source.absolute().name)), group)
 
@@ -67,10 +72,14 @@ def _of_names(source: Path, labels: Path | None, channels: Sequence[str]) -> Dat
     named = volumes_below(source)
     if labels is None:
         pictured, maps = bids_roles(named) if bids else _roles(named)
+        if bids and not (pictured and maps):  # no names of BIDS in folders of BIDS
+            pictured, maps = _roles(named)
     else:
         maps = volumes_below(labels)
         of_labels = {label.path.resolve() for label in maps}  # which may lie below the images
-        pictured = [n for n in (bids_roles(named)[0] if bids else named) if n.path.resolve() not in of_labels]
+        pictured = [n for n in (bids_roles(named)[0] or named if bids else named) if n.path.resolve() not in of_labels]
+        if len(maps) == 1 and len(pictured) > 1 and _is_one_series(pictured, maps[0]):
+            pictured = [Named(source, (), source.absolute().name)]
     findings = [Finding("error", str(source), HOLDS_IMAGES, _instead(source))] if not pictured else []
     findings += [Finding("error", str(labels or source), HOLDS_LABELS, _instead(labels or source))] if not maps else []
     if findings:
@@ -85,8 +94,15 @@ def _of_names(source: Path, labels: Path | None, channels: Sequence[str]) -> Dat
 def _roles(named: Sequence[Named]) -> tuple[list[Named], list[Named]]:
     """Images and labels: as their folders say where there is one of labels, else as their own names say."""
     folders_tell = any(n.role == "label" for n in named)
-    maps = [n for n in named if n.role == "label" or (n.says_label and not (folders_tell and n.role == "image"))]
-    return [n for n in named if n not in maps], maps
+    are_labels = [n.role == "label" or (n.says_label and not (folders_tell and n.role == "image")) for n in named]
+    images, maps = ([n for n, is_label in zip(named, are_labels, strict=True) if is_label == wanted] for wanted in (False, True))
+    return images, maps
+
+
+def _is_one_series(images: Sequence[Named], label: Named) -> bool:
+    """Whether the images are the slices of the one volume that the label belongs to, and no pictures of which it is named after one."""
+    slices = all(not n.path.is_dir() and volume_suffix(n.path).lower() in DICOM_SUFFIXES for n in images)
+    return slices and without_words(label.stem, "label") not in {n.stem for n in images}
 
 
 def _instead(path: Path) -> str:

@@ -165,7 +165,8 @@ def _of_nnunet(content: Mapping[str, Any], path: Path, *, labels: dict[str, Any]
     ending = str(content.get("file_ending", ""))
     named = [n for n in volumes_below(path.parent) if n.path.name.endswith(ending) and n.path.parent.parent == path.parent and n.part]
     images, maps = ([n for n in named if n.role == role] for role in ("image", "label"))
-    found = match(images, maps, NNUNET_LEVELS, channels=[f"{n:04d}" for n in range(len(channels))])
+    in_one_file = all(n.stem.endswith(FIRST_CHANNEL) for n in images)  # colours of a picture, as nnU-Net allows
+    found = match(images, maps, NNUNET_LEVELS, channels=[f"{n:04d}" for n in range(1 if in_one_file else len(channels))])
     findings = list(found.findings)
     due, got = content.get("numTraining"), len(found.training)
     if isinstance(due, int) and due != got and not any(f.rule == ALL_CHANNELS for f in findings):

@@ -92,14 +92,19 @@ def _grouped(images: Iterable[Named], labels: Iterable[Named], level: Level, wit
     for label in labels:
         key = level.label(label) or f" {label.path.name}"
         groups.setdefault((key, label.part if with_parts else ""), _Group(part=label.part)).labels.append(label)
-    keys = [key for key, _ in groups]
-    return [(_id(key, part if keys.count(key) > 1 else ""), group) for (key, part), group in sorted(groups.items(), key=lambda i: i[0])]
+    counts = Counter(key for key, _ in groups)
+    return [(_id(key, part if counts[key] > 1 else ""), group) for (key, part), group in sorted(groups.items(), key=lambda i: i[0])]
 
 
 def _id(key: str, part: str) -> str:
-    """Id of a case: its key, without a folder's name that is repeated below it."""
-    names = [part, *key.strip().split("/")]
-    return SEPARATOR.join(name for n, name in enumerate(names) if name and (n == 0 or name != names[n - 1]))
+    """Id of a case: its key, without a folder's name that is repeated at the beginning of the next."""
+    *folders, last = [part, *key.strip().split("/")]
+    kept = [
+        name
+        for name, below in zip(folders, [*folders[1:], last], strict=True)
+        if name and not f"{below}_".startswith((f"{name}_", f"{name}-"))
+    ]
+    return SEPARATOR.join([*kept, last])
 
 
 def _worth(understood: tuple[list[tuple[str, _Group]], Level]) -> tuple[int, float]:

@@ -22,7 +22,7 @@ ENOUGH = "a score needs more than a few cases"
 FEW = 5
 # `p1_2`, `p1-t2`, `p1__scan`, `p1_slice12`, `p1_left`: what may distinguish scans of one patient.
 _SCAN = re.compile(
-    r"(?P<patient>.*[^-_. ])(?:__.+|[-_. ]+(?:(?P<word>t|tp|time|slice|sl|z|visit|ses|scan|v)[-_]?)?\d+"
+    r"(?P<patient>.*[^-_. ])(?:__.+|[-_. ]+(?:(?P<word>t|tp|time|f|frame|slice|sl|z|visit|ses|scan|v)[-_]?)?\d+"
     r"|[-_. ]+(?P<side>left|right|l|r|pre|post|baseline|followup))",
     re.IGNORECASE,
 )
@@ -106,7 +106,7 @@ def _patients(found: DataFound) -> dict[str, str]:
 
 
 def _of_bids(entry: Entry) -> str:
-    match = SUBJECT.match(entry.id)
+    match = SUBJECT.search(entry.id)
     return match[0] if match else ""
 
 
@@ -123,11 +123,13 @@ def _drawn(entries: Sequence[Entry], patients: dict[str, str], due: float, seed:
     if not due or len(sizes) < least:
         return set()
     order = sorted(sizes, key=lambda patient: hashlib.sha256(f"{seed}/{patient}".encode()).digest())
-    drawn: list[str] = []
+    drawn: set[str] = set()
+    left = round(due)
     for patient in order:
-        if sum(sizes[p] for p in drawn) + sizes[patient] <= round(due) and len(drawn) <= len(sizes) - least:
-            drawn.append(patient)
-    drawn = drawn or [min(order, key=lambda patient: sizes[patient])]
+        if sizes[patient] <= left and len(drawn) <= len(sizes) - least:
+            drawn.add(patient)
+            left -= sizes[patient]
+    drawn = drawn or {min(order, key=lambda patient: sizes[patient])}
     return {entry.id for entry in entries if patients[entry.id] in drawn}
 
 
