@@ -51,6 +51,9 @@ def rules(findings: Iterable[Finding]) -> list[tuple[str, str, str]]:
         ("a_ct.nii.gz b_ct.nii.gz", "a_lesion_mask.nii.gz b_lesion_mask.nii.gz"),
         ("a_t1.nii.gz b_t1.nii.gz", "a_T1_GroundTruth.nii.gz b_T1_ground-truth.nii.gz".replace("T1", "t1")),
         ("a/scan.nii.gz b/scan.nii.gz", "a/anything.nii.gz b/anything.nii.gz"),
+        ("Case_a.nii.gz Case_b.nii.gz", "case_A.nii.gz case_B.nii.gz"),
+        ("lesion_a.nii.gz lesion_b.nii.gz", "lesion_a_seg.nii.gz lesion_b_seg.nii.gz"),
+        ("x/a.nii.gz y/b.nii.gz", "final/a.nii.gz final/b.nii.gz"),
         ("a.tif b.tiff", "a_segmented.tif b_segmented.tif"),
     ],
 )
@@ -59,8 +62,6 @@ def test_two_folders_are_matched_by_name(images: str, labels: str, tmp_path: Pat
     touch(tmp_path / "two", labels)
     found = find_data(None, images=tmp_path / "one", labels=tmp_path / "two")
     assert found.findings == ()
-    pairs = [(e.images[0].relative_to(tmp_path).parts[1][0], e.label and e.label.relative_to(tmp_path).parts[1][0]) for e in found.training]
-    assert pairs == [("a", "a"), ("b", "b")] or [e.id for e in found.training] == ["a", "b"]
     assert [e.images[0].relative_to(tmp_path / "one").as_posix() for e in found.training] == images.split()
     assert [e.label and e.label.relative_to(tmp_path / "two").as_posix() for e in found.training] == labels.split()
 
@@ -71,7 +72,7 @@ def test_numbers_of_cases_are_no_channels(tmp_path: Path) -> None:
 
 
 def test_numbers_that_follow_words(tmp_path: Path) -> None:
-    touch(tmp_path, "volume-0.nii volume-1.nii segmentation-0.nii segmentation-1.nii")  # LiTS
+    touch(tmp_path, "volume-0.nii volume-1.nii segmentation-0.nii segmentation-1.nii")
     assert cases(find_data(tmp_path)) == {"0": (["volume-0.nii"], "segmentation-0.nii"), "1": (["volume-1.nii"], "segmentation-1.nii")}
 
 
@@ -213,6 +214,12 @@ def test_bids_with_several_labels_is_told_which(tmp_path: Path) -> None:
     }
     found = find_data(root, labels=root / "derivatives" / "lesion")
     assert (len(found.training), found.findings) == (4, ())
+
+
+def test_raw_data_and_derivatives_side_by_side(tmp_path: Path) -> None:
+    names = [f"{f}/sub-v{n}/sub-v{n}_{what}.nii.gz" for f, what in (("rawdata", "ct"), ("derivatives", "seg-vert_msk")) for n in (1, 2)]
+    found = find_data(touch(tmp_path, *names))
+    assert (list(cases(found)), found.channels, found.findings) == (["sub-v1", "sub-v2"], ("ct",), ())
 
 
 def test_bids_runs_are_cases_if_each_has_a_label(tmp_path: Path) -> None:
@@ -381,6 +388,11 @@ def test_two_for_one(extra: str, rule: str | None, tmp_path: Path) -> None:
     assert rules(found.findings) == [("error", "a", rule) if rule else ("warning", "a_seg", match.IMAGED)]
 
 
+def test_files_of_a_folder_belong_together_before_those_of_one_name(tmp_path: Path) -> None:
+    found = find_data(touch(tmp_path, "p1/s3.nii p1/s4_seg.nii p2/s4.nii p2/s3_seg.nii"))
+    assert cases(found) == {"p1": (["s3.nii"], "s4_seg.nii"), "p2": (["s4.nii"], "s3_seg.nii")}
+
+
 def test_one_mask_an_organ_is_told(tmp_path: Path) -> None:
     found = find_data(touch(tmp_path, "s1/ct.nii.gz s1/segmentations/aorta.nii.gz s1/segmentations/liver.nii.gz"))
     assert rules(found.findings) == [("error", "s1", match.ONE_LABEL)]
@@ -433,6 +445,14 @@ def test_a_file_in_two_cases(tmp_path: Path) -> None:
     touch(tmp_path, "images/a.nii labels/a.nii labels/b.nii")
     make_link(tmp_path / "images" / "b.nii", tmp_path / "images" / "a.nii")
     assert rules(find_data(tmp_path).findings) == [("error", "b", check.ONCE)]
+
+
+def test_a_case_listed_twice(tmp_path: Path) -> None:
+    touch(tmp_path, "a.nii l.nii")
+    (tmp_path / "a.nii").write_bytes(b"image")
+    case = [{"image": "a.nii", "label": "l.nii"}]
+    expected = [("error", "a", check.UNIQUE_ID), *[("error", "a", check.ONCE)] * 2]
+    assert rules(find_data(write(tmp_path, {"training": case, "validation": case})).findings) == expected
 
 
 def test_ids_that_differ_in_case_alone_or_are_no_names(tmp_path: Path) -> None:

@@ -122,12 +122,13 @@ def _twins(entries: Iterable[Entry]) -> list[tuple[str, ...]]:
     for size, alike in by_size.items():
         for entry in alike if len(alike) > 1 else ():
             by_content[size, _pieces_digest(entry.images[0], size)].append(entry)
-    sets = ([e for e in alike if _equal(alike[0].images[0], e.images[0])] for alike in by_content.values())
+    sets = ([first, *(e for e in others if _equal(first.images[0], e.images[0]))] for first, *others in by_content.values())
     return [tuple(entry.id for entry in alike) for alike in sets if len(alike) > 1]
 
 
 def _equal(a: Path, b: Path) -> bool:
-    return a == b or (a.resolve() != b.resolve() and filecmp.cmp(a, b, shallow=False))
+    """Whether two different files are equal; a file that is named twice is another finding."""
+    return a.resolve() != b.resolve() and filecmp.cmp(a, b, shallow=False)
 
 
 def _pieces_digest(path: Path, size: int) -> bytes:

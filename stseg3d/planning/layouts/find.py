@@ -68,11 +68,11 @@ def _of_list(path: Path) -> DataFound:
 
 
 def _of_names(source: Path, labels: Path | None, channels: Sequence[str]) -> DataFound:
-    bids = source.is_dir() and is_bids(source)
     named = volumes_below(source)
+    bids = is_bids(named)
     if labels is None:
         pictured, maps = bids_roles(named) if bids else _roles(named)
-        if bids and not (pictured and maps):  # no names of BIDS in folders of BIDS
+        if not (pictured and maps):  # names of BIDS, but the folders say which are labels
             pictured, maps = _roles(named)
     else:
         maps = volumes_below(labels)
@@ -88,7 +88,7 @@ def _of_names(source: Path, labels: Path | None, channels: Sequence[str]) -> Dat
         maps = [replace(maps[0], folders=pictured[0].folders, stem=pictured[0].stem, part=pictured[0].part)]
     found = match(pictured, maps, (*BIDS_LEVELS, *NAME_LEVELS) if bids else NAME_LEVELS, channels=channels)
     where = "images and labels in a folder each" if labels or any(n.role == "label" for n in maps) else "images and labels side by side"
-    return found if bids else replace(found, layout=f"{where}, {found.layout}")
+    return found if found.layout.startswith("BIDS") else replace(found, layout=f"{where}: {found.layout}".removesuffix(": "))
 
 
 def _roles(named: Sequence[Named]) -> tuple[list[Named], list[Named]]:

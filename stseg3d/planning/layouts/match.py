@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import inf
 from typing import Any
 
@@ -15,7 +15,7 @@ from stseg3d.planning.layouts.words import Role, without_channel, without_words
 from stseg3d.volumes.dicom.headers import abbreviated
 from stseg3d.volumes.listing import SEPARATOR
 
-ONE_LABEL = "a case has one label map"
+ONE_LABEL = "a case has one label map; put several together first"
 ONE_IMAGE = "a case has one image a channel"
 ALL_CHANNELS = "a case has all channels"
 KNOWN_CHANNELS = "a channel is one that most cases have, or that was asked for; it is left out"
@@ -64,7 +64,8 @@ def match(images: Sequence[Named], labels: Sequence[Named], levels: Sequence[Lev
         channels: Which channels to take, in order; by default those that most cases have.
     """
     with_parts = bool({i.part for i in images} & {label.part for label in labels} - {""})
-    groups, level = max(((_grouped(images, labels, level, with_parts), level) for level in levels), key=_worth)
+    folded = [_folded(level) for level in levels]
+    groups, level = max(((_grouped(images, labels, level, with_parts), level) for level in [*levels, *folded]), key=_worth)
     if not any(group.matched for _, group in groups):
         return DataFound(findings=(_no_match(images, labels),))
     whole = [(name, group) for name, group in groups if group.images and (group.labels or group.part == "test")]
@@ -172,6 +173,21 @@ def _stripped(named: Named, role: Role) -> str:
     return _joined([*named.folders, without_words(named.stem, role)])
 
 
+def _alone(named: Named) -> Named:
+    """The file without its folders."""
+    return replace(named, folders=())
+
+
+def _folded(level: Level) -> Level:
+    """The level without regard to upper and lower case."""
+
+    def image(named: Named) -> tuple[str, str]:
+        key, channel = level.image(named)
+        return key.casefold(), channel
+
+    return replace(level, text=f"{level.text}, whatever their case", image=image, label=lambda named: level.label(named).casefold())
+
+
 def _channelled(named: Named, role: Role) -> tuple[str, str]:
     """Path without words and channel, and the channel."""
     stem, channel = without_channel(without_words(named.stem, role))
@@ -203,9 +219,12 @@ def _in_top_folder(named: Named) -> tuple[str, str]:
 NNUNET_LEVELS = (Level("nnU-Net", _nnunet, _plain),)
 NAME_LEVELS = (
     Level("equal names", lambda n: (_plain(n), ""), _plain),
+    Level("names of labels with a word such as seg or mask", lambda n: (_plain(n), ""), lambda n: _stripped(n, "")),
     Level("names with words such as image, seg or mask", lambda n: (_stripped(n, "image"), ""), lambda n: _stripped(n, "label")),
     Level("names with channels", lambda n: _channelled(n, "image"), lambda n: _stripped(n, "label")),
     Level("names with channels, labels too", lambda n: _channelled(n, "image"), _label_channelled),
     Level("a folder a case", _in_folder, lambda n: _in_folder(n)[0], any_channel=True),
     Level("a folder a case, with folders in it", _in_top_folder, lambda n: _in_top_folder(n)[0], any_channel=True),
+    Level("names alone", lambda n: (_stripped(_alone(n), "image"), ""), lambda n: _stripped(_alone(n), "label")),
+    Level("names alone, with channels", lambda n: _channelled(_alone(n), "image"), lambda n: _stripped(_alone(n), "label")),
 )

@@ -20,6 +20,8 @@ TWO_PATIENTS = "a validation list needs cases of two patients; all cases train, 
 TEST_PATIENT = "a test list needs cases of one patient more than training and validation"
 ENOUGH = "a score needs more than a few cases"
 FEW = 5
+# `p0001_2CH`, `case-12-001`: a number, and more.
+_NUMBER = re.compile(r"(?P<patient>.*?\d)[-_. ]+.+")
 # `p1_2`, `p1-t2`, `p1__scan`, `p1_slice12`, `p1_left`: what may distinguish scans of one patient.
 _SCAN = re.compile(
     r"(?P<patient>.*[^-_. ])(?:__.+|[-_. ]+(?:(?P<word>t|tp|time|f|frame|slice|sl|z|visit|ses|scan|v)[-_]?)?\d+"
@@ -49,7 +51,9 @@ def with_groups(found: DataFound, pattern: str | None) -> DataFound:
         part: tuple(replace(entry, group=_searched(compiled, entry)) for entry in getattr(found, part)) for part in PARTS
     }
     missing = [entry for entries in lists.values() for entry in entries if entry.label and not entry.group]
-    return replace(found, **lists, findings=found.findings + tuple(Finding("error", e.id, NAMES_GROUP, repr(pattern)) for e in missing))
+    return replace(
+        found, **lists, findings=found.findings + tuple(Finding("error", e.id, NAMES_GROUP, f"{pattern} finds none") for e in missing)
+    )
 
 
 def split(found: DataFound, group: str | None = None, *, validation: float = 0.2, test: float = 0.0, seed: int = 0) -> DataFound:
@@ -148,13 +152,14 @@ def _astray(found: DataFound, patients: dict[str, str], named: bool) -> list[Fin
 
 def _scans(entries: Sequence[Entry]) -> list[Finding]:
     """A warning if ids look as several scans of one patient: of several prefixes, or with words such as ``slice`` before a number."""
-    matches = [match for entry in entries if not _of_bids(entry) and (match := _SCAN.fullmatch(entry.id))]
+    ids = [entry.id for entry in entries if not _of_bids(entry)]
+    matches = [match for case in ids if (match := _NUMBER.fullmatch(case) or _SCAN.fullmatch(case))]
     prefixes = Counter(match["patient"] for match in matches)
     often = [prefix for prefix, count in prefixes.items() if count > 1]
-    if not often or (len(prefixes) == 1 and not any(match["word"] or match["side"] for match in matches)):
+    if not often or (len(prefixes) == 1 and not any(match and (match["word"] or match["side"]) for match in map(_SCAN.fullmatch, ids))):
         return []
-    ids = [match[0] for match in matches if match["patient"] == often[0]]
-    return [Finding("warning", "", SCANS, f"{', '.join(ids[:2])}, perhaps of one patient {often[0]!r}")]
+    alike = [match[0] for match in matches if match["patient"] == often[0]]
+    return [Finding("warning", "", SCANS, f"{', '.join(alike[:2])}, perhaps of one patient {often[0]}")]
 
 
 def _few(found: DataFound, validation: float, test: float) -> list[Finding]:
