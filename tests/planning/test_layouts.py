@@ -162,6 +162,14 @@ def test_dicom_series_beside_their_label(tmp_path: Path) -> None:
     assert cases(found) == {"p1": (["p1"], "seg.nii.gz"), "p2": (["CT"], "seg.nii.gz")}
 
 
+def test_a_dicom_segmentation_is_a_file(tmp_path: Path) -> None:
+    found = find_data(touch(tmp_path, "p1/CT/1.dcm p1/CT/2.dcm p1/SEG/1.dcm p2/CT/1.dcm p2/CT/2.dcm p2/SEG/1.dcm"))
+    assert [(e.id, e.images[0], e.label) for e in found.training] == [
+        (p, tmp_path / p / "CT", tmp_path / p / "SEG" / "1.dcm") for p in ("p1", "p2")
+    ]
+    assert found.findings == ()
+
+
 def test_one_dicom_series_and_one_label(tmp_path: Path) -> None:
     touch(tmp_path, "CT/1.dcm CT/2.dcm seg.nii.gz")
     assert cases(find_data(None, images=tmp_path / "CT", labels=tmp_path / "seg.nii.gz")) == {"CT": (["CT"], "seg.nii.gz")}

@@ -33,12 +33,14 @@ class Level:
         image: Key of an image and the name of its channel; images and labels with one key are one case. Empty if it says none.
         label: Key of a label.
         any_channel: Whether names of channels are only what is left of a file's name, which means nothing where a case has one image.
+        guess: Whether it takes more for equal than names say, so that few lone images do not speak for it.
     """
 
     text: str
     image: Callable[[Named], tuple[str, str]]
     label: Callable[[Named], str]
     any_channel: bool = False
+    guess: bool = False
 
 
 @dataclass
@@ -77,7 +79,7 @@ def match(images: Sequence[Named], labels: Sequence[Named], levels: Sequence[Lev
         findings += found
         if all(finding.level == "warning" for finding in found):
             files = tuple(group.images[channel][0].path for channel in names or group.images)
-            parts[group.part or "training"].append(Entry(name, files, group.labels[0].path if group.labels else None))
+            parts[group.part or "training"].append(Entry(name, files, group.labels[0].label_path if group.labels else None))
     lists: dict[str, Any] = {part: tuple(entries) for part, entries in parts.items()}
     return DataFound(**lists, channels=tuple(name for name in names if name), layout=level.text, findings=tuple(findings))
 
@@ -109,9 +111,9 @@ def _id(key: str, part: str) -> str:
 
 
 def _worth(understood: tuple[list[tuple[str, _Group]], Level]) -> tuple[int, float]:
-    """How many cases a level finds, and then how few images it leaves alone; only a level that knows what channels are may boast of it."""
+    """How many cases a level finds, and then how few images it leaves alone."""
     groups, level = understood
-    lone = -inf if level.any_channel else -sum(len(group.images) for _, group in groups if not group.labels)
+    lone = -inf if level.guess else -sum(len(group.images) for _, group in groups if not group.labels)
     return sum(group.matched for _, group in groups), lone
 
 
@@ -223,8 +225,8 @@ NAME_LEVELS = (
     Level("names with words such as image, seg or mask", lambda n: (_stripped(n, "image"), ""), lambda n: _stripped(n, "label")),
     Level("names with channels", lambda n: _channelled(n, "image"), lambda n: _stripped(n, "label")),
     Level("names with channels, labels too", lambda n: _channelled(n, "image"), _label_channelled),
-    Level("a folder a case", _in_folder, lambda n: _in_folder(n)[0], any_channel=True),
-    Level("a folder a case, with folders in it", _in_top_folder, lambda n: _in_top_folder(n)[0], any_channel=True),
-    Level("names alone", lambda n: (_stripped(_alone(n), "image"), ""), lambda n: _stripped(_alone(n), "label")),
-    Level("names alone, with channels", lambda n: _channelled(_alone(n), "image"), lambda n: _stripped(_alone(n), "label")),
+    Level("a folder a case", _in_folder, lambda n: _in_folder(n)[0], any_channel=True, guess=True),
+    Level("a folder a case, with folders in it", _in_top_folder, lambda n: _in_top_folder(n)[0], any_channel=True, guess=True),
+    Level("names alone", lambda n: (_stripped(_alone(n), "image"), ""), lambda n: _stripped(_alone(n), "label"), guess=True),
+    Level("names alone, with channels", lambda n: _channelled(_alone(n), "image"), lambda n: _stripped(_alone(n), "label"), guess=True),
 )
