@@ -67,7 +67,7 @@ def match(images: Sequence[Named], labels: Sequence[Named], levels: Sequence[Lev
     """
     with_parts = bool({i.part for i in images} & {label.part for label in labels} - {""})
     folded = [_folded(level) for level in levels]
-    groups, level = max(((_grouped(images, labels, level, with_parts), level) for level in [*levels, *folded]), key=_worth)
+    groups, level = max(((_grouped(images, labels, level=level, with_parts=with_parts), level) for level in [*levels, *folded]), key=_worth)
     if not any(group.matched for _, group in groups):
         return DataFound(findings=(_no_match(images, labels),))
     whole = [(name, group) for name, group in groups if group.images and (group.labels or group.part == "test")]
@@ -84,7 +84,7 @@ def match(images: Sequence[Named], labels: Sequence[Named], levels: Sequence[Lev
     return DataFound(**lists, channels=tuple(name for name in names if name), layout=level.text, findings=tuple(findings))
 
 
-def _grouped(images: Iterable[Named], labels: Iterable[Named], level: Level, with_parts: bool) -> list[tuple[str, _Group]]:
+def _grouped(images: Iterable[Named], labels: Iterable[Named], *, level: Level, with_parts: bool) -> list[tuple[str, _Group]]:
     """Groups with the ids of their cases."""
     groups: dict[tuple[str, str], _Group] = {}
     for image in images:

@@ -80,11 +80,15 @@ def split(found: DataFound, group: str | None = None, *, validation: float = 0.2
     found = with_groups(found, group)
     named = any(entry.group for entry in found.entries)
     patients = _patients(found)
-    findings = [*_astray(found, patients, named), *([] if named else _scans(found.entries))]
+    findings = [*_astray(found, patients, named=named), *([] if named else _scans(found.entries))]
     due = len(found.training)
-    tested = set() if any(e.label for e in found.test) else _drawn(found.training, patients, test * due, seed, 3 if validation else 2)
+    tested = (
+        set()
+        if any(e.label for e in found.test)
+        else _drawn(found.training, patients, due=test * due, seed=seed, least=3 if validation else 2)
+    )
     rest = [entry for entry in found.training if entry.id not in tested]
-    validating = set() if found.validation else _drawn(rest, patients, validation * due, seed, 2)
+    validating = set() if found.validation else _drawn(rest, patients, due=validation * due, seed=seed, least=2)
     lists: dict[str, Any] = {
         "training": tuple(entry for entry in rest if entry.id not in validating),
         "validation": (*found.validation, *(entry for entry in rest if entry.id in validating)),
@@ -92,7 +96,7 @@ def split(found: DataFound, group: str | None = None, *, validation: float = 0.2
     }
     lists = {part: tuple(_grouped(entry, patients) for entry in entries) for part, entries in lists.items()}
     found = replace(found, **lists)
-    return replace(found, findings=(*found.findings, *findings, *_few(found, validation, test)))
+    return replace(found, findings=(*found.findings, *findings, *_few(found, validation=validation, test=test)))
 
 
 def _searched(pattern: re.Pattern[str], entry: Entry) -> str:
@@ -118,7 +122,7 @@ def _grouped(entry: Entry, patients: dict[str, str]) -> Entry:
     return entry if patients[entry.id] == entry.id else replace(entry, group=patients[entry.id])
 
 
-def _drawn(entries: Sequence[Entry], patients: dict[str, str], due: float, seed: int, least: int) -> set[str]:
+def _drawn(entries: Sequence[Entry], patients: dict[str, str], *, due: float, seed: int, least: int) -> set[str]:
     """Ids of cases of patients in the order of a hash, as many as are due.
 
     It is one patient at least, none of fewer than ``least``, and never so many that fewer than ``least - 1`` are left.
@@ -140,7 +144,7 @@ def _drawn(entries: Sequence[Entry], patients: dict[str, str], due: float, seed:
 # --- findings ----------------------------------------------------------------
 
 
-def _astray(found: DataFound, patients: dict[str, str], named: bool) -> list[Finding]:
+def _astray(found: DataFound, patients: dict[str, str], *, named: bool) -> list[Finding]:
     """Patients on two sides in lists that were given."""
     parts: dict[str, list[str]] = {}
     for part in PARTS:
@@ -162,7 +166,7 @@ def _scans(entries: Sequence[Entry]) -> list[Finding]:
     return [Finding("warning", "", SCANS, f"{', '.join(alike[:2])}, perhaps of one patient {often[0]}")]
 
 
-def _few(found: DataFound, validation: float, test: float) -> list[Finding]:
+def _few(found: DataFound, *, validation: float, test: float) -> list[Finding]:
     findings = []
     if validation and found.training and not found.validation:
         findings.append(Finding("warning", "", TWO_PATIENTS, _counted(found.training)))
