@@ -51,9 +51,8 @@ class _Group:
     labels: list[Named] = field(default_factory=list)
     part: str = ""
 
-    @property
-    def matched(self) -> bool:
-        return bool(self.images and self.labels)
+
+_Groups = dict[tuple[str, str], _Group]  # by key, and part where that matters
 
 
 def match(images: Sequence[Named], labels: Sequence[Named], levels: Sequence[Level], *, channels: Sequence[str] = ()) -> DataFound:
@@ -66,10 +65,13 @@ def match(images: Sequence[Named], labels: Sequence[Named], levels: Sequence[Lev
         channels: Which channels to take, in order; by default those that most cases have.
     """
     with_parts = bool({i.part for i in images} & {label.part for label in labels} - {""})
-    folded = [_folded(level) for level in levels]
-    groups, level = max(((_grouped(images, labels, level=level, with_parts=with_parts), level) for level in [*levels, *folded]), key=_worth)
-    if not any(group.matched for _, group in groups):
+    understood = [(_grouped(images, labels, level=level, with_parts=with_parts), level) for level in levels]
+    if max(_matched(groups) for groups, _ in understood) < len(labels):
+        understood += [(_grouped(images, labels, level=level, with_parts=with_parts), level) for level in map(_folded, levels)]
+    by_key, level = max(understood, key=_worth)
+    if not _matched(by_key):
         return DataFound(findings=(_no_match(images, labels),))
+    groups = _with_ids(by_key)
     whole = [(name, group) for name, group in groups if group.images and (group.labels or group.part == "test")]
     names = list(channels) or _common_channels([group for _, group in whole], level)
     findings = [finding for name, group in groups for finding in _lone(name, group)]
@@ -84,9 +86,8 @@ def match(images: Sequence[Named], labels: Sequence[Named], levels: Sequence[Lev
     return DataFound(**lists, channels=tuple(name for name in names if name), layout=level.text, findings=tuple(findings))
 
 
-def _grouped(images: Iterable[Named], labels: Iterable[Named], *, level: Level, with_parts: bool) -> list[tuple[str, _Group]]:
-    """Groups with the ids of their cases."""
-    groups: dict[tuple[str, str], _Group] = {}
+def _grouped(images: Iterable[Named], labels: Iterable[Named], *, level: Level, with_parts: bool) -> _Groups:
+    groups: _Groups = {}
     for image in images:
         key, channel = level.image(image)
         key = key or f"{image.path.name} "  # no key of a label
@@ -95,6 +96,11 @@ def _grouped(images: Iterable[Named], labels: Iterable[Named], *, level: Level, 
     for label in labels:
         key = level.label(label) or f" {label.path.name}"
         groups.setdefault((key, label.part if with_parts else ""), _Group(part=label.part)).labels.append(label)
+    return groups
+
+
+def _with_ids(groups: _Groups) -> list[tuple[str, _Group]]:
+    """Groups with the ids of their cases, in order."""
     counts = Counter(key for key, _ in groups)
     return [(_id(key, part if counts[key] > 1 else ""), group) for (key, part), group in sorted(groups.items(), key=lambda i: i[0])]
 
@@ -110,11 +116,15 @@ def _id(key: str, part: str) -> str:
     return SEPARATOR.join([*kept, last])
 
 
-def _worth(understood: tuple[list[tuple[str, _Group]], Level]) -> tuple[int, float]:
+def _matched(groups: _Groups) -> int:
+    return sum(bool(group.images and group.labels) for group in groups.values())
+
+
+def _worth(understood: tuple[_Groups, Level]) -> tuple[int, float]:
     """How many cases a level finds, and then how few images it leaves alone."""
     groups, level = understood
-    lone = -inf if level.guess else -sum(len(group.images) for _, group in groups if not group.labels)
-    return sum(group.matched for _, group in groups), lone
+    lone = -inf if level.guess else -sum(len(group.images) for group in groups.values() if not group.labels)
+    return _matched(groups), lone
 
 
 def _no_match(images: Sequence[Named], labels: Sequence[Named]) -> Finding:
