@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import csv
+import errno
 import gc
 import inspect
 import json
 import logging
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -24,6 +26,7 @@ from stseg3d.cli.terminal import loading, log_to_stderr
 from stseg3d.inference import Request
 from stseg3d.metrics import Confusion
 from stseg3d.volumes import Case
+from tests.systems import on_posix
 
 
 def save(path: Path, array: Any, spacing: float = 1.0) -> Path:
@@ -384,13 +387,32 @@ def test_two_cases_of_one_name_are_told_apart_by_their_folders(
     ]
 
 
-def test_two_cases_that_must_have_one_name_are_refused(
+@on_posix
+def test_cases_of_odd_names_fail_and_the_others_are_done(
     segmenter: type[FakeSegmenter], bundle: Path, scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    save(scans / "a.nii", block(2))
-    assert segment(scans, "--bundle", bundle, "-o", tmp_path / "out") == 2
-    assert is_one_sentence(capsys.readouterr().err, "case name must be unique, got 'a' twice")
-    assert not (tmp_path / "out").exists()
+    odd = {"a": "a.nii", "-rf": "-rf.nii", "NUL": "NUL.nii", "x\ny": "x\ny.nii", "b\udcff": os.fsdecode(b"b\xff.nii")}
+    for file in odd.values():
+        save(scans / file, block(2))
+    out = tmp_path / "out"
+    assert segment(scans, "--bundle", bundle, "-o", out) == 1
+    told = capsys.readouterr()
+    assert told.out.splitlines() == [str(out / f"{name}_seg.nii.gz") for name in ("b", "empty")]
+    errors = [line for line in told.err.splitlines() if "error" in line]
+    assert len(errors) == len(odd) + 1  # a.nii and a.nii.gz
+    assert sum("must be unique, got 'a' twice" in line for line in errors) == 2
+    assert sum("must have a name" in line for line in errors) == 4
+    failed = {case for case, state in _states(out).items() if state == "failed"}
+    assert failed == set(odd)
+    with (out / "summary.csv").open(encoding="utf-8", newline="") as file:
+        assert {row["case"] for row in csv.DictReader(file) if row["state"] == "failed"} == {*odd} - {"b\udcff"} | {"b\\udcff"}
+    assert segment(scans / "a.nii", "--bundle", bundle, "-o", out) == 0  # alone it is what it says
+    assert segment(scans / odd["NUL"], "--bundle", bundle, "-o", out) == 2
+
+
+def _states(out: Path) -> dict[str, str]:
+    lines = (out / "outcomes.jsonl").read_text(encoding="utf-8").splitlines()
+    return {entry["case"]: entry["state"] for entry in map(json.loads, lines)}
 
 
 def test_traceback_only_when_asked(
@@ -431,11 +453,17 @@ def test_a_folder_for_the_table_that_is_not_there_is_told_before_the_work(
     assert is_one_sentence(told.err, "-o must lie in a folder that exists, got none/rows.csv")
 
 
-def test_a_table_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+def test_a_table_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     output = tmp_path / "rows.csv"
     output.write_text("from before")
-    with pytest.raises(UnicodeEncodeError):
-        write_table("half a table \ud800", output)  # no UTF-8
+
+    def fill_the_disk(path: Path, text: str, **_: Any) -> None:
+        path.write_bytes(text[:4].encode())
+        raise OSError(errno.ENOSPC, "disk is full")
+
+    monkeypatch.setattr(Path, "write_text", fill_the_disk)
+    with pytest.raises(OSError, match="disk is full"):
+        write_table("a table", output)
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"rows.csv": "from before"}
 
 
@@ -624,13 +652,70 @@ def test_the_validation_list_of_a_dataset_says_which_labels_count(
     assert "mean  foreground  1.0000" in capsys.readouterr().out
 
 
+@pytest.fixture
+def kits(tmp_path: Path) -> Path:
+    """Three cases as KiTS has them, and their labels as `segment` would name its outputs."""
+    entries = []
+    for n in (1, 2, 3):
+        for kind in ("imaging", "segmentation"):
+            save(tmp_path / f"case_{n}" / f"{kind}.nii.gz", block(n))
+        save(tmp_path / "pred" / f"case_{n}__imaging_seg.nii.gz", block(n))
+        entries.append({"image": f"case_{n}/imaging.nii.gz", "label": f"case_{n}/segmentation.nii.gz"})
+    path = tmp_path / "dataset.json"
+    path.write_text(json.dumps({"training": entries[:1], "validation": entries[1:]}))
+    return path
+
+
+@pytest.mark.parametrize("left", [(1, 2, 3), (2, 3)])
+def test_cases_whose_files_have_one_name_pair_by_their_folders(
+    left: tuple[int, ...], kits: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    predictions = kits.parent / "pred"
+    for n in {1, 2, 3} - {*left}:
+        (predictions / f"case_{n}__imaging_seg.nii.gz").unlink()
+    assert evaluate(predictions, kits, "--part", "validation") == 0
+    told = capsys.readouterr()
+    scored = {line.split()[0]: line.split()[2] for line in told.out.splitlines() if line.startswith("case_")}
+    assert scored == {"case_2__imaging": "1.0000", "case_3__imaging": "1.0000"}
+    assert ("1 predictions are of cases that validation does not score: case_1__imaging_seg.nii.gz" in told.err) == (1 in left)
+
+
+def test_segment_names_the_cases_of_a_dataset_as_evaluate_does(
+    kits: Path, segmenter: type[FakeSegmenter], bundle: Path, tmp_path: Path
+) -> None:
+    assert segment(kits, "--bundle", bundle, "-o", tmp_path / "out") == 0
+    assert segmenter.cases == ["case_1__imaging", "case_2__imaging", "case_3__imaging"]
+
+
+def test_a_prediction_that_may_be_of_any_case_is_refused(kits: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lone = save(kits.parent / "one" / "imaging_seg.nii.gz", block(2))
+    assert evaluate(lone, kits) == 2
+    assert is_one_sentence(capsys.readouterr().err, "no label for imaging_seg.nii.gz; no prediction for case_2__imaging, case_3__imaging")
+
+
+def test_a_prediction_of_two_cases_is_refused_unless_segment_says_which(
+    folders: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    save(folders[1] / "a_seg.nii.gz", block(3))
+    assert evaluate(*folders) == 2
+    assert is_one_sentence(capsys.readouterr().err, "several cases for a_seg.nii.gz (a_seg or a)")
+    entries = {n: {"image": f"label/{n}.nii.gz", "label": f"label/{n}.nii.gz"} for n in ("a", "a_seg", "b")}
+    path = folders[0].parent / "dataset.json"
+    path.write_text(json.dumps({"training": [entries["a_seg"]], "validation": [entries["a"], entries["b"]]}))
+    assert evaluate(folders[0], path) == 2
+    (folders[0] / "a_seg.json").touch()
+    capsys.readouterr()
+    assert evaluate(folders[0], path) == 0
+    assert "a        foreground  0.6667" in capsys.readouterr().out
+
+
 def test_files_without_a_counterpart_are_an_error_that_lists_them(
     folders: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     save(folders[0] / "x_seg.nii.gz", block(1))
     save(folders[1] / "y.nii.gz", block(1))
     assert evaluate(*folders, "-o", tmp_path / "rows.csv") == 2
-    assert is_one_sentence(capsys.readouterr().err, "no label for x_seg.nii.gz; no prediction for y.nii.gz")
+    assert is_one_sentence(capsys.readouterr().err, "no label for x_seg.nii.gz; no prediction for y")
     assert not (tmp_path / "rows.csv").exists()
 
 
@@ -638,7 +723,7 @@ def test_a_folder_of_all_labels_serves_for_some_predictions(folders: tuple[Path,
     save(folders[1] / "y.nii.gz", block(1))
     assert evaluate(*folders) == 0
     printed = capsys.readouterr()
-    assert printed.err.endswith("label: 1 labels have no prediction and are not scored: y.nii.gz\n")
+    assert printed.err.endswith("label: 1 labels have no prediction and are not scored: y\n")
     assert "y " not in printed.out
 
 

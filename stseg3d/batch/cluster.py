@@ -112,7 +112,7 @@ class RayCluster:
             if work is None:
                 break
             case, attempt = work
-            worker.give(replace(case, image=case.image.absolute(), label=None), attempt, self.time_limit_s)
+            worker.give(replace(case.absolute(), label=None), attempt, self.time_limit_s)
         crew.hire(are_needed=not queue.is_empty)
         return not queue.is_empty or any(worker.case for worker in crew.workers)
 

@@ -11,7 +11,7 @@ from stseg3d.batch.stamps import is_unchanged, stamp, stamp_if_there
 from stseg3d.batch.work import notes_name
 from stseg3d.inference import Request
 from stseg3d.machine.files import remove_temporary_files
-from stseg3d.volumes import Case, output_name
+from stseg3d.volumes import Case, output_name, without_faults
 
 
 def settled(case: Case, last: CaseOutcome | None, request: Request, *, overwrite: bool) -> CaseOutcome | None:
@@ -24,18 +24,20 @@ def settled(case: Case, last: CaseOutcome | None, request: Request, *, overwrite
         overwrite: Whether an existing output may be replaced.
 
     Returns:
-        ``skipped`` if the output exists unchanged, from the same image, bundle and options. ``failed`` if the image is missing, or there
-        is an output that ``last`` does not know or that was made from something else. Outputs of an interrupted run may be replaced.
+        ``skipped`` if the output exists unchanged, from the same image, bundle and options. ``failed`` if the case has a fault, its image
+        is missing, or there is an output that ``last`` does not know or that was made from something else. Outputs of an interrupted run
+        may be replaced.
     """
-    output = request.output_dir / output_name(case.id)
     try:
+        without_faults([case])
+        output = request.output_dir / output_name(case.id)
         stamp(case.image)
         why = _difference(case, last, request, output)
         if not why and last:
             return replace(last, state=SKIPPED, reason=f"done before, {last.ended_utc}")
         if not output.exists() or overwrite or (last and last.was_interrupted):
             return None
-    except OSError as error:
+    except (OSError, ValueError) as error:
         return CaseOutcome(case.id, FAILED, input=stamp_if_there(case.image)).failed(error)
     msg = f"output {output} is there already; --overwrite replaces it ({why})"
     return CaseOutcome(case.id, FAILED, input=stamp_if_there(case.image)).failed(FileExistsError(msg))

@@ -7,6 +7,9 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from stseg3d.volumes.names import paths_of
+from stseg3d.volumes.open import Source
+
 # Headers whose voxels are in a file beside them, under one of these suffixes.
 DETACHED = {".mhd": (".raw", ".zraw"), ".nhdr": (".raw", ".raw.gz")}
 
@@ -16,7 +19,7 @@ class FileStamp:
     """A file, or the files of a series, as they were at one time.
 
     Attributes:
-        path: File, or folder of a series; absolute, unless it says otherwise.
+        path: File, or folder of a series; absolute, unless it says otherwise. Several of one image stand behind each other, with " + ".
         size_bytes: Size of all files together; -1 if there was none.
         mtime_ns: Time of the newest change, according to the file system; only compared for equality.
         sha256: SHA-256 of the content; empty if it was not read.
@@ -32,31 +35,31 @@ class FileStamp:
         return (self.size_bytes, self.mtime_ns) == (other.size_bytes, other.mtime_ns)
 
 
-def stamp(path: Path, *, content: bool = False) -> FileStamp:
+def stamp(path: Source, *, content: bool = False) -> FileStamp:
     """Stamp of the file or folder at ``path``.
 
     Args:
-        path: File, or folder whose direct files count.
+        path: File, or folder whose direct files count; or several.
         content: Whether to read and hash it as well.
 
     Raises:
         OSError: If it does not exist or cannot be read.
     """
-    files = _files(path)
+    files = [file for each in paths_of(path) for file in _files(each)]
     found = [os.stat(file) for file in files]
     sha256 = _sha256(files) if content else ""
-    return FileStamp(str(path.absolute()), sum(s.st_size for s in found), max((s.st_mtime_ns for s in found), default=0), sha256)
+    return FileStamp(_name(path), sum(s.st_size for s in found), max((s.st_mtime_ns for s in found), default=0), sha256)
 
 
-def stamp_if_there(path: Path, *, content: bool = False) -> FileStamp:
+def stamp_if_there(path: Source, *, content: bool = False) -> FileStamp:
     """Stamp of the file or folder at ``path``, with -1 bytes if there is none."""
     try:
         return stamp(path, content=content)
-    except OSError:
-        return FileStamp(str(path.absolute()), -1, -1)
+    except (OSError, ValueError):  # a null byte in the path is a ValueError
+        return FileStamp(_name(path), -1, -1)
 
 
-def is_unchanged(path: Path, then: FileStamp) -> bool:
+def is_unchanged(path: Source, then: FileStamp) -> bool:
     """Whether ``path`` is unchanged: same path, size and time, or else the same content."""
     try:
         now = stamp(path)
@@ -65,6 +68,10 @@ def is_unchanged(path: Path, then: FileStamp) -> bool:
         return now.size_bytes == then.size_bytes and bool(then.sha256) and stamp(path, content=True).sha256 == then.sha256
     except OSError:
         return False
+
+
+def _name(path: Source) -> str:
+    return " + ".join(str(each.absolute()) for each in paths_of(path))
 
 
 def _files(path: Path) -> list[Path]:

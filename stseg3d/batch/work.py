@@ -15,6 +15,7 @@ from stseg3d.inference.segment import CaseWork, SegmentedCase, Segmenter
 from stseg3d.machine.memory import peak_memory_bytes, reset_peak_memory
 from stseg3d.volumes import Case
 from stseg3d.volumes.ahead import CaseAhead
+from stseg3d.volumes.open import Source
 
 
 class CaseWorker:
@@ -157,7 +158,7 @@ def notes_name(case: str) -> str:
     return f"{case}_seg.json"
 
 
-def _still(image: Path, before: FileStamp, made: SegmentedCase) -> FileStamp:
+def _still(image: Source, before: FileStamp, made: SegmentedCase) -> FileStamp:
     """Stamp of the image with its content; outputs of an image that has changed meanwhile are removed."""
     after = stamp_if_there(image, content=True)
     if after.looks_like(before):
@@ -165,5 +166,5 @@ def _still(image: Path, before: FileStamp, made: SegmentedCase) -> FileStamp:
     rough = [Path(made.provenance["rough"]["path"])] if "rough" in made.provenance else []
     for file in (made.output, made.output.with_name(notes_name(made.case_id)), *rough):
         file.unlink(missing_ok=True)
-    msg = f"{image}: file must stay as it is while it is read, got {'another one' if after.size_bytes >= 0 else 'none'} afterwards"
+    msg = f"{after.path}: file must stay as it is while it is read, got {'another one' if after.size_bytes >= 0 else 'none'} afterwards"
     raise ValueError(msg)

@@ -13,7 +13,7 @@ from stseg3d.bundle.trust import OpenBundle
 from stseg3d.bundle.weights import load_weights
 from stseg3d.bundle_folders import INFERENCE
 from stseg3d.machine.devices import select_device
-from stseg3d.plan import read_json
+from stseg3d.machine.json_files import read_json
 
 if TYPE_CHECKING:
     import torch

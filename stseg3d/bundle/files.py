@@ -6,7 +6,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from stseg3d.plan.json_values import read_json
+from stseg3d.machine.json_files import read_json
 
 METADATA = Path("configs", "metadata.json")
 WEIGHTS = Path("models", "model.pt")

@@ -11,7 +11,8 @@ from stseg3d.bundle.files import METADATA, read_metadata
 from stseg3d.bundle.trust import CONFIGS, OpenBundle, read_bundle
 from stseg3d.bundle_folders import PLAN
 from stseg3d.machine.files import atomic_write_text
-from stseg3d.plan import Plan, is_intact, json_text, read_json, render, with_formats
+from stseg3d.machine.json_files import read_json
+from stseg3d.plan import Plan, is_intact, json_text, render, with_formats
 
 logger = logging.getLogger(__name__)
 

@@ -9,7 +9,8 @@ from stseg3d.bundle.files import WEIGHTS, weights_sha256
 from stseg3d.bundle.trust import first_difference
 from stseg3d.bundle_folders import PLAN
 from stseg3d.machine.files import atomic_write_text
-from stseg3d.plan import Plan, json_text, read_json
+from stseg3d.machine.json_files import read_json
+from stseg3d.plan import Plan, json_text
 
 TRAINED = WEIGHTS.with_name("trained.json")
 

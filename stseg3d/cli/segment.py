@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stseg3d.cli.arguments import Command, add_machine, add_trust, positive, seconds
-from stseg3d.cli.terminal import BAD, DONE, FAILED, fail, loading, progress, say
+from stseg3d.cli.terminal import BAD, DONE, FAILED, fail, loading, progress, say, sentence
 from stseg3d.machine.threads import cores
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def add_segment(commands: Any) -> Command:
         nargs="+",
         type=Path,
         metavar="INPUT",
-        help="image file, DICOM series, folder of either at any depth, or list (.csv with a column image, .json)",
+        help="image file, DICOM series, folder of either at any depth, or list (.csv with a column image, .json such as a dataset.json)",
     )
     named = f" ({', '.join(bundle_names())})" if bundle_names() else ""
     command.add_argument("--bundle", required=True, metavar="NAME_OR_DIR", help=f"folder of a bundle, or an embedded one{named}")
@@ -69,7 +69,7 @@ def _segment(args: argparse.Namespace) -> int:
     from stseg3d.bundle_folders import find_bundle  # before torch: the first scan is read meanwhile
 
     bundle = find_bundle(args.bundle)
-    cases, bad_inputs = _cases(args)
+    cases, bad_inputs = _cases(args, _channels(bundle))
     if not cases:
         return BAD
     result = _run(args, bundle, cases, _ahead(args, cases[0]))
@@ -79,12 +79,24 @@ def _segment(args: argparse.Namespace) -> int:
     return BAD if nothing_done and all(outcome.bad_input for outcome in result.failed) else FAILED
 
 
-def _cases(args: argparse.Namespace) -> tuple[list[Case], int]:
+def _channels(bundle: Path) -> int:
+    """Number of files that form one case, by the plan: 1 for pictures, and without a plan."""
+    from stseg3d.bundle_folders import PLAN
+    from stseg3d.machine.json_files import read_json  # a Plan would take as long as all else until the first scan is read
+
+    path = bundle / PLAN
+    content = read_json(path.read_bytes(), str(path)) if path.is_file() else None
+    image = content.get("image") if isinstance(content, dict) else None
+    channels = image.get("channels") if isinstance(image, dict) and not image.get("colour") else None
+    return channels if isinstance(channels, int) else 1  # another type is refused with the plan, before any case is begun
+
+
+def _cases(args: argparse.Namespace, channels: int) -> tuple[list[Case], int]:
     """Cases of the inputs, and the number of inputs that cannot be listed, whose errors are printed."""
     from stseg3d.volumes import list_cases
 
     errors: list[Exception] = []
-    cases = list_cases(args.inputs, leave_out=args.output_dir, on_error=errors.append)
+    cases = list_cases(args.inputs, leave_out=args.output_dir, on_error=errors.append, channels=channels)
     for error in errors:
         fail(error, args)
     bad = len(errors)
@@ -100,8 +112,9 @@ def _ahead(args: argparse.Namespace, first: Case) -> CaseAhead | None:
     from stseg3d.volumes.ahead import begin_reading
 
     elsewhere = args.ray or args.jobs is not None or args.time_limit is not None
-    done_before = (args.output_dir / output_name(first.id)).exists()
-    return None if elsewhere or done_before or args.series else begin_reading(first)
+    if elsewhere or first.fault or args.series or (args.output_dir / output_name(first.id)).exists():
+        return None  # a case that was done before is most often skipped
+    return begin_reading(first)
 
 
 def _run(args: argparse.Namespace, bundle: Path, cases: list[Case], ahead: CaseAhead | None) -> BatchResult:
@@ -169,7 +182,7 @@ def _tell(outcome: CaseOutcome, args: argparse.Namespace) -> None:
         print(args.output_dir / outcome.output.path, flush=True)
     elif outcome.state == "failed":
         name = Path(outcome.input.path).name if outcome.input else ""
-        text = outcome.reason if name and name in outcome.reason else f"{outcome.case}: {outcome.reason}"
+        text = sentence(outcome.reason if name and name in outcome.reason else f"{outcome.case}: {outcome.reason}")
         say(f"stseg3d: error: {text if outcome.bad_input else f'{outcome.error}: {text}'}")
         if args.traceback and outcome.traceback:
             say(outcome.traceback.rstrip())

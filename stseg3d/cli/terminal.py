@@ -22,7 +22,7 @@ def fail(error: Exception, args: argparse.Namespace, case: Case | None = None) -
     """Print an error in one sentence, and return its exit status."""
     bad = isinstance(error, BAD_INPUT)
     text = sentence(error) or "no reason given"
-    if case and case.image.name not in text:
+    if case and not any(path.name in text for path in case.images):
         text = f"{case.id}: {text}"
     say(f"stseg3d: error: {text if bad else f'{type(error).__name__}: {text}'}")
     if args.traceback:
@@ -50,7 +50,8 @@ def sentence(text: object) -> str:
 
 
 def say(text: str) -> None:
-    """Print to stderr, above a progress bar if there is one."""
+    """Print to stderr, above a progress bar if there is one; bytes of a path that are no UTF-8 are escaped."""
+    text = text.encode(errors="backslashreplace").decode()
     if "tqdm" in sys.modules:
         from tqdm import tqdm
 

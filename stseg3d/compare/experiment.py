@@ -147,7 +147,7 @@ def _key(task: Task) -> str:
     for case in task.cases:
         if case.label_values.ignore is not None:
             digest.update(f"ignore {case.label_values.ignore}".encode())
-        for path in (case.image, case.label):
+        for path in (*case.images, case.label):
             if path is not None:
                 digest.update(f"{path} {path.stat().st_mtime_ns}".encode())
     return digest.hexdigest()

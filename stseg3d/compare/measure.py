@@ -27,7 +27,7 @@ from stseg3d.machine.memory import peak_memory_bytes
 from stseg3d.metrics import score_masks, score_objects
 from stseg3d.ops import box_coverage
 from stseg3d.ops.components import structure
-from stseg3d.volumes import ArrayVolume, Case, Label, open_volume, output_name, read_label, write_labels
+from stseg3d.volumes import ArrayVolume, Case, Label, Meaning, open_volume, output_name, read_label, write_labels
 
 INSTANCES = "instances"
 
@@ -125,7 +125,7 @@ def measure(task: Task) -> Measured:
 def _warm_up(contestant: Contestant, task: Task) -> None:
     """Run both networks once on zeros, as the first run of each shape is slow."""
     inferer = contestant.inferer
-    stages = [] if task.run.kind == SLIDING else [(contestant.network.rough, inferer.rough)]
+    stages = [] if task.run.kind == SLIDING else [(contestant.network.rough, contestant.rough)]
     stages += [(contestant.network.fine, inferer.fine)] if "fine" in task.run.stages else []
     with torch.inference_mode():
         for network, stage in stages:
@@ -139,7 +139,8 @@ def _measure_case(contestant: Contestant, task: Task, case: Case, measured: Meas
     volume = open_volume(case.image, channels_last=True)
     volume.read()
     read_s = time.perf_counter() - start
-    truth = read_label(case.label, volume, case.label_values)
+    meaning: Meaning = "objects" if contestant.inferer.output.kind == INSTANCES else "foreground"
+    truth = read_label(case.label, volume, case.label_values, meaning=meaning)
     found = contestant.segment(task.way, volume, ArrayVolume(truth.classes[None], volume.grid, str(case.label)))
     grid = volume.grid
     values = score_found(contestant, found, truth, grid.spacing_mm)
@@ -159,7 +160,7 @@ def _measure_case(contestant: Contestant, task: Task, case: Case, measured: Meas
     measured.boxes[case.id] = found.boxes or []
     measured.box_share[case.id] = min(sum(b.voxels for b in found.boxes or ()) / grid.box.voxels, 1.0)
     view = contestant.inferer.view(volume).grid
-    rough = contestant.inferer.rough.shape_of(view)
+    rough = contestant.rough.shape_of(view)
     measured.downscaling[case.id] = max((n / r for n, r in zip(view.shape, rough, strict=True) if n > 1), default=1.0)
     task.predictions.mkdir(parents=True, exist_ok=True)
     write_labels(found.labels, task.predictions / output_name(case.id), volume)

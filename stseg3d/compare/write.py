@@ -81,7 +81,7 @@ def _row(comparison: Comparison, case: Case, folder: Path, size: int, ways: Sequ
     assert case.label is not None
     image = open_volume(case.image, channels_last=True)
     view = CanonicalVolume(image, image.grid.orientation if image.grid.shape[2] == 1 else "RAS")
-    truth = view.view(read_label(case.label, image, case.label_values).classes)
+    truth = view.view(read_label(case.label, image, case.label_values, meaning="foreground").classes)
     cut = best_slice(truth > 0, lies_flat=image.grid.shape[2] == 1)
     pixels = cut.pixels(view.read())
     pixels = pixels[..., 0] if pixels.shape[-1] < 3 else pixels[..., :3]

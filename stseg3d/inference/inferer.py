@@ -31,7 +31,7 @@ from stseg3d.ops.fuse import blank
 from stseg3d.ops.instances import order_instances, seeds_on, split_at_necks, split_instances
 from stseg3d.ops.resample import resample_region, slabs
 from stseg3d.plan import Execution, ImageView, Output
-from stseg3d.volumes import ArrayVolume, CanonicalVolume, FileVolume, Volume, as_volume, network_view
+from stseg3d.volumes import ArrayVolume, CanonicalVolume, FileVolume, StackedVolume, Volume, as_volume, network_view
 
 logger = logging.getLogger(__name__)
 
@@ -279,4 +279,4 @@ def _axes_in_memory(volume: Volume) -> list[int]:
     axes = range(volume.grid.ndim)
     if isinstance(volume, ArrayVolume):
         return sorted(axes, key=lambda axis: (abs(volume.array.strides[axis + 1]), -axis))
-    return [*axes] if isinstance(volume, FileVolume) else [*reversed(axes)]
+    return [*axes] if isinstance(volume, FileVolume | StackedVolume) else [*reversed(axes)]

@@ -20,7 +20,7 @@ from stseg3d.compute.inputs import prepare_input, read_voxels
 from stseg3d.geometry import Box, tiles
 from stseg3d.ops.boxes import Proposal, ProposedBox, propose_boxes
 from stseg3d.ops.policy import BoxPolicy
-from stseg3d.volumes import Volume
+from stseg3d.volumes import Volume, read_classes
 
 logger = logging.getLogger(__name__)
 
@@ -90,7 +90,7 @@ class MaskProposer:
     """Boxes from an existing mask, made by another tool or drawn by hand.
 
     Args:
-        mask: Volume of one channel over the same extent as the image, at any resolution. Every value above 0 is foreground, and with
+        mask: Label map over the same extent as the image, at any resolution. Every value above 0 is foreground, and with
             ``policy.per_class`` a class of its own.
         policy: How components become boxes.
         fine_size: Input size of the fine network.
@@ -104,16 +104,13 @@ class MaskProposer:
         """Boxes of the mask's components.
 
         Raises:
-            ValueError: If the mask does not cover the extent of the volume, or has several channels.
+            ValueError: If the mask does not cover the extent of the volume, or :func:`stseg3d.volumes.read_classes` refuses it.
         """
-        if self.mask.channels != 1:
-            msg = f"{self.mask.name}: a mask must have one channel, got {self.mask.channels}"
-            raise ValueError(msg)
         same = self.mask.grid.resized(volume.grid.shape)
         if not same.is_close(volume.grid, tolerance_voxels=0.5):
             msg = f"{self.mask.name}: the mask must cover the extent of {volume.name}, got another grid"
             raise ValueError(msg)
-        values = self.mask.read()[0]
+        values = read_classes(self.mask)
         classes = np.stack([values == k for k in np.unique(values) if k > 0]) if self.policy.per_class and values.any() else values > 0
         return propose_boxes(classes, self.mask.grid, volume.grid, self.fine_size, self.policy)
 

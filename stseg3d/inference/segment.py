@@ -28,6 +28,7 @@ from stseg3d.volumes import (
     CanonicalVolume,
     Case,
     FileVolume,
+    StackedVolume,
     Volume,
     case_id,
     ensure_writable,
@@ -203,7 +204,7 @@ class CaseWork:
             self.found = Segmentation(labels, seconds=clock.seconds, peak_bytes=clock.peak_bytes)
         else:
             self.found = inferer.segment(volume, network, self._proposer(volume))
-        if isinstance(volume, FileVolume):
+        if isinstance(volume, FileVolume | StackedVolume):
             self.volume = copy.copy(volume)  # without the voxels, as it would be in another process
 
     def write(self) -> SegmentedCase:
@@ -253,7 +254,8 @@ class CaseWork:
         peaks = self.clock.peak_bytes | found.peak_bytes
         return {
             "case": self.case.id,
-            "input": str(self.case.image),
+            "input": str(self.case.images[0]),
+            **({"channels": [str(path) for path in self.case.images]} if len(self.case.images) > 1 else {}),
             "output": str(output),
             "kind": "labels" if request.rough_only else segmenter.inferer.output.kind,
             "boxes_from": "rough network alone" if request.rough_only else given,

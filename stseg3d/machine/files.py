@@ -36,11 +36,13 @@ def atomic_write(path: Path) -> Iterator[Path]:
 def atomic_write_text(path: Path, text: str) -> Path:
     r"""Write a text file, whole or not at all: UTF-8, with the line ends of the text (``\n``) on every system.
 
+    Bytes of a path that are no UTF-8 are written as ``\udcff``.
+
     Raises:
         OSError: If the file cannot be written.
     """
     with atomic_write(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", newline="")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace", newline="")
     return path
 
 

@@ -1,7 +1,7 @@
 """Plan: a task as one value, and the MONAI configs that are rendered from it."""
 
 from stseg3d.plan.entries import set_entries, task_entries
-from stseg3d.plan.json_values import Both, Component, json_text, read_json
+from stseg3d.plan.json_values import Both, Component, json_text
 from stseg3d.plan.plan import STAGES, Plan, StagePlan
 from stseg3d.plan.render import code_in_overrides, is_intact, render, with_formats
 from stseg3d.plan.training import Augmentation, Jitter, Synthesis, Training
@@ -24,7 +24,6 @@ __all__ = [
     "code_in_overrides",
     "is_intact",
     "json_text",
-    "read_json",
     "render",
     "set_entries",
     "task_entries",

@@ -37,7 +37,7 @@ def inference_config(plan: Plan) -> Config:
         ),
         "dataset": made(
             "Dataset",
-            data="$[case.as_dict() for case in find_cases([@dataset_dir])] if Path(@dataset_dir).exists() else []",
+            data=f"$[case.as_dict() for case in {_found(plan)}] if Path(@dataset_dir).exists() else []",
             transform="@preprocessing",
         ),
         "dataloader": made(
@@ -62,7 +62,7 @@ def inference_config(plan: Plan) -> Config:
             epoch_length="$len(@dataloader)",
         ),
         "initialize": ["$monai.utils.set_determinism(seed=0)"],
-        "run": ["$find_cases([@dataset_dir])", "$@evaluator.run()"],
+        "run": [f"${_found(plan)}", "$@evaluator.run()"],
     }
 
 
@@ -97,6 +97,12 @@ def evaluate_config(plan: Plan) -> Config:
         ],
         "run": ["$@validate#evaluator.run()"],
     }
+
+
+def _found(plan: Plan) -> str:
+    """Expression of the cases in the folder; of several channels each may be in its own file."""
+    files = plan.image.channels_in_files
+    return f"find_cases([@dataset_dir], channels={files})" if files > 1 else "find_cases([@dataset_dir])"
 
 
 # --- parts that several configs have -----------------------------------------

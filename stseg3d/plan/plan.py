@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Any
 
+from stseg3d.machine.json_files import read_json
 from stseg3d.ops.policy import BoxPolicy, FinePolicy
 from stseg3d.plan.components import (
     ENSEMBLE,
@@ -19,7 +20,7 @@ from stseg3d.plan.components import (
     members,
 )
 from stseg3d.plan.ids import find_entry, plan_id
-from stseg3d.plan.json_values import Component, build, dump, read_json
+from stseg3d.plan.json_values import Component, build, dump
 from stseg3d.plan.training import Training
 from stseg3d.plan.values import Execution, ImageView, NetworkInput, Output
 
@@ -166,6 +167,17 @@ class Plan:
     def stages(self) -> tuple[str, ...]:
         """Names of the stages that the plan has, in the order in which they are trained."""
         return STAGES if self.rough else STAGES[1:]
+
+    def require_rough(self) -> StagePlan:
+        """The rough stage.
+
+        Raises:
+            ValueError: If the plan has one stage.
+        """
+        if self.rough is None:
+            msg = "plan must have a rough stage for this, got one stage"
+            raise ValueError(msg)
+        return self.rough
 
     def kinds(self, stage: str) -> int:
         """Number of classes of a stage's network, including background."""

@@ -36,6 +36,11 @@ class ImageView:
     colour: bool = False
     standardize: bool = False
 
+    @property
+    def channels_in_files(self) -> int:
+        """Number of files that may hold the channels of one image, each in its own; pictures keep theirs together."""
+        return 1 if self.colour else self.channels
+
     def __post_init__(self) -> None:
         if not 1 <= self.channels <= MAX_CHANNELS:
             msg = f"channels must be in [1, {MAX_CHANNELS}], got {self.channels}"

@@ -89,7 +89,7 @@ def _examine(case: Case) -> Examined:
 
 def is_picture(case: Case) -> bool:
     """Whether the image is a picture, such as a PNG."""
-    return volume_suffix(Path(case.image)).lower() in PICTURE_SUFFIXES
+    return volume_suffix(case.images[0]).lower() in PICTURE_SUFFIXES
 
 
 def _intensities(view: Volume, label: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], int]:

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stseg3d.machine.files import atomic_write_text
-from stseg3d.plan import json_text, read_json
+from stseg3d.machine.json_files import read_json
+from stseg3d.plan import json_text
 from stseg3d.plan.json_values import build, dump
 
 FILE = "fingerprint.json"

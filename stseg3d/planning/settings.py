@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from stseg3d.bundle import PLAN, open_bundle, write_plan
-from stseg3d.plan import read_json
+from stseg3d.machine.json_files import read_json
 
 
 def margin_name(bundle: Path) -> str:

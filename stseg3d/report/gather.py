@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from stseg3d.volumes import LabelValues, find_cases, load_dataset
+from stseg3d.volumes import LabelValues, find_cases, list_cases, load_dataset
 
 OUTCOMES = "outcomes.jsonl"
 NOTES_SUFFIX = "_seg.json"
@@ -106,7 +106,7 @@ def gather_cases(out: Path, *, images: Path | None = None, labels: Path | None =
 
     Args:
         out: The folder, searched with its subfolders.
-        images: Folder of images that were moved.
+        images: Folder of images that were moved, or a list of them, as ``stseg3d segment`` takes it.
         labels: Folder with ground truth ``<case>.nii.gz``, or a ``dataset.json``.
 
     Raises:
@@ -121,7 +121,7 @@ def gather_cases(out: Path, *, images: Path | None = None, labels: Path | None =
     if not records:
         msg = f"{out}: folder must hold results of `stseg3d segment` (<case>{NOTES_SUFFIX} or {OUTCOMES}), got neither"
         raise FileNotFoundError(msg)
-    elsewhere = {} if images is None else {case.id: case.image for case in find_cases([images], skip_outputs=True)}
+    elsewhere = {} if images is None else {case.id: case.images[0] for case in list_cases([images])}
     known = {} if labels is None else _labels(labels)
     for key, record in records.items():
         record.image = _image(out, record, elsewhere)
@@ -141,7 +141,7 @@ def _labels(path: Path) -> dict[str, tuple[Path, LabelValues]]:
         dataset = load_dataset(path)
         cases = dataset.training + dataset.validation + dataset.test
         return {case.id: (case.label, case.label_values) for case in cases if case.label is not None}
-    return {case.id: (case.image, case.label_values) for case in find_cases([path])}
+    return {case.id: (case.images[0], case.label_values) for case in find_cases([path])}
 
 
 def _from_notes(out: Path) -> dict[str, CaseRecord]:

@@ -63,7 +63,12 @@ def write_report(
         page = files.enter_context(atomic_write(path))
         if volumes == "link":
             _write_volumes(path, looks)
-        page.write_text(html(out, looks, linked=f"{path.stem}_volumes" if volumes == "link" else ""), encoding="utf-8", newline="")
+        page.write_text(
+            html(out, looks, linked=f"{path.stem}_volumes" if volumes == "link" else ""),
+            encoding="utf-8",
+            errors="backslashreplace",
+            newline="",
+        )
     return path, looks
 
 

@@ -10,12 +10,13 @@ import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
 
 from stseg3d.synthesis.label_maps import class_names
-from stseg3d.volumes import load_dataset
+from stseg3d.volumes import Case, load_dataset
 from stseg3d.volumes.label_values import IGNORE
 
 
@@ -58,7 +59,7 @@ def write_dataset(
         raise ValueError(msg)
     out.mkdir(parents=True, exist_ok=True)
     added = None if also is None else load_dataset(also)
-    more = [] if added is None else [_relative(case.as_dict(), out) for case in added.training]
+    more = [] if added is None else [_listed_again(case, out) for case in added.training]
     labels = {0: "background", 1: target}
     if added is not None and added.labels.ignore is not None:
         labels[added.labels.ignore] = IGNORE
@@ -90,6 +91,13 @@ def _scan(folder: Path, out: Path, case: str, value: int) -> dict[str, str]:
     label.parent.mkdir(exist_ok=True)
     nib.save(nib.Nifti1Image((np.asarray(labels.dataobj) == value).astype(np.uint8), image.affine), label)
     return _relative({"image": folder / f"images/{case}.nii.gz", "label": label}, out)
+
+
+def _listed_again(case: Case, out: Path) -> dict[str, Any]:
+    """An entry for a training case of another data set."""
+    assert case.label is not None
+    images = [os.path.relpath(path, out) for path in case.images]
+    return {"image": images if len(images) > 1 else images[0], "label": os.path.relpath(case.label, out)}
 
 
 def _relative(paths: Mapping[str, Path | str], out: Path) -> dict[str, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 
 from stseg3d.geometry import Box, Grid
+from stseg3d.machine.json_files import read_json
 from stseg3d.ops.resample import resample
 from stseg3d.synthesis.fields import Field, Mask
 from stseg3d.volumes import ArrayVolume
@@ -56,7 +56,7 @@ class Anatomy(ArrayVolume):
 
 def class_names(path: Path) -> dict[int, str]:
     """Name of each class of a label map, from a JSON with names by value."""
-    return {int(k): str(name) for k, name in json.loads(path.read_text(encoding="utf-8")).items()}
+    return {int(k): str(name) for k, name in read_json(path.read_bytes(), f"{path}: file").items()}
 
 
 def build_anatomy(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +13,7 @@ from monai.transforms.transform import Randomizable, Transform
 from numpy.typing import NDArray
 
 from stseg3d.geometry import Grid
+from stseg3d.machine.json_files import read_json
 from stseg3d.ops.resample import resample
 from stseg3d.synthesis.ct import SyntheticCT
 from stseg3d.synthesis.deformation import deformed
@@ -43,7 +43,7 @@ def anatomy_cases(dataset_json: Path | str, bodies: int = 1) -> list[dict[str, A
     """
     path = Path(dataset_json)
     cases = []
-    for entry in json.loads(path.read_text(encoding="utf-8")).get("anatomies", []):
+    for entry in read_json(path.read_bytes(), f"{path}: file").get("anatomies", []):
         if not isinstance(entry, dict) or not all(isinstance(entry.get(key), str) for key in ("labels", "classes")):
             msg = f'{path}: each entry under "anatomies" must give labels and classes as paths, got {entry!r}'
             raise ValueError(msg)

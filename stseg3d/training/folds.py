@@ -34,7 +34,7 @@ def held_out(dataset: Dataset, folds: int, fold: int) -> list[Case]:
 
 def with_ids(cases: Iterable[Case]) -> list[dict[str, Any]]:
     """Paths by ``image`` and ``label``, the ``id``, and the ``label_values``."""
-    return [{"id": case.id, **case.as_dict(), "label_values": case.label_values} for case in cases]
+    return [{**case.as_dict(), "label_values": case.label_values} for case in cases]
 
 
 def check_folds(dataset: Dataset, folds: int) -> None:

@@ -22,6 +22,7 @@ from stseg3d.plan import ImageView
 from stseg3d.volumes import ArrayVolume, Label, LabelValues, OpenCase, Volume, as_volume, network_view, open_volume, read_label
 
 Data = Mapping[Hashable, Any]
+MOST_CLASSES = 256  # a case holds them in a byte
 IGNORED = -1  # in the label of a sample: a voxel that counts neither in losses nor in metrics
 
 
@@ -31,11 +32,17 @@ class OpenCased(Transform):
     Args:
         image: How the networks see an image, as at inference.
         foreground: Whether every label above 0 becomes class 1; otherwise labels are classes.
-        out_channels: Number of classes including background.
+        out_channels: Number of classes including background, at most 256.
+
+    Raises:
+        ValueError: If there are more classes.
     """
 
     def __init__(self, image: ImageView | None = None, foreground: bool = True, out_channels: int = 2) -> None:
         super().__init__()
+        if out_channels > MOST_CLASSES:
+            msg = f"out_channels must be at most {MOST_CLASSES}, got {out_channels}"
+            raise ValueError(msg)
         self.image, self.foreground, self.out_channels = image or ImageView(), foreground, out_channels
 
     @property

@@ -3,11 +3,13 @@
 Importing this imports neither torch nor MONAI nor an image library. MONAI transforms are in :mod:`stseg3d.volumes.monai_io`.
 """
 
-from stseg3d.volumes.cases import Case, Dataset, OpenCase, case_id, load_dataset, output_name
+from stseg3d.volumes.cases import Case, Dataset, OpenCase, load_dataset, without_faults
+from stseg3d.volumes.channels import StackedVolume
 from stseg3d.volumes.derived import ColourVolume, StandardizedVolume, network_view
 from stseg3d.volumes.file import FileVolume, read_each
 from stseg3d.volumes.label_values import Label, LabelValues, Meaning, read_classes, read_label
 from stseg3d.volumes.listing import find_cases, list_cases
+from stseg3d.volumes.names import case_id, output_name
 from stseg3d.volumes.open import as_volume, is_volume_file, open_label, open_volume
 from stseg3d.volumes.volume import ArrayVolume, CanonicalVolume, Volume
 from stseg3d.volumes.write import ensure_writable, write_labels, write_probabilities
@@ -23,6 +25,7 @@ __all__ = [
     "LabelValues",
     "Meaning",
     "OpenCase",
+    "StackedVolume",
     "StandardizedVolume",
     "Volume",
     "as_volume",
@@ -39,6 +42,7 @@ __all__ = [
     "read_classes",
     "read_each",
     "read_label",
+    "without_faults",
     "write_labels",
     "write_probabilities",
 ]

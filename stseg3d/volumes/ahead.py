@@ -31,20 +31,21 @@ class CaseAhead:
             OSError: If the file no longer exists.
         """
         volume, self._volume = self._volume, None
-        return volume if case == self._case and _state(case.image) == self._state else None
+        return volume if case == self._case and _state(case.images[0]) == self._state else None
 
 
 def begin_reading(case: Case) -> CaseAhead | None:
     """Have a thread read a ``.nii.gz``.
 
     Returns:
-        None for any other file, if memory is short, or if the file is broken: opening it later will raise the error.
+        None for any other file and for several, if memory is short, or if the file is broken: opening it later will raise the error.
     """
-    if not case.image.name.lower().endswith(".nii.gz"):
+    path = case.images[0]
+    if len(case.images) > 1 or not path.name.lower().endswith(".nii.gz"):
         return None
     try:
-        state = _state(case.image)
-        volume = open_volume(case.image, channels_last=True)
+        state = _state(path)
+        volume = open_volume(path, channels_last=True)
     except (OSError, ValueError):
         return None
     held = volume.grid.box.voxels * volume.channels * volume.dtype.itemsize

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stseg3d.volumes.label_values import UNKNOWN, LabelValues
-from stseg3d.volumes.names import ensure_file_name
-from stseg3d.volumes.open import volume_suffix
+from stseg3d.volumes.lists import PARTS, places_by_part, read_content
+from stseg3d.volumes.names import Place, paths_of
+from stseg3d.volumes.open import Source
 from stseg3d.volumes.volume import Volume
 
 
@@ -23,19 +23,32 @@ class Case:
 
     Args:
         id: Name of the case, unique in its batch; outputs are named after it.
-        image: File, or folder of a DICOM series.
+        image: File, or folder of a DICOM series; or several, one for each channel.
         label: File with the ground truth.
         label_values: Values that the label may have.
+        fault: Why the case cannot be worked on, such as a name that is another's, too; empty if it can.
     """
 
     id: str
-    image: Path
+    image: Source
     label: Path | None = None
     label_values: LabelValues = field(default=UNKNOWN, compare=False, repr=False)
+    fault: str = ""
 
-    def as_dict(self) -> dict[str, str]:
-        """The case as MONAI's dictionary transforms take it: paths by ``"image"`` and, if there is one, ``"label"``."""
-        return {"image": str(self.image)} | ({} if self.label is None else {"label": str(self.label)})
+    @property
+    def images(self) -> tuple[Path, ...]:
+        """Path of each file of its image."""
+        return paths_of(self.image)
+
+    def absolute(self) -> Case:
+        """The case with absolute paths to its image."""
+        paths = tuple(path.absolute() for path in self.images)
+        return replace(self, image=paths if isinstance(self.image, tuple) else paths[0])
+
+    def as_dict(self) -> dict[str, Any]:
+        """The case as MONAI's dictionary transforms take it: ``"id"``, and paths by ``"image"`` and, if there is one, ``"label"``."""
+        image = [str(path) for path in self.image] if isinstance(self.image, tuple) else str(self.image)
+        return {"id": self.id, "image": image} | ({} if self.label is None else {"label": str(self.label)})
 
 
 @dataclass(frozen=True)
@@ -79,20 +92,34 @@ class OpenCase:
         return self.image.name
 
 
-def case_id(path: Path | str) -> str:
-    """Name of the case at ``path``: its last part without the suffix of a volume."""
-    path = Path(path)
-    suffix = volume_suffix(path)
-    return path.name[: -len(suffix)] if suffix else path.resolve().name
+def cases_at(places: Sequence[Place]) -> list[Case]:
+    """A case at each place. Cases of one name have a fault, unless they are one: of the same image, and no two labels."""
+    namesakes: dict[str, dict[Any, Place]] = {}
+    for place in places:
+        namesakes.setdefault(place.name(), {})[place.images, place.label] = place
+    return [Case(place.name(), place.image, place.label, fault=_fault(place, namesakes[place.name()].values())) for place in places]
 
 
-def output_name(case: str, suffix: str = "seg") -> str:
-    """File name of a case's output, ``<case>_<suffix>.nii.gz``.
+def _fault(place: Place, namesakes: Collection[Place]) -> str:
+    other = next((p for p in namesakes if p.images != place.images), None)
+    if other:
+        return f"{paths_of(place.image)[0]}: case name must be unique, got {place.name()!r} twice, also from {paths_of(other.image)[0]}"
+    other = next((p for p in namesakes if p.label and place.label and p.label != place.label), None)
+    if other:
+        return f"{paths_of(place.image)[0]}: case must have one label, or an id for each of several, got {place.label} and {other.label}"
+    return ""
+
+
+def without_faults(cases: Sequence[Case], where: str = "") -> list[Case]:
+    """The cases.
 
     Raises:
-        ValueError: If the name is not safe in a folder, see :func:`stseg3d.volumes.names.ensure_file_name`.
+        ValueError: If one has a fault; the message begins with ``where``.
     """
-    return f"{ensure_file_name(case)}_{suffix}.nii.gz"
+    for case in cases:
+        if case.fault:
+            raise ValueError(where + case.fault)
+    return list(cases)
 
 
 def load_dataset(path: Path | str) -> Dataset:
@@ -100,11 +127,12 @@ def load_dataset(path: Path | str) -> Dataset:
 
     Args:
         path: The file. ``"training"`` is required; ``"validation"``, ``"test"`` and ``"labels"`` are optional. Entries are
-            ``{"image": ..., "label": ...}``; in the test list a path is enough.
+            ``{"image": ..., "label": ..., "id": ...}``, see :func:`stseg3d.volumes.lists.places_by_part`; only those under ``"test"`` may
+            lack a label.
 
     Raises:
         FileNotFoundError: If it, or a file that it lists, does not exist.
-        ValueError: If it is not a ``dataset.json``.
+        ValueError: If it is not a ``dataset.json``, or two of its cases would have one name.
     """
     path = Path(path)
     if path.is_dir():
@@ -112,40 +140,24 @@ def load_dataset(path: Path | str) -> Dataset:
     if not path.is_file():
         msg = f"{path}: file must exist, got none"
         raise FileNotFoundError(msg)
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError, RecursionError) as error:
-        msg = f"{path}: file must be JSON, got: {error}"
-        raise ValueError(msg) from error
+    content = read_content(path)
     if not isinstance(content, dict) or not content.get("training"):
         got = sorted(content) if isinstance(content, dict) else type(content).__name__
         msg = f'{path}: file must list cases under "training", got {got}'
         raise ValueError(msg)
     labels = LabelValues.parse(content.get("labels", {}), path)
-    lists = {key: _listed(content.get(key, []), key, path, labels) for key in ("training", "validation", "test")}
+    places = places_by_part(content, path)
+    cases = iter(without_faults(cases_at([place for part in places.values() for place in part]), f"{path}: "))
+    lists = {part: [replace(next(cases), label_values=labels) for _ in places.get(part, [])] for part in PARTS}
+    for case in (case for part in ("training", "validation") for case in lists[part] if case.label is None):
+        msg = f"{path}: each case under 'training' and 'validation' must give its label, got none for {case.images[0]}"
+        raise ValueError(msg)
     _check_exist(lists, path)
     return Dataset(str(content.get("name", path.parent.name)), labels, **lists)
 
 
-def _listed(entries: Any, key: str, path: Path, labels: LabelValues) -> list[Case]:
-    if not isinstance(entries, list):
-        msg = f"{path}: {key!r} must be a list of cases, got {type(entries).__name__}"
-        raise ValueError(msg)
-    cases = []
-    for entry in entries:
-        found = {"image": entry} if isinstance(entry, str) and key == "test" else entry
-        due = ("image",) if key == "test" else ("image", "label")
-        if not isinstance(found, dict) or not all(isinstance(found.get(k), str) for k in due):
-            msg = f"{path}: each case under {key!r} must give {' and '.join(due)} as paths, got {entry!r}"
-            raise ValueError(msg)
-        image = path.parent / found["image"]
-        label = path.parent / found["label"] if isinstance(found.get("label"), str) else None
-        cases.append(Case(case_id(image), image, label, labels))
-    return cases
-
-
 def _check_exist(lists: Mapping[str, list[Case]], path: Path) -> None:
-    files = [file for cases in lists.values() for case in cases for file in (case.image, case.label) if file is not None]
+    files = [file for cases in lists.values() for case in cases for file in (*case.images, case.label) if file is not None]
     missing = [file for file in files if not file.exists()]
     if missing:
         msg = f"{path}: files listed must exist, got {len(missing)} of {len(files)} missing, the first {missing[0]}"

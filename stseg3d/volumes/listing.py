@@ -2,145 +2,127 @@
 
 from __future__ import annotations
 
-import csv
-import hashlib
-import json
 import logging
-import os
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from stseg3d.volumes.cases import Case, case_id
+from stseg3d.volumes.cases import Case, cases_at, without_faults
 from stseg3d.volumes.dicom.headers import DICOM_SUFFIXES
+from stseg3d.volumes.lists import LIST_SUFFIXES, read_list
+from stseg3d.volumes.names import NUMBERED, Place, ensure_file_name, paths_of, stem, told_apart
 from stseg3d.volumes.open import is_segmentation, is_volume_file, volume_suffix
 
 logger = logging.getLogger(__name__)
 
-LIST_SUFFIXES = (".csv", ".json")
-SEPARATOR = "__"
-# File systems take names of 255 bytes; the rest is for `_seg.nii.gz` and for temporary names.
-MAX_NAME_BYTES = 180
-ALL_PARTS = 10_000  # more parts than any path has
 
-
-def find_cases(inputs: Iterable[Path | str], *, skip_outputs: bool = False) -> list[Case]:
+def find_cases(inputs: Iterable[Path | str], *, skip_outputs: bool = False, channels: int = 1) -> list[Case]:
     """Cases at the given paths, each named after its file or folder.
 
     Args:
         inputs: Files, DICOM series folders, and folders of either (not searched any deeper), in order of name.
         skip_outputs: Leave out files that ``stseg3d segment`` wrote: ``<case>_seg.*`` with ``<case>_seg.json`` beside it.
+        channels: Number of files that may form one case, see :func:`list_cases`.
 
     Raises:
         FileNotFoundError: If a path does not exist.
         ValueError: If a folder holds no volume, a file is not one, or two cases have one name.
     """
-    cases: dict[str, Case] = {}
-    for image in (image for source in inputs for image in _images_at(Path(source), skip_outputs=skip_outputs)):
-        case = Case(case_id(image), image)
-        if case.id in cases:
-            raise ValueError(_duplicate_text(case, cases[case.id]))
-        cases[case.id] = case
-    return list(cases.values())
+    places = [Place(image) for source in inputs for image in _images_at(Path(source), skip_outputs=skip_outputs)]
+    return without_faults(cases_at(told_apart(_joined(places, channels))))
 
 
 def list_cases(
-    inputs: Iterable[Path | str], *, leave_out: Path | None = None, on_error: Callable[[Exception], object] | None = None
+    inputs: Iterable[Path | str],
+    *,
+    leave_out: Path | None = None,
+    on_error: Callable[[Exception], object] | None = None,
+    channels: int = 1,
 ) -> list[Case]:
     """Cases at the given paths, at any depth, under names that do not clash.
 
     A case below a folder is named by its path from there, ``patient1/DICOM`` as ``patient1__DICOM``, so its name does not depend on other
-    files. If inputs would still share a name, as in ``a/ct.nii.gz b/ct.nii.gz``, the folders above are added. Outputs of
-    ``stseg3d segment`` are left out, and a file or folder given twice is one case.
+    files. One of a list is named after its file, or by the ``id`` that the list gives; if two of a list or two inputs would share a name,
+    as in ``a/ct.nii.gz b/ct.nii.gz``, the folders above are added. Outputs of
+    ``stseg3d segment`` are left out, and a file or folder given twice is one case. Two that nothing tells apart, as ``x.png`` and ``x.jpg``
+    in one folder, and a case whose name is not safe in a folder, have a fault.
 
     Args:
         inputs: Files; folders of volumes or of DICOM series, searched to the bottom in order of name; lists of cases, whose paths are
-            relative to them: a ``.csv`` with a column ``image`` and perhaps ``id`` and ``label``, or a ``.json`` with a list of paths or of
-            ``{"image": ..., "id": ..., "label": ...}``, or with such lists under ``"training"``, ``"validation"`` and ``"test"``. Listed
-            files need not exist.
+            relative to them: a ``.csv`` with a column ``image`` (or ``image_0``, ``image_1`` and so on, one for each channel) and perhaps
+            ``id`` and ``label``, or a ``.json``, see :func:`stseg3d.volumes.lists.places_by_part`. Listed files need not exist.
         leave_out: Folder that is not searched, if it lies below an input.
         on_error: Called with the error of an input that cannot be listed, instead of raising it; the others are listed.
+        channels: Number of files that form one case, ``ct``, if a folder holds ``ct_0000.nii.gz``, ``ct_0001.nii.gz`` and so on to this
+            number and no further, as nnU-Net has it; other files are a case each. With 1 the number is a part of the name.
 
     Raises:
         FileNotFoundError: If an input does not exist.
-        ValueError: If a folder holds no volume, a file is not one, a list has another form, or two cases would have one name.
+        ValueError: If a folder holds no volume, a file is not one, or a list has another form.
     """
-    places: dict[Path, _Place] = {}
+    sources: list[list[Place]] = []
     for source in inputs:
         try:
-            places |= {place.image.absolute(): place for place in _places_at(Path(source), leave_out)}
+            sources.append(_places_at(Path(source), leave_out))
         except (ValueError, OSError) as error:
             if on_error is None:
                 raise
             on_error(error)
-    cases: dict[str, Case] = {}
-    for place, name in zip(places.values(), _names(list(places.values())), strict=True):
-        case = Case(name, place.image, place.label)
-        if name in cases:
-            raise ValueError(_duplicate_text(case, cases[name]))
-        cases[name] = case
-    return list(cases.values())
+    return [_checked(case) for case in cases_at(told_apart(_joined(_each_once(sources), channels)))]
 
 
-def _duplicate_text(case: Case, other: Case) -> str:
-    return f"{case.image}: case name must be unique, got {case.id!r} twice, also from {other.image}"
+def _each_once(sources: Iterable[list[Place]]) -> list[Place]:
+    """The places, without images that came up before, but for those that a later source gives an id."""
+    found: dict[tuple[Path, ...], tuple[int, dict[str, Place]]] = {}
+    for n, place in ((n, place) for n, places in enumerate(sources) for place in places):
+        before = found.get(place.images)
+        if before is None or (place.id and before[0] != n):
+            found[place.images] = n, {place.id: place}
+        elif before[0] == n:
+            before[1][place.id] = place
+    return [place for _, same in found.values() for place in same.values()]
 
 
-# --- places and names --------------------------------------------------------
+def _joined(places: list[Place], channels: int) -> list[Place]:
+    """The places, with files numbered from 0000 to the last channel put together; those of another count stay apart."""
+    groups: dict[tuple[Path, str], list[Place]] = {}
+    for place in places if channels > 1 else ():
+        numbered = NUMBERED.fullmatch(stem(place.images[0]))
+        if isinstance(place.image, Path) and not place.id and numbered:
+            groups.setdefault((place.images[0].parent, numbered[1]), []).append(place)
+    found: dict[tuple[Path, ...], Place | None] = {place.images: place for place in places}
+    for (_, name), group in groups.items():
+        files = {stem(place.images[0]): place for place in group}
+        due = [f"{name}_{n:04}" for n in range(channels)]
+        if len(group) == channels and set(due) == set(files):
+            joined = replace(files[due[0]], image=tuple(path for d in due for path in paths_of(files[d].image)))
+            found |= {place.images: None for place in group} | {group[0].images: joined}
+    return [place for place in found.values() if place] if groups else places
 
 
-@dataclass(frozen=True)
-class _Place:
-    """Place of a case, and its name: ``id``, or at least the last ``parts`` parts of its path."""
-
-    image: Path
-    parts: int = 1
-    id: str = ""
-    label: Path | None = None
-
-    def name(self, parts: int) -> str:
-        if self.id:
-            return self.id
-        path = Path(os.path.abspath(self.image))  # not resolved: a link keeps its own name
-        stem = path.name.removesuffix(volume_suffix(path)) if not path.is_dir() else path.name
-        return _shortened(SEPARATOR.join((*path.parent.parts[1:], stem)[-parts:]))
+def _checked(case: Case) -> Case:
+    """The case, with a fault if its name is no name of files."""
+    try:
+        ensure_file_name(case.id)
+    except ValueError as error:
+        return replace(case, fault=f"{case.images[0]}: {error}")
+    return case
 
 
-def _names(places: list[_Place]) -> list[str]:
-    """Name of each place; equal names are extended by parts of their paths as long as that can distinguish them."""
-    parts = [place.parts for place in places]
-    while True:
-        names = [place.name(n) for place, n in zip(places, parts, strict=True)]
-        alike: dict[str, set[str]] = {}
-        for place, name in zip(places, names, strict=True):
-            alike.setdefault(name.casefold(), set()).add(place.name(ALL_PARTS).casefold())  # some file systems ignore case
-        longer = [k for k, name in enumerate(names) if len(alike[name.casefold()]) > 1 and names[k] != places[k].name(parts[k] + 1)]
-        if not longer:
-            return names
-        for k in longer:
-            parts[k] += 1
+# --- searching -----------------------------------------------------------------
 
 
-def _shortened(name: str) -> str:
-    """The name; if too long for a file system, its beginning and a hash."""
-    if len(name.encode()) <= MAX_NAME_BYTES:
-        return name
-    mark = hashlib.sha256(name.encode()).hexdigest()[:8]
-    return f"{name.encode()[: MAX_NAME_BYTES - 9].decode(errors='ignore')}-{mark}"
-
-
-def _places_at(path: Path, leave_out: Path | None) -> list[_Place]:
+def _places_at(path: Path, leave_out: Path | None) -> list[Place]:
     if path.suffix.lower() in LIST_SUFFIXES and path.is_file():
-        return _listed(path)
+        return read_list(path)
     if not path.is_dir():
-        return [_Place(image) for image in _images_at(path, skip_outputs=True)]
+        return [Place(image) for image in _images_at(path, skip_outputs=True)]
     seen = set() if leave_out is None or leave_out.resolve() == path.resolve() else {leave_out.resolve()}
     images = list(_images_below(path, seen))
     if not images:
         msg = f"{path}: folder must hold volumes, such as .nii.gz, or DICOM series, at any depth, got none"
         raise ValueError(msg)
-    return [_Place(image, max(len(image.relative_to(path).parts), 1)) for image in images]
+    return [Place(image, parts=max(len(image.relative_to(path).parts), 1)) for image in images]
 
 
 def _images_below(folder: Path, seen: set[Path]) -> Iterator[Path]:
@@ -175,7 +157,7 @@ def _images_in(folder: Path, *, skip_outputs: bool) -> list[Path]:
     """Volumes in the folder itself, or the folder if it holds only a DICOM series."""
     files = _files_in(folder)
     volumes = [p for p in files if is_volume_file(p) and volume_suffix(p).lower() not in DICOM_SUFFIXES]
-    volumes = [p for p in volumes if not _is_rough_map(p) and not (skip_outputs and _is_output(p))]
+    volumes = [p for p in volumes if not _is_rough_map(p) and not (skip_outputs and is_output(p))]
     volumes = _without_twins(volumes, labels=not skip_outputs)
     if not volumes:
         return [folder] if any(is_dicom(p) for p in files) else []
@@ -187,23 +169,24 @@ def _images_in(folder: Path, *, skip_outputs: bool) -> list[Path]:
 
 def _without_twins(volumes: list[Path], *, labels: bool) -> list[Path]:
     """Volumes with only one of ``a.nrrd`` and its segmentation ``a.seg.nrrd``: the image, or the segmentation if ``labels``."""
-    segmented = {case_id(p): p for p in volumes if is_segmentation(p)}
-    names = {case_id(p) for p in volumes if not is_segmentation(p)} & segmented.keys()
-    return [p for p in volumes if case_id(p) not in names or is_segmentation(p) == labels]
+    segmented = {stem(p): p for p in volumes if is_segmentation(p)}
+    names = {stem(p) for p in volumes if not is_segmentation(p)} & segmented.keys()
+    return [p for p in volumes if stem(p) not in names or is_segmentation(p) == labels]
 
 
 def _files_in(folder: Path) -> list[Path]:
     return sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
 
 
-def _is_output(path: Path) -> bool:
-    name = case_id(path)
+def is_output(path: Path) -> bool:
+    """Whether ``stseg3d segment`` wrote it: ``<case>_seg.*`` with ``<case>_seg.json`` beside it."""
+    name = stem(path)
     return name.endswith("_seg") and path.with_name(f"{name}.json").is_file()
 
 
 def _is_rough_map(path: Path) -> bool:
     """Whether it is a rough map of ``stseg3d segment --keep-rough``: neither an image nor a prediction."""
-    name = case_id(path)
+    name = stem(path)
     return name.endswith("_rough") and path.with_name(f"{name.removesuffix('_rough')}_seg.json").is_file()
 
 
@@ -215,54 +198,3 @@ def is_dicom(path: Path) -> bool:
         return True
     with path.open("rb") as file:
         return file.read(132)[128:] == b"DICM"
-
-
-# --- lists -------------------------------------------------------------------
-
-
-def _listed(path: Path) -> list[_Place]:
-    try:
-        entries = _csv_entries(path) if path.suffix.lower() == ".csv" else _json_entries(path)
-    except (ValueError, RecursionError, csv.Error) as error:
-        msg = f"{path}: list of cases must be a .csv with a column image, or a .json with a list: {error}"
-        raise ValueError(msg) from error
-    if not entries:
-        msg = f"{path}: list of cases must name one at least, got none"
-        raise ValueError(msg)
-    return [_listed_place(entry, path) for entry in entries]
-
-
-def _csv_entries(path: Path) -> list[Any]:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file)
-        if "image" not in (reader.fieldnames or ()):
-            msg = f"got the columns {reader.fieldnames}"
-            raise ValueError(msg)
-        return list(reader)
-
-
-def _json_entries(path: Path) -> list[Any]:
-    content = json.loads(path.read_text(encoding="utf-8"))
-    if isinstance(content, dict):
-        content = [entry for part in ("training", "validation", "test") for entry in content.get(part, [])]
-    if not isinstance(content, list):
-        msg = f"got {type(content).__name__}"
-        raise ValueError(msg)
-    return content
-
-
-def _listed_place(entry: Any, path: Path) -> _Place:
-    found = {"image": entry} if isinstance(entry, str) else entry
-    values: dict[str, Any] = {key: found.get(key) or "" for key in ("image", "id", "label")} if isinstance(found, dict) else {"image": ""}
-    if not all(isinstance(value, str) for value in values.values()) or not values["image"]:
-        msg = f"{path}: each case must give its image, and perhaps id and label, as text, got {entry!r}"
-        raise ValueError(msg)
-    if values["id"] and not _is_plain_name(values["id"]):
-        msg = f"{path}: id must be a plain file name of at most {MAX_NAME_BYTES} bytes, got {values['id']!r}"
-        raise ValueError(msg)
-    label = path.parent / values["label"] if values["label"] else None
-    return _Place(path.parent / values["image"], id=values["id"], label=label)
-
-
-def _is_plain_name(name: str) -> bool:
-    return name.isprintable() and not name.startswith(".") and not set(name) & set("/\\") and len(name.encode()) <= MAX_NAME_BYTES

@@ -16,7 +16,7 @@ from monai.config import KeysCollection
 from monai.data import MetaTensor, list_data_collate
 from monai.transforms import MapTransform, SaveImaged
 
-from stseg3d.volumes.cases import case_id, output_name
+from stseg3d.volumes.names import case_id, output_name
 from stseg3d.volumes.open import as_volume, open_volume
 from stseg3d.volumes.volume import ArrayVolume
 from stseg3d.volumes.write import ensure_writable, write_labels, write_probabilities
@@ -89,7 +89,8 @@ class SaveImageLabelsd(SaveImaged):
     A ``MetaTensor`` of several channels of real numbers, ``(K, *S)``, is written as probabilities, in 4 dimensions.
 
     Args:
-        keys: Keys of the label maps, ``MetaTensor`` of shape ``(1, *S)``; ``filename_or_obj`` in their meta data names the image.
+        keys: Keys of the label maps, ``MetaTensor`` of shape ``(1, *S)``; ``filename_or_obj`` in their meta data names the image, which
+            the case is named after if the data hold no ``"id"``.
         output_dir: Folder for the files; made if need be.
         suffix: Ending of the file name.
         allow_missing_keys: Whether a key may be missing.
@@ -103,10 +104,10 @@ class SaveImageLabelsd(SaveImaged):
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """The data, unchanged, after writing."""
         for key in self.key_iterator(dict(data)):
-            self._save(data[key], str(key))
+            self._save(data[key], str(key), data.get("id"))
         return dict(data)
 
-    def _save(self, image: Any, key: str) -> None:
+    def _save(self, image: Any, key: str, case: Any) -> None:
         source = getattr(image, "meta", {}).get("filename_or_obj")
         if not isinstance(source, (str, Path)):
             msg = f"{key} must be a MetaTensor whose meta data name the file of its image as filename_or_obj, got {source!r}"
@@ -118,7 +119,7 @@ class SaveImageLabelsd(SaveImaged):
             msg = f"{key} must be on the grid of {like.name}, {due}, got {got}, perhaps with another affine"
             raise ValueError(msg)
         array = volume.array if isinstance(volume, ArrayVolume) else volume.read()
-        path = ensure_writable(self.output_dir) / output_name(case_id(source), self.suffix)
+        path = ensure_writable(self.output_dir) / output_name(case if isinstance(case, str) else case_id(source), self.suffix)
         if volume.channels > 1:
             write_probabilities(array, path, like)
             return

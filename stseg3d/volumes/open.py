@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stseg3d.geometry import Grid
+from stseg3d.volumes.channels import StackedVolume
 from stseg3d.volumes.dicom import open_dicom, open_series
 from stseg3d.volumes.dicom.headers import DICOM_SUFFIXES
 from stseg3d.volumes.nifti import open_nifti
@@ -20,6 +21,8 @@ from stseg3d.volumes.volume import LPS_RAS, Array, ArrayVolume, Volume
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
 SITK_SUFFIXES = (*SEGMENTATION_SUFFIXES, ".nrrd", ".nhdr", ".mha", ".mhd")
 PICTURE_SUFFIXES = (".png", ".tif", ".tiff", ".jpg", ".jpeg")
+# A file or the folder of a DICOM series; or several, which hold the channels of one image.
+Source = Path | tuple[Path, ...]
 SUFFIXES = NIFTI_SUFFIXES + SITK_SUFFIXES + DICOM_SUFFIXES + PICTURE_SUFFIXES
 
 
@@ -39,14 +42,18 @@ def open_volume(source: object, *, channels_last: bool = False, series: str | No
     """Image at a path, or in an object that :func:`as_volume` takes; only the header of a file is read.
 
     Args:
-        source: A NIfTI, NRRD, MetaImage, DICOM or picture file, the folder of a DICOM series, or an object.
+        source: A NIfTI, NRRD, MetaImage, DICOM or picture file, the folder of a DICOM series, or an object; or a list of paths, of files on
+            one grid that hold the channels of the image in this order.
         channels_last: Whether the fourth dimension of a file counts channels; without it such a file is refused.
         series: Which DICOM series of a folder that holds several: its UID, the beginning of its UID, or its description.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the file is broken or not a volume.
+        ValueError: If the file is broken or not a volume, or files do not lie on one grid.
     """
+    if isinstance(source, (list, tuple)) and source:
+        opened = [open_volume(path, channels_last=channels_last, series=series) for path in source]
+        return StackedVolume(opened) if len(opened) > 1 else opened[0]
     if not isinstance(source, (str, Path)):
         return as_volume(source)
     path = Path(source)

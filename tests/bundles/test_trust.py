@@ -30,7 +30,7 @@ from stseg3d.bundle import (
     save_weights,
 )
 from stseg3d.cli import main
-from stseg3d.plan import read_json
+from stseg3d.machine.json_files import read_json
 
 LINEAR = {"_target_": "torch.nn.Linear", "in_features": 1, "out_features": 1}
 # Leaves a file behind wherever it is evaluated; CANARY becomes its path.

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from stseg3d.evaluate import Pair, evaluate_case
+from stseg3d.evaluate import Pair, evaluate_case, pair_cases
 from stseg3d.metrics import METRICS, score_masks, score_objects
+from stseg3d.volumes import LabelValues
 
 AFFINE = np.diag([0.7, 0.9, 3.0, 1.0])
 
@@ -44,3 +47,68 @@ def test_objects_are_scored_if_asked(objects: str, pair: Pair, maps: tuple[np.nd
     assert first.values.items() >= score_objects(*maps, objects=objects).items()
     # A class of an instance map would be one object; its components are several.
     assert all(("objects_found" in row.values) == (objects == "components") for row in classes)
+
+
+# --- what the data set says --------------------------------------------------
+
+
+def pair_of(write: Callable[..., Path], label: np.ndarray, names: dict[str, int]) -> Pair:
+    """Files in folders, and a ``dataset.json``; the prediction is foreground everywhere but in the first slab."""
+    prediction = np.ones((4, 5, 6), np.uint8)
+    prediction[0] = 0
+    folder = write("x.nii.gz", label).parent
+    write("pred/x_seg.nii.gz", prediction)
+    content = {"labels": names, "training": [{"image": "x.nii.gz", "label": "x.nii.gz"}]}
+    (folder / "dataset.json").write_text(json.dumps(content))
+    (pair,) = pair_cases(folder / "pred", folder / "dataset.json", part="training")
+    return pair
+
+
+def test_ignored_voxels_are_neither_right_nor_wrong(write_nifti: Callable[..., Path]) -> None:
+    label = np.zeros((4, 5, 6), np.uint8)
+    label[2], label[3] = 1, 2  # ignored: predicted, and 2 would be foreground
+    pair = pair_of(write_nifti, label, {"background": 0, "object": 1, "ignore": 2})
+    for options in ({}, {"per_class": True}, {"objects": "components"}, {"objects": "labels"}):
+        rows = evaluate_case(pair, **options)
+        for row in rows:
+            assert (row.prediction_voxels, row.label_voxels) == (60, 30)
+            counted = {name: row.values[name] for name in ("dice", "precision", "recall", "specificity", "volume_difference")}
+            assert counted == pytest.approx({"dice": 2 / 3, "precision": 0.5, "recall": 1, "specificity": 0.5, "volume_difference": 1})
+        assert [row.name for row in rows] == (["foreground", "1"] if "per_class" in options else ["foreground"])
+
+
+def test_what_is_predicted_where_the_label_is_ignored_changes_no_score(write_nifti: Callable[..., Path]) -> None:
+    label, predictions = np.zeros((12, 8, 7), np.uint8), np.zeros((2, 12, 8, 7), np.uint8)
+    label[1:3, 1:5, 1:5], label[6:, :, :] = 1, 2
+    predictions[:, 1:4, 1:5, 1:5], predictions[1, 7:9, 2:5, 2:4], predictions[1, 11] = 1, 1, 3
+    pairs = [
+        Pair("x", write_nifti(f"{n}.nii", found), write_nifti("label.nii", label), LabelValues({0: "", 1: "object", 2: "ignore"}))
+        for n, found in enumerate(predictions)
+    ]
+    for options in ({"per_class": True, "objects": "components"}, {"objects": "labels"}):
+        assert evaluate_case(pairs[0], **options) == evaluate_case(pairs[1], **options)
+    assert evaluate_case(pairs[1], objects="labels")[0].values["objects_false"] == 0
+
+
+@pytest.mark.parametrize(
+    ("label", "options", "told"),
+    [
+        (np.full((4, 5, 6), 0.25, np.float32), {}, "x.nii.gz: labels must be whole numbers, got 0.25"),
+        (np.full((4, 5, 6), -3, np.int16), {}, "x.nii.gz: labels must not be negative, got -3 to -3"),
+        (np.full((4, 5, 6), 3, np.int16), {"per_class": True}, r"x.nii.gz: labels must be values that .* names, \[0, 1\], got 3"),
+        (np.full((4, 5, 6), np.nan, np.float32), {}, "x.nii.gz: labels must be finite, got NaN or infinity in 120 of 120 voxels"),
+    ],
+)
+def test_a_label_that_is_none_is_not_scored(
+    label: np.ndarray, options: dict[str, Any], told: str, write_nifti: Callable[..., Path]
+) -> None:
+    with pytest.raises(ValueError, match=told):
+        evaluate_case(pair_of(write_nifti, label, {"background": 0, "object": 1}), **options)
+
+
+def test_ids_of_one_kind_of_object_are_scored(write_nifti: Callable[..., Path]) -> None:
+    label = np.zeros((4, 5, 6), np.uint16)
+    label[1, :, :3], label[2:, :, 4:] = 700, 65535
+    pair = pair_of(write_nifti, label, {"background": 0, "cell": 1})
+    assert evaluate_case(pair)[0].label_voxels == 15 + 20
+    assert evaluate_case(pair, objects="labels")[0].values["objects_missed"] == 1

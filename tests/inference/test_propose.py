@@ -133,8 +133,16 @@ def test_a_mask_of_another_extent_is_refused(affine):
 
 def test_a_mask_of_several_channels_is_refused():
     several = ArrayVolume(np.zeros((2, *SHAPE), np.uint8), GRID, "mask")
-    with pytest.raises(ValueError, match=r"^mask: a mask must have one channel, got 2$"):
+    with pytest.raises(ValueError, match=r"^mask: a label map must have one channel, got 2$"):
         MaskProposer(several, POLICY, FINE).propose(VOLUME)
+
+
+@pytest.mark.parametrize(
+    ("value", "told"), [(-1000, "not be negative, got -1000"), (0.4, "be whole numbers, got 0.4"), (np.nan, "be finite")]
+)
+def test_a_mask_that_is_no_label_map_is_refused(value, told):
+    with pytest.raises(ValueError, match=f"^mask: labels must {told}"):
+        MaskProposer(ArrayVolume(np.where(BALLS, 1, np.float32(value))[None], GRID, "mask"), POLICY, FINE).propose(VOLUME)
 
 
 # --- boxes -------------------------------------------------------------------

@@ -223,3 +223,19 @@ def test_a_label_on_another_grid_is_refused_by_name(bundle: Path, dataset: Path,
     nib.save(nib.Nifti1Image(np.ones((24, 24, 24), np.uint8), np.diag([1, 1, 2, 1])), dataset.parent / "label1.nii.gz")
     assert calibrate(bundle, dataset) == 2
     assert "label1.nii.gz must be on the same grid" in capsys.readouterr().err
+
+
+def test_ignored_voxels_need_no_box(bundle: Path, dataset: Path) -> None:
+    plain = Calibrator(bundle, "cpu", trust=True).measure(labelled_cases(dataset, "validation")[0])
+    content = json.loads(dataset.read_text())
+    dataset.write_text(json.dumps(content | {"labels": {"background": 0, "object": 1, "other": 2, "ignore": 3}}))
+    case = labelled_cases(dataset, "validation")[0]
+    assert case.label is not None
+    label = np.asarray(nib.load(case.label).dataobj).copy()
+    label[label == 0] = 3
+    nib.save(nib.Nifti1Image(label, np.eye(4)), case.label)
+    found = Calibrator(bundle, "cpu", trust=True).measure(case)
+    np.testing.assert_array_equal(found.loss, plain.loss)
+    label[label < 3] = 3
+    nib.save(nib.Nifti1Image(label, np.eye(4)), case.label)
+    assert not Calibrator(bundle, "cpu", trust=True).measure(case).loss.any()

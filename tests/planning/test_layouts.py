@@ -51,6 +51,9 @@ def rules(findings: Iterable[Finding]) -> list[tuple[str, str, str]]:
         ("a_ct.nii.gz b_ct.nii.gz", "a_lesion_mask.nii.gz b_lesion_mask.nii.gz"),
         ("a_t1.nii.gz b_t1.nii.gz", "a_T1_GroundTruth.nii.gz b_T1_ground-truth.nii.gz".replace("T1", "t1")),
         ("a/scan.nii.gz b/scan.nii.gz", "a/anything.nii.gz b/anything.nii.gz"),
+        ("Case_a.nii.gz Case_b.nii.gz", "case_A.nii.gz case_B.nii.gz"),
+        ("lesion_a.nii.gz lesion_b.nii.gz", "lesion_a_seg.nii.gz lesion_b_seg.nii.gz"),
+        ("x/a.nii.gz y/b.nii.gz", "final/a.nii.gz final/b.nii.gz"),
         ("a.tif b.tiff", "a_segmented.tif b_segmented.tif"),
     ],
 )
@@ -59,8 +62,6 @@ def test_two_folders_are_matched_by_name(images: str, labels: str, tmp_path: Pat
     touch(tmp_path / "two", labels)
     found = find_data(None, images=tmp_path / "one", labels=tmp_path / "two")
     assert found.findings == ()
-    pairs = [(e.images[0].relative_to(tmp_path).parts[1][0], e.label and e.label.relative_to(tmp_path).parts[1][0]) for e in found.training]
-    assert pairs == [("a", "a"), ("b", "b")] or [e.id for e in found.training] == ["a", "b"]
     assert [e.images[0].relative_to(tmp_path / "one").as_posix() for e in found.training] == images.split()
     assert [e.label and e.label.relative_to(tmp_path / "two").as_posix() for e in found.training] == labels.split()
 
@@ -71,7 +72,7 @@ def test_numbers_of_cases_are_no_channels(tmp_path: Path) -> None:
 
 
 def test_numbers_that_follow_words(tmp_path: Path) -> None:
-    touch(tmp_path, "volume-0.nii volume-1.nii segmentation-0.nii segmentation-1.nii")  # LiTS
+    touch(tmp_path, "volume-0.nii volume-1.nii segmentation-0.nii segmentation-1.nii")
     assert cases(find_data(tmp_path)) == {"0": (["volume-0.nii"], "segmentation-0.nii"), "1": (["volume-1.nii"], "segmentation-1.nii")}
 
 
@@ -104,14 +105,15 @@ def test_folders_say_the_part(tmp_path: Path) -> None:
         "case_1/ct.nii.gz case_1/label.nii.gz case_2/ct.nii.gz case_2/label.nii.gz",
         "case_1/case_1.nrrd case_1/case_1.seg.nrrd case_2/case_2.nrrd case_2/case_2.seg.nrrd",  # AVT
         "case_1/x17.nii.gz case_1/lesion.nii.gz case_2/y.nii.gz case_2/lesion.nii.gz",
+        "case_1/case_1_f01.nii.gz case_1/case_1_f01_gt.nii.gz case_2/case_2_f09.nii.gz case_2/case_2_f09_gt.nii.gz",  # ACDC
         "case_1/images/s.nii.gz case_1/masks/m.nii.gz case_2/images/s.nii.gz case_2/masks/m.nii.gz",
     ],
 )
 def test_a_folder_a_case(names: str, tmp_path: Path) -> None:
     found = find_data(touch(tmp_path, names))
-    assert [
-        (e.id, e.images[0].relative_to(tmp_path).parts[0], e.label and e.label.relative_to(tmp_path).parts[0]) for e in found.training
-    ] == [(case, case, case) for case in ("case_1", "case_2")]
+    folders = [(e.images[0].relative_to(tmp_path).parts[0], e.label and e.label.relative_to(tmp_path).parts[0]) for e in found.training]
+    assert folders == [("case_1", "case_1"), ("case_2", "case_2")]
+    assert [e.id for e in found.training] == (["case_1_f01", "case_2_f09"] if "f01" in names else ["case_1", "case_2"])
     assert found.findings == ()
 
 
@@ -160,6 +162,25 @@ def test_dicom_series_beside_their_label(tmp_path: Path) -> None:
     assert cases(found) == {"p1": (["p1"], "seg.nii.gz"), "p2": (["CT"], "seg.nii.gz")}
 
 
+def test_a_dicom_segmentation_is_a_file(tmp_path: Path) -> None:
+    found = find_data(touch(tmp_path, "p1/CT/1.dcm p1/CT/2.dcm p1/SEG/1.dcm p2/CT/1.dcm p2/CT/2.dcm p2/SEG/1.dcm"))
+    assert [(e.id, e.images[0], e.label) for e in found.training] == [
+        (p, tmp_path / p / "CT", tmp_path / p / "SEG" / "1.dcm") for p in ("p1", "p2")
+    ]
+    assert found.findings == ()
+
+
+def test_one_dicom_series_and_one_label(tmp_path: Path) -> None:
+    touch(tmp_path, "CT/1.dcm CT/2.dcm seg.nii.gz")
+    assert cases(find_data(None, images=tmp_path / "CT", labels=tmp_path / "seg.nii.gz")) == {"CT": (["CT"], "seg.nii.gz")}
+
+
+def test_dicom_pictures_are_images_of_their_own(tmp_path: Path) -> None:
+    found = find_data(touch(tmp_path, "images/a.dcm images/b.dcm labels/a.png labels/b.png"))
+    assert len(found.training) == 0  # a folder of DICOM files below the searched one is a series
+    assert cases(find_data(None, images=tmp_path / "images", labels=tmp_path / "labels")) == {n: ([f"{n}.dcm"], f"{n}.png") for n in "ab"}
+
+
 def test_one_image_and_one_label_need_no_common_name(tmp_path: Path) -> None:
     touch(tmp_path, "scan.nii.gz truth.mha")
     found = find_data(None, images=tmp_path / "scan.nii.gz", labels=tmp_path / "truth.mha")
@@ -186,6 +207,12 @@ def test_bids(what: str, tmp_path: Path) -> None:
     assert find_data(tmp_path, channels=["T1w"]).channels == ("T1w",)
 
 
+def test_folders_of_bids_with_other_names_in_them(tmp_path: Path) -> None:
+    found = find_data(touch(tmp_path, "sub-1/t1.nii sub-1/lesion.nii sub-2/t1.nii sub-2/lesion.nii"))
+    assert cases(found) == {f"sub-{n}": (["t1.nii"], "lesion.nii") for n in (1, 2)}
+    assert found.findings == ()
+
+
 def test_bids_with_several_labels_is_told_which(tmp_path: Path) -> None:
     kinds = ("brain", "lesion")
     names = [f"derivatives/{k}/sub-{s}/sub-{s}_ses-{v}_label-{k}_mask.nii.gz" for k in kinds for s in ("01", "02") for v in ("1", "2")]
@@ -195,6 +222,12 @@ def test_bids_with_several_labels_is_told_which(tmp_path: Path) -> None:
     }
     found = find_data(root, labels=root / "derivatives" / "lesion")
     assert (len(found.training), found.findings) == (4, ())
+
+
+def test_raw_data_and_derivatives_side_by_side(tmp_path: Path) -> None:
+    names = [f"{f}/sub-v{n}/sub-v{n}_{what}.nii.gz" for f, what in (("rawdata", "ct"), ("derivatives", "seg-vert_msk")) for n in (1, 2)]
+    found = find_data(touch(tmp_path, *names))
+    assert (list(cases(found)), found.channels, found.findings) == (["sub-v1", "sub-v2"], ("ct",), ())
 
 
 def test_bids_runs_are_cases_if_each_has_a_label(tmp_path: Path) -> None:
@@ -294,6 +327,13 @@ def test_nnunet_faults(tmp_path: Path) -> None:
     assert list(cases(found)) == ["case_1"]
 
 
+def test_nnunet_pictures_have_their_colours_in_one_file(tmp_path: Path) -> None:
+    touch(tmp_path, "imagesTr/a_0000.png labelsTr/a.png")
+    names = {"channel_names": {"0": "R", "1": "G", "2": "B"}, "file_ending": ".png", "numTraining": 1}
+    found = find_data(write(tmp_path, {**BASIC, **names}))
+    assert (cases(found), found.channels, found.findings) == ({"a": (["a_0000.png"], "a.png")}, ("R", "G", "B"), ())
+
+
 def test_nnunet_of_the_first_version_lists_cases_without_their_channels(tmp_path: Path) -> None:
     entries = [{"image": f"./imagesTr/case_{n}.nii.gz", "label": f"./labelsTr/case_{n}.nii.gz"} for n in (1, 2)]
     found = find_data(nnunet(tmp_path, training=entries, test=["./imagesTs/case_3.nii.gz"]))
@@ -356,6 +396,11 @@ def test_two_for_one(extra: str, rule: str | None, tmp_path: Path) -> None:
     assert rules(found.findings) == [("error", "a", rule) if rule else ("warning", "a_seg", match.IMAGED)]
 
 
+def test_files_of_a_folder_belong_together_before_those_of_one_name(tmp_path: Path) -> None:
+    found = find_data(touch(tmp_path, "p1/s3.nii p1/s4_seg.nii p2/s4.nii p2/s3_seg.nii"))
+    assert cases(found) == {"p1": (["s3.nii"], "s4_seg.nii"), "p2": (["s4.nii"], "s3_seg.nii")}
+
+
 def test_one_mask_an_organ_is_told(tmp_path: Path) -> None:
     found = find_data(touch(tmp_path, "s1/ct.nii.gz s1/segmentations/aorta.nii.gz s1/segmentations/liver.nii.gz"))
     assert rules(found.findings) == [("error", "s1", match.ONE_LABEL)]
@@ -410,6 +455,14 @@ def test_a_file_in_two_cases(tmp_path: Path) -> None:
     assert rules(find_data(tmp_path).findings) == [("error", "b", check.ONCE)]
 
 
+def test_a_case_listed_twice(tmp_path: Path) -> None:
+    touch(tmp_path, "a.nii l.nii")
+    (tmp_path / "a.nii").write_bytes(b"image")
+    case = [{"image": "a.nii", "label": "l.nii"}]
+    expected = [("error", "a", check.UNIQUE_ID), *[("error", "a", check.ONCE)] * 2]
+    assert rules(find_data(write(tmp_path, {"training": case, "validation": case})).findings) == expected
+
+
 def test_ids_that_differ_in_case_alone_or_are_no_names(tmp_path: Path) -> None:
     touch(tmp_path, *(f"{n}.nii" for n in range(6)))
     entries = [{"image": f"{2 * n}.nii", "label": f"{2 * n + 1}.nii", "id": name} for n, name in enumerate(("a", "A", "x/y"))]
@@ -419,9 +472,28 @@ def test_ids_that_differ_in_case_alone_or_are_no_names(tmp_path: Path) -> None:
     ]
 
 
+def test_copies_of_images_are_no_labels(tmp_path: Path) -> None:
+    touch(tmp_path, "images/b.nii labels/a_seg.nii labels/b.nii")
+    for folder in ("images", "labels"):
+        (tmp_path / folder / "a.nii").write_bytes(b"same")
+    assert rules(find_data(tmp_path).findings) == [("warning", "a_seg", match.IMAGED), ("error", "a", check.NO_COPY)]
+
+
+def test_listed_cases_have_one_number_of_channels(tmp_path: Path) -> None:
+    touch(tmp_path, *(f"{n}.nii" for n in range(7)))
+    entries = [{"image": i, "label": label, "id": i[0][0]} for i, label in ((["0.nii", "1.nii"], "2.nii"), (["3.nii"], "4.nii"))]
+    found = find_data(write(tmp_path, {"modality": {"0": "CT"}, "training": entries}))
+    assert rules(found.findings) == [("error", "3", check.SAME_COUNT), ("error", "", check.COUNT_OF_NAMES)]
+
+
 def test_predictions_are_no_labels(tmp_path: Path) -> None:
     found = find_data(touch(tmp_path, "a.nii.gz a_seg.nii.gz a_seg.json b.nii.gz b_seg.nii.gz"))
     assert rules(found.findings) == [("warning", "a", check.NO_PREDICTION)]
+
+
+def test_images_and_labels_in_one_folder(tmp_path: Path) -> None:
+    touch(tmp_path, "a.nii a_seg.nii")
+    assert cases(find_data(None, images=tmp_path, labels=tmp_path)) == {"a": (["a.nii"], "a_seg.nii")}
 
 
 @pytest.mark.parametrize("given", [{}, {"images": 1}, {"labels": 1}, {"data": 1, "images": 1, "labels": 1}])

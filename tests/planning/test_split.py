@@ -107,6 +107,8 @@ def test_a_patient_on_two_sides_is_told(group: str | None, level: str) -> None:
         ("x_slice1 x_slice2", True),
         ("anna__ct anna__mr ben__ct", True),
         ("a_left a_right", True),
+        ("p01_2CH_ED p01_4CH_ED p02_2CH_ED", True),
+        ("BraTS20_Training_001 BraTS20_Training_002", False),
         ("case_0001 case_0002 case_0003", False),
         ("spine1 spine2", False),
         ("a b c", False),

@@ -129,3 +129,14 @@ def test_no_results(tmp_path):
         gather_cases(tmp_path / "nowhere")
     with pytest.raises(FileNotFoundError, match="must hold results"):
         gather_cases(tmp_path)
+
+
+def test_ground_truth_of_a_data_set_has_the_values_that_it_names(tmp_path):
+    out = tmp_path / "out"
+    image = write_case(out, "a")
+    path = tmp_path / "dataset.json"
+    entry = {"image": str(image), "label": str(out / "a_seg.nii.gz")}
+    path.write_text(json.dumps({"labels": {"background": 0, "object": 1, "ignore": 2}, "training": [entry]}))
+    named = by_name(out, labels=path)["a"]
+    assert (named.truth, named.label_values.ignore) == (out / "a_seg.nii.gz", 2)
+    assert by_name(out)["a"].label_values.ignore is None

@@ -168,6 +168,12 @@ def test_one_case_that_cannot_be_drawn_or_scored_never_stops_the_others(tmp_path
     assert "must be on the same grid" in remarks["good"]
 
 
+def test_a_case_whose_name_is_no_text_has_its_row(tmp_path):
+    journal(tmp_path / "out", {"case": "b\udcff", "state": "failed", "reason": "case must have a name without '\udcff'"})
+    page, _ = write_report(tmp_path / "out")
+    assert "b\\udcff" in page.read_text(encoding="utf-8")
+
+
 def test_probabilities_and_a_label_of_several_classes_are_drawn(tmp_path):
     from stseg3d.volumes import write_probabilities
 

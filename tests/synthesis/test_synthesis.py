@@ -284,6 +284,17 @@ def test_the_command_writes_one(dataset: Path, tmp_path: Path, capsys: pytest.Ca
     assert [c.id for c in load_dataset(written).training] == ["b"]
 
 
+@pytest.mark.parametrize("value", [1, 7])
+def test_what_an_added_data_set_ignores_is_ignored(value: int, dataset: Path, tmp_path: Path) -> None:
+    dataset.write_text(json.dumps(json.loads(dataset.read_text()) | {"labels": {"background": 0, "aorta": 2, "ignore": value}}))
+    options = {"target": "liver", "anatomies": {"a": 1}, "training": ["c"], "also": dataset}
+    if value == 1:
+        with pytest.raises(ValueError, match=r"dataset\.json: labels must not ignore the value 1, which is liver here"):
+            write_dataset(tmp_path, tmp_path / "out3", **options)
+        return
+    assert load_dataset(write_dataset(tmp_path, tmp_path / "out3", **options)).labels.names == {0: "background", 1: "liver", 7: "ignore"}
+
+
 def test_bodies_are_opened_with_their_label(dataset: Path) -> None:
     cases = anatomy_cases(dataset, bodies=2)
     opened = [OpenAnatomyd(OpenCased(), "aorta", spacing_mm=6.0)(case)["case"] for case in cases]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -171,11 +172,16 @@ def test_a_stopped_training_of_another_network_is_refused(bundle: Path, dataset:
         train_bundle(bundle, dataset, epochs=2, device="cpu")
 
 
-def test_a_network_of_two_channels_learns_from_a_fourth_dimension(bundle: Path, dataset: Path) -> None:
+def test_a_network_of_two_channels_learns_from_a_fourth_dimension_and_from_two_files(bundle: Path, dataset: Path) -> None:
+    content = json.loads(dataset.read_text())
+    one = content["training"][0]
+    shutil.copy(dataset.parent / one["image"], dataset.parent / "other.nii.gz")
+    shutil.copy(dataset.parent / one["image"], dataset.parent / "one.nii.gz")
+    dataset.write_text(json.dumps(content | {"training": [one | {"image": ["one.nii.gz", "other.nii.gz"]}, *content["training"][1:]]}))
     for path in dataset.parent.glob("image*.nii.gz"):
         image = np.asarray(nib.load(path).dataobj)
         nib.save(nib.Nifti1Image(np.stack([image, image], axis=-1), np.eye(4)), path)
-    with pytest.raises(ValueError, match=r"image\d\.nii\.gz: must have 1 channel\(s\) for these networks, got 2"):
+    with pytest.raises(ValueError, match=r"(image\d|one)\.nii\.gz: must have 1 channel\(s\) for these networks, got 2"):
         train_bundle(bundle, dataset, epochs=1, device="cpu")
     assert train_bundle(bundle, dataset, epochs=1, device="cpu", overrides={"image#channels": 2}).is_file()
     assert read_metadata(bundle)["network_data_format"]["inputs"]["image"]["num_channels"] == 2

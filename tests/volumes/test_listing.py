@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
-import re
+import os
 from pathlib import Path
 
 import pytest
 
-from stseg3d.volumes import Case, list_cases
-from tests.systems import make_link
+from stseg3d.volumes import Case, find_cases, list_cases
+from tests.systems import make_link, on_posix
 from tests.volumes.empty import touch
 
 
@@ -107,10 +107,25 @@ def test_what_is_given_twice_is_one_case(tmp_path: Path) -> None:
     assert list_cases([file, tmp_path / "in", file]) == [Case("ct", file)]
 
 
-def test_two_that_cannot_be_told_apart_are_refused_by_their_short_name(tmp_path: Path) -> None:
-    first, second = touch(tmp_path, "in/ct.nii", "in/ct.nii.gz")
-    with pytest.raises(ValueError, match=re.escape(f"{second}: case name must be unique, got 'ct' twice, also from {first}")):
-        list_cases([tmp_path / "in"])
+@pytest.mark.parametrize(("one", "other"), [("in/x.nii", "in/x.nii.gz"), ("in/x.jpg", "in/x.png")])
+def test_two_that_cannot_be_told_apart_fail_and_the_others_do_not(one: str, other: str, tmp_path: Path) -> None:
+    first, second, third = touch(tmp_path, one, other, "in/1/x.nii")
+    assert [(case.id, case.fault) for case in list_cases([tmp_path / "in"])] == [
+        ("x", f"{first}: case name must be unique, got 'x' twice, also from {second}"),
+        ("x", f"{second}: case name must be unique, got 'x' twice, also from {first}"),
+        ("1__x", ""),
+    ]
+    assert [case.fault for case in list_cases([first, third])] == ["", ""]
+
+
+@on_posix
+def test_a_name_that_files_cannot_have_is_a_fault_of_its_case_alone(tmp_path: Path) -> None:
+    touch(tmp_path, "a\nb.nii", "-rf.nii", "NUL.png", "good.nii", "p/NUL.png", os.fsdecode(b"b\xff.nii"))
+    faults = {case.id: case.fault for case in list_cases([tmp_path])}
+    assert {name for name, fault in faults.items() if not fault} == {"good", "p__NUL"}
+    assert set(faults) == {"-rf", "NUL", "a\nb", "b\udcff", "good", "p__NUL"}
+    assert all(": case must have a name " in fault for fault in faults.values() if fault)
+    assert [case.id for case in find_cases([tmp_path])] == sorted(set(faults) - {"p__NUL"})  # nothing is written under these names
 
 
 def test_a_name_leaves_room_for_those_of_the_outputs(tmp_path: Path) -> None:
@@ -148,27 +163,31 @@ def test_a_json_lists_paths_or_cases(content: object, tmp_path: Path) -> None:
     assert list_cases([path]) == [Case("a", tmp_path / "a.nii"), Case("b", Path("/data/b.nii"))]
 
 
-@pytest.mark.parametrize("name", ["../a", "a/b", "..", ".", ".hidden", "a\\b", "a\nb", "x" * 181, "a\0"])
+@pytest.mark.parametrize("name", ["../a", "a/b", "..", ".", ".hidden", "a\\b", "a\nb", "x" * 221, "a\0"])
 def test_a_listed_name_stays_in_the_folder(name: str, tmp_path: Path) -> None:
     path = tmp_path / "list.json"
     path.write_text(json.dumps([{"image": "a.nii", "id": name}]))
-    with pytest.raises(ValueError, match="id must be a plain file name of at most 180 bytes, got"):
+    with pytest.raises(ValueError, match=r"list.json: entry 1: case must have a name "):
         list_cases([path])
 
 
 @pytest.mark.parametrize(
     ("name", "content", "rule"),
     [
-        ("list.csv", "file,id\na.nii,a\n", "list of cases must be a .csv with a column image, .* got the columns"),
+        ("list.csv", "file,id\na.nii,a\n", "with a column image, or image_0, image_1 and so on: got the columns"),
         ("list.csv", "", "got the columns None"),
         ("list.csv", "image\n", "list of cases must name one at least, got none"),
-        ("list.csv", "image,id\n,a\n", "each case must give its image"),
-        ("list.json", "{", "list of cases must be a .csv with a column image, or a .json with a list"),
+        ("list.csv", "image,id\na.nii,b\n,a\n", "row 2 must give its image"),
+        ("list.json", "{", "list.json: file must be JSON"),
         ("list.json", "3", "got int"),
+        ("list.json", '{"training": 5}', "'training' must be a list of cases, got int"),
+        ("list.json", '{"training": [], "test": null}', "'test' must be a list of cases, got NoneType"),
+        ("list.json", '{"test": ["a.nii"], "test": []}', "the key 'test' stands twice"),
         ("list.json", "{}", "must name one at least"),
-        ("list.json", "[3]", "each case must give its image, and perhaps id and label, as text, got 3"),
-        ("list.json", '[{"image": ["a.nii", "b.nii"]}]', "each case must give its image"),
-        ("list.json", '["a.nii", {"image": "b.nii", "id": "a"}, {"image": "c.nii", "id": "a"}]', "must be unique, got 'a' twice"),
+        ("list.json", "[3]", "entry 1 must give its image, and perhaps id and label, as text, got 3"),
+        ("list.json", '[{"image": 5}]', "entry 1 must give its image"),
+        ("list.json", '[{"image": "a.nii", "id": 0}]', "entry 1 must give its image"),
+        ("list.json", '[{"image": "a.nii", "label": []}]', "entry 1 must give its image"),
     ],
 )
 def test_a_list_of_another_kind_is_refused(name: str, content: str, rule: str, tmp_path: Path) -> None:

@@ -62,9 +62,9 @@ def test_labels_are_saved_on_the_grid_of_the_image(write_nifti, tmp_path, shape,
     data = LoadImageVolumed("image")({"image": path})
     data["pred"] = (torch.rand(data["image"].shape) > 0.5).to(kind).as_subclass(monai_data.MetaTensor)
     data["pred"] = monai_data.MetaTensor(data["pred"].as_tensor(), meta=data["image"].meta)
-    out = SaveImageLabelsd("pred", str(tmp_path / "out"), suffix="labels")(data)
-    saved, source = nib.load(tmp_path / "out" / "ct_labels.nii.gz"), nib.load(path)
-    assert out.keys() == data.keys()
+    out = SaveImageLabelsd("pred", str(tmp_path / "out"), suffix="labels")(data | {"id": "p1__ct"})
+    saved, source = nib.load(tmp_path / "out" / "p1__ct_labels.nii.gz"), nib.load(path)
+    assert out.keys() == data.keys() | {"id"}
     assert saved.shape == shape
     assert saved.get_data_dtype() == np.uint8
     for key in ("qform_code", "sform_code", "xyzt_units", "pixdim"):

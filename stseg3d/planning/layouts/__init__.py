@@ -1,4 +1,4 @@
-"""Layouts: the cases that a user has, in the order that a user keeps them, found and divided into parts."""
+"""Layouts: the cases that a user has, as the user keeps them, found by names alone and divided into parts by patient."""
 
 from stseg3d.planning.layouts.find import find_data
 from stseg3d.planning.layouts.found import DataFound, Entry, as_dataset_json

@@ -8,29 +8,28 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from pathlib import Path
 
 from stseg3d.planning.layouts.match import Level
 from stseg3d.planning.layouts.walk import Named
 
-SUBJECT = re.compile(r"sub-[A-Za-z0-9]+")
+SUBJECT = re.compile(r"(?:^|(?<=_))sub-[A-Za-z0-9]+(?=_|$)")
 _ENTITY = re.compile(r"([a-z]+)-([A-Za-z0-9]+)", re.IGNORECASE)
 # Entities that distinguish the scans of a session.
 _OF_SCAN = ("task", "acq", "ce", "rec", "dir", "run", "echo", "part", "chunk")
-_LABEL_PIECE = re.compile(r"(?:dseg|mask|seg|label|lesion|lesions|roi|gt)(?:-.*)?", re.IGNORECASE)
+_LABEL_PIECE = re.compile(r"(?:dseg|mask|msk|seg|label|lesion|lesions|roi|gt)(?:-.*)?", re.IGNORECASE)
 _NO_LABEL_PIECE = re.compile(r"probseg|boldref|xfm", re.IGNORECASE)
 
 
-def is_bids(root: Path) -> bool:
-    """Whether the folder is named as BIDS asks: a ``dataset_description.json``, or folders ``sub-...``."""
-    return (root / "dataset_description.json").is_file() or any(SUBJECT.fullmatch(path.name) for path in root.iterdir() if path.is_dir())
+def is_bids(named: Sequence[Named]) -> bool:
+    """Whether half of the volumes at least are named as BIDS asks, ``sub-..._...``."""
+    return bool(named) and 2 * sum(bool(SUBJECT.match(n.stem)) for n in named) >= len(named)
 
 
 def bids_roles(named: Sequence[Named]) -> tuple[list[Named], list[Named]]:
     """Images and labels among the volumes; images of derivatives count only where there are no others."""
     of_subjects = [n for n in named if SUBJECT.match(n.stem) and not _NO_LABEL_PIECE.fullmatch(_pieces(n)[-1])]
-    labels = [n for n in of_subjects if any(_LABEL_PIECE.fullmatch(piece) for piece in _pieces(n)[1:])]
-    images = [n for n in of_subjects if n not in labels]
+    says_label = [any(_LABEL_PIECE.fullmatch(piece) for piece in _pieces(n)[1:]) for n in of_subjects]
+    labels, images = ([n for n, says in zip(of_subjects, says_label, strict=True) if says == wanted] for wanted in (True, False))
     return [n for n in images if "derivatives" not in n.folders] or images, labels
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import filecmp
 import hashlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +19,9 @@ EXISTS = "files exist"
 KNOWN_SUFFIX = "a file is of a kind that stseg3d reads"
 UNIQUE_ID = "ids are unique, whatever their case"
 PLAIN_ID = "an id can name a file"
+SAME_COUNT = "all cases have a file for each channel, or all one file for all"
+COUNT_OF_NAMES = "there are as many files for channels as names of channels"
+NO_COPY = "a label is no copy of an image"
 ONCE = "a file belongs to one case"
 DIFFERENT = "images of two cases differ"
 NO_PREDICTION = "a label is no output of stseg3d segment"
@@ -32,10 +35,11 @@ def checked(found: DataFound) -> DataFound:
     findings = [*found.findings, *_wrong_ids(found.entries), *_twice(found.entries), *_predictions(found.entries)]
     lists: dict[str, Any] = {}
     for part in PARTS:
-        wrong = {entry.id: _wrong_files(entry) for entry in getattr(found, part)}
-        findings += [finding for of_case in wrong.values() for finding in of_case]
-        lists[part] = tuple(entry for entry in getattr(found, part) if not wrong[entry.id])
+        wrong = [(entry, _wrong_files(entry)) for entry in getattr(found, part)]
+        findings += [finding for _, of_case in wrong for finding in of_case]
+        lists[part] = tuple(entry for entry, of_case in wrong if not of_case)
     found = replace(found, **lists)
+    findings += [*_wrong_counts(found), *(Finding("error", e.id, NO_COPY, e.label.name) for e in found.entries if e.label and _is_copy(e))]
     twins = _twins(found.entries)
     findings += [_twin_finding(found, ids) for ids in twins]
     if not found.training and not any(finding.level == "error" for finding in findings):
@@ -51,6 +55,21 @@ def _wrong_files(entry: Entry) -> list[Finding]:
     missing = [Finding("error", entry.id, EXISTS, f"no {path}") for path in _files(entry) if not path.exists()]
     strange = [path for path in _files(entry) if path.is_file() and not volume_suffix(path)]
     return missing + [Finding("error", entry.id, KNOWN_SUFFIX, path.name) for path in strange]
+
+
+def _wrong_counts(found: DataFound) -> list[Finding]:
+    """Cases with another number of files than most, and names of channels that do not fit; channels in one file are counted later."""
+    counts = Counter(len(entry.images) for entry in found.entries)
+    usual = max(counts, key=lambda count: (counts[count], count), default=1)
+    odd = [Finding("error", e.id, SAME_COUNT, f"{len(e.images)}, not {usual}") for e in found.entries if len(e.images) != usual]
+    if usual > 1 and found.channels and len(found.channels) != usual:
+        odd.append(Finding("error", "", COUNT_OF_NAMES, f"{usual} files for {', '.join(found.channels)}"))
+    return odd
+
+
+def _is_copy(entry: Entry) -> bool:
+    label = entry.label
+    return label is not None and label.is_file() and label.stat().st_size > 0 and any(_equal(label, i) for i in entry.images if i.is_file())
 
 
 def _wrong_ids(entries: Iterable[Entry]) -> list[Finding]:
@@ -103,12 +122,13 @@ def _twins(entries: Iterable[Entry]) -> list[tuple[str, ...]]:
     for size, alike in by_size.items():
         for entry in alike if len(alike) > 1 else ():
             by_content[size, _pieces_digest(entry.images[0], size)].append(entry)
-    sets = ([e for e in alike if _equal(alike[0].images[0], e.images[0])] for alike in by_content.values())
+    sets = ([first, *(e for e in others if _equal(first.images[0], e.images[0]))] for first, *others in by_content.values())
     return [tuple(entry.id for entry in alike) for alike in sets if len(alike) > 1]
 
 
 def _equal(a: Path, b: Path) -> bool:
-    return a == b or (a.resolve() != b.resolve() and filecmp.cmp(a, b, shallow=False))
+    """Whether two different files are equal; a file that is named twice is another finding."""
+    return a.resolve() != b.resolve() and filecmp.cmp(a, b, shallow=False)
 
 
 def _pieces_digest(path: Path, size: int) -> bytes:

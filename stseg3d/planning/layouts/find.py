@@ -14,7 +14,10 @@ from stseg3d.planning.layouts.lists import read_csv, read_dataset_json
 from stseg3d.planning.layouts.match import NAME_LEVELS, match
 from stseg3d.planning.layouts.split import with_groups
 from stseg3d.planning.layouts.walk import Named, volumes_below
-from stseg3d.volumes.listing import LIST_SUFFIXES
+from stseg3d.planning.layouts.words import without_words
+from stseg3d.volumes.dicom.headers import DICOM_SUFFIXES
+from stseg3d.volumes.lists import LIST_SUFFIXES
+from stseg3d.volumes.open import volume_suffix
 
 DATASET = "dataset.json"
 HOLDS_IMAGES = "a folder holds images that stseg3d reads"
@@ -48,6 +51,8 @@ def find_data(
             raise FileNotFoundError(msg)
     source = images or data
     assert source is not None
+    if labels is not None and labels.resolve() == source.resolve():  # side by side
+        labels = None
     found = _of_list(source) if labels is None and _is_list(source) else _of_names(source, labels, channels)
     return with_groups(checked(replace(found, name=found.name or source.absolute().name)), group)
 
@@ -63,14 +68,18 @@ def _of_list(path: Path) -> DataFound:
 
 
 def _of_names(source: Path, labels: Path | None, channels: Sequence[str]) -> DataFound:
-    bids = source.is_dir() and is_bids(source)
     named = volumes_below(source)
+    bids = is_bids(named)
     if labels is None:
         pictured, maps = bids_roles(named) if bids else _roles(named)
+        if not (pictured and maps):  # names of BIDS, but the folders say which are labels
+            pictured, maps = _roles(named)
     else:
         maps = volumes_below(labels)
         of_labels = {label.path.resolve() for label in maps}  # which may lie below the images
-        pictured = [n for n in (bids_roles(named)[0] if bids else named) if n.path.resolve() not in of_labels]
+        pictured = [n for n in (bids_roles(named)[0] or named if bids else named) if n.path.resolve() not in of_labels]
+        if len(maps) == 1 and len(pictured) > 1 and _is_one_series(pictured, maps[0]):
+            pictured = [Named(source, (), source.absolute().name)]
     findings = [Finding("error", str(source), HOLDS_IMAGES, _instead(source))] if not pictured else []
     findings += [Finding("error", str(labels or source), HOLDS_LABELS, _instead(labels or source))] if not maps else []
     if findings:
@@ -79,14 +88,21 @@ def _of_names(source: Path, labels: Path | None, channels: Sequence[str]) -> Dat
         maps = [replace(maps[0], folders=pictured[0].folders, stem=pictured[0].stem, part=pictured[0].part)]
     found = match(pictured, maps, (*BIDS_LEVELS, *NAME_LEVELS) if bids else NAME_LEVELS, channels=channels)
     where = "images and labels in a folder each" if labels or any(n.role == "label" for n in maps) else "images and labels side by side"
-    return found if bids else replace(found, layout=f"{where}, {found.layout}")
+    return found if found.layout.startswith("BIDS") else replace(found, layout=f"{where}: {found.layout}".removesuffix(": "))
 
 
 def _roles(named: Sequence[Named]) -> tuple[list[Named], list[Named]]:
     """Images and labels: as their folders say where there is one of labels, else as their own names say."""
     folders_tell = any(n.role == "label" for n in named)
-    maps = [n for n in named if n.role == "label" or (n.says_label and not (folders_tell and n.role == "image"))]
-    return [n for n in named if n not in maps], maps
+    are_labels = [n.role == "label" or (n.says_label and not (folders_tell and n.role == "image")) for n in named]
+    images, maps = ([n for n, is_label in zip(named, are_labels, strict=True) if is_label == wanted] for wanted in (False, True))
+    return images, maps
+
+
+def _is_one_series(images: Sequence[Named], label: Named) -> bool:
+    """Whether the images are the slices of the one volume that the label belongs to, and no pictures of which it is named after one."""
+    slices = all(not n.path.is_dir() and volume_suffix(n.path).lower() in DICOM_SUFFIXES for n in images)
+    return slices and without_words(label.stem, "label") not in {n.stem for n in images}
 
 
 def _instead(path: Path) -> str:

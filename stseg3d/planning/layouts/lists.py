@@ -9,13 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from stseg3d.plan import read_json
+from stseg3d.machine.json_files import read_json
 from stseg3d.planning.findings import Finding
 from stseg3d.planning.layouts.found import PARTS, DataFound, Entry
 from stseg3d.planning.layouts.match import ALL_CHANNELS, NNUNET_LEVELS, match
 from stseg3d.planning.layouts.walk import volumes_below
-from stseg3d.volumes.cases import case_id
-from stseg3d.volumes.listing import SEPARATOR
+from stseg3d.volumes.names import SEPARATOR, case_id
 from stseg3d.volumes.open import volume_suffix
 
 ENTRY = 'an entry gives "image", one path or several, and "label"'
@@ -165,7 +164,8 @@ def _of_nnunet(content: Mapping[str, Any], path: Path, *, labels: dict[str, Any]
     ending = str(content.get("file_ending", ""))
     named = [n for n in volumes_below(path.parent) if n.path.name.endswith(ending) and n.path.parent.parent == path.parent and n.part]
     images, maps = ([n for n in named if n.role == role] for role in ("image", "label"))
-    found = match(images, maps, NNUNET_LEVELS, channels=[f"{n:04d}" for n in range(len(channels))])
+    in_one_file = all(n.stem.endswith(FIRST_CHANNEL) for n in images)  # colours of a picture, as nnU-Net allows
+    found = match(images, maps, NNUNET_LEVELS, channels=[f"{n:04d}" for n in range(1 if in_one_file else len(channels))])
     findings = list(found.findings)
     due, got = content.get("numTraining"), len(found.training)
     if isinstance(due, int) and due != got and not any(f.rule == ALL_CHANNELS for f in findings):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import inf
 from typing import Any
 
@@ -13,9 +13,9 @@ from stseg3d.planning.layouts.found import PARTS, DataFound, Entry
 from stseg3d.planning.layouts.walk import Named
 from stseg3d.planning.layouts.words import Role, without_channel, without_words
 from stseg3d.volumes.dicom.headers import abbreviated
-from stseg3d.volumes.listing import SEPARATOR
+from stseg3d.volumes.names import SEPARATOR
 
-ONE_LABEL = "a case has one label map"
+ONE_LABEL = "a case has one label map; put several together first"
 ONE_IMAGE = "a case has one image a channel"
 ALL_CHANNELS = "a case has all channels"
 KNOWN_CHANNELS = "a channel is one that most cases have, or that was asked for; it is left out"
@@ -33,12 +33,14 @@ class Level:
         image: Key of an image and the name of its channel; images and labels with one key are one case. Empty if it says none.
         label: Key of a label.
         any_channel: Whether names of channels are only what is left of a file's name, which means nothing where a case has one image.
+        guess: Whether it takes more for equal than names say, so that few lone images do not speak for it.
     """
 
     text: str
     image: Callable[[Named], tuple[str, str]]
     label: Callable[[Named], str]
     any_channel: bool = False
+    guess: bool = False
 
 
 @dataclass
@@ -49,9 +51,8 @@ class _Group:
     labels: list[Named] = field(default_factory=list)
     part: str = ""
 
-    @property
-    def matched(self) -> bool:
-        return bool(self.images and self.labels)
+
+_Groups = dict[tuple[str, str], _Group]  # by key, and part where that matters
 
 
 def match(images: Sequence[Named], labels: Sequence[Named], levels: Sequence[Level], *, channels: Sequence[str] = ()) -> DataFound:
@@ -64,9 +65,13 @@ def match(images: Sequence[Named], labels: Sequence[Named], levels: Sequence[Lev
         channels: Which channels to take, in order; by default those that most cases have.
     """
     with_parts = bool({i.part for i in images} & {label.part for label in labels} - {""})
-    groups, level = max(((_grouped(images, labels, level, with_parts), level) for level in levels), key=_worth)
-    if not any(group.matched for _, group in groups):
+    understood = [(_grouped(images, labels, level=level, with_parts=with_parts), level) for level in levels]
+    if max(_matched(groups) for groups, _ in understood) < len(labels):
+        understood += [(_grouped(images, labels, level=level, with_parts=with_parts), level) for level in map(_folded, levels)]
+    by_key, level = max(understood, key=_worth)
+    if not _matched(by_key):
         return DataFound(findings=(_no_match(images, labels),))
+    groups = _with_ids(by_key)
     whole = [(name, group) for name, group in groups if group.images and (group.labels or group.part == "test")]
     names = list(channels) or _common_channels([group for _, group in whole], level)
     findings = [finding for name, group in groups for finding in _lone(name, group)]
@@ -76,14 +81,13 @@ def match(images: Sequence[Named], labels: Sequence[Named], levels: Sequence[Lev
         findings += found
         if all(finding.level == "warning" for finding in found):
             files = tuple(group.images[channel][0].path for channel in names or group.images)
-            parts[group.part or "training"].append(Entry(name, files, group.labels[0].path if group.labels else None))
+            parts[group.part or "training"].append(Entry(name, files, group.labels[0].label_path if group.labels else None))
     lists: dict[str, Any] = {part: tuple(entries) for part, entries in parts.items()}
     return DataFound(**lists, channels=tuple(name for name in names if name), layout=level.text, findings=tuple(findings))
 
 
-def _grouped(images: Iterable[Named], labels: Iterable[Named], level: Level, with_parts: bool) -> list[tuple[str, _Group]]:
-    """Groups with the ids of their cases."""
-    groups: dict[tuple[str, str], _Group] = {}
+def _grouped(images: Iterable[Named], labels: Iterable[Named], *, level: Level, with_parts: bool) -> _Groups:
+    groups: _Groups = {}
     for image in images:
         key, channel = level.image(image)
         key = key or f"{image.path.name} "  # no key of a label
@@ -92,21 +96,35 @@ def _grouped(images: Iterable[Named], labels: Iterable[Named], level: Level, wit
     for label in labels:
         key = level.label(label) or f" {label.path.name}"
         groups.setdefault((key, label.part if with_parts else ""), _Group(part=label.part)).labels.append(label)
-    keys = [key for key, _ in groups]
-    return [(_id(key, part if keys.count(key) > 1 else ""), group) for (key, part), group in sorted(groups.items(), key=lambda i: i[0])]
+    return groups
+
+
+def _with_ids(groups: _Groups) -> list[tuple[str, _Group]]:
+    """Groups with the ids of their cases, in order."""
+    counts = Counter(key for key, _ in groups)
+    return [(_id(key, part if counts[key] > 1 else ""), group) for (key, part), group in sorted(groups.items(), key=lambda i: i[0])]
 
 
 def _id(key: str, part: str) -> str:
-    """Id of a case: its key, without a folder's name that is repeated below it."""
-    names = [part, *key.strip().split("/")]
-    return SEPARATOR.join(name for n, name in enumerate(names) if name and (n == 0 or name != names[n - 1]))
+    """Id of a case: its key, without a folder's name that is repeated at the beginning of the next."""
+    *folders, last = [part, *key.strip().split("/")]
+    kept = [
+        name
+        for name, below in zip(folders, [*folders[1:], last], strict=True)
+        if name and not f"{below}_".startswith((f"{name}_", f"{name}-"))
+    ]
+    return SEPARATOR.join([*kept, last])
 
 
-def _worth(understood: tuple[list[tuple[str, _Group]], Level]) -> tuple[int, float]:
-    """How many cases a level finds, and then how few images it leaves alone; only a level that knows what channels are may boast of it."""
+def _matched(groups: _Groups) -> int:
+    return sum(bool(group.images and group.labels) for group in groups.values())
+
+
+def _worth(understood: tuple[_Groups, Level]) -> tuple[int, float]:
+    """How many cases a level finds, and then how few images it leaves alone."""
     groups, level = understood
-    lone = -inf if level.any_channel else -sum(len(group.images) for _, group in groups if not group.labels)
-    return sum(group.matched for _, group in groups), lone
+    lone = -inf if level.guess else -sum(len(group.images) for group in groups.values() if not group.labels)
+    return _matched(groups), lone
 
 
 def _no_match(images: Sequence[Named], labels: Sequence[Named]) -> Finding:
@@ -167,6 +185,21 @@ def _stripped(named: Named, role: Role) -> str:
     return _joined([*named.folders, without_words(named.stem, role)])
 
 
+def _alone(named: Named) -> Named:
+    """The file without its folders."""
+    return replace(named, folders=())
+
+
+def _folded(level: Level) -> Level:
+    """The level without regard to upper and lower case."""
+
+    def image(named: Named) -> tuple[str, str]:
+        key, channel = level.image(named)
+        return key.casefold(), channel
+
+    return replace(level, text=f"{level.text}, whatever their case", image=image, label=lambda named: level.label(named).casefold())
+
+
 def _channelled(named: Named, role: Role) -> tuple[str, str]:
     """Path without words and channel, and the channel."""
     stem, channel = without_channel(without_words(named.stem, role))
@@ -198,9 +231,12 @@ def _in_top_folder(named: Named) -> tuple[str, str]:
 NNUNET_LEVELS = (Level("nnU-Net", _nnunet, _plain),)
 NAME_LEVELS = (
     Level("equal names", lambda n: (_plain(n), ""), _plain),
+    Level("names of labels with a word such as seg or mask", lambda n: (_plain(n), ""), lambda n: _stripped(n, "")),
     Level("names with words such as image, seg or mask", lambda n: (_stripped(n, "image"), ""), lambda n: _stripped(n, "label")),
     Level("names with channels", lambda n: _channelled(n, "image"), lambda n: _stripped(n, "label")),
     Level("names with channels, labels too", lambda n: _channelled(n, "image"), _label_channelled),
-    Level("a folder a case", _in_folder, lambda n: _in_folder(n)[0], any_channel=True),
-    Level("a folder a case, with folders in it", _in_top_folder, lambda n: _in_top_folder(n)[0], any_channel=True),
+    Level("a folder a case", _in_folder, lambda n: _in_folder(n)[0], any_channel=True, guess=True),
+    Level("a folder a case, with folders in it", _in_top_folder, lambda n: _in_top_folder(n)[0], any_channel=True, guess=True),
+    Level("names alone", lambda n: (_stripped(_alone(n), "image"), ""), lambda n: _stripped(_alone(n), "label"), guess=True),
+    Level("names alone, with channels", lambda n: _channelled(_alone(n), "image"), lambda n: _stripped(_alone(n), "label"), guess=True),
 )

@@ -20,9 +20,11 @@ TWO_PATIENTS = "a validation list needs cases of two patients; all cases train, 
 TEST_PATIENT = "a test list needs cases of one patient more than training and validation"
 ENOUGH = "a score needs more than a few cases"
 FEW = 5
+# `p0001_2CH`, `case-12-001`: a number, and more.
+_NUMBER = re.compile(r"(?P<patient>.*?\d)[-_. ]+.+")
 # `p1_2`, `p1-t2`, `p1__scan`, `p1_slice12`, `p1_left`: what may distinguish scans of one patient.
 _SCAN = re.compile(
-    r"(?P<patient>.*[^-_. ])(?:__.+|[-_. ]+(?:(?P<word>t|tp|time|slice|sl|z|visit|ses|scan|v)[-_]?)?\d+"
+    r"(?P<patient>.*[^-_. ])(?:__.+|[-_. ]+(?:(?P<word>t|tp|time|f|frame|slice|sl|z|visit|ses|scan|v)[-_]?)?\d+"
     r"|[-_. ]+(?P<side>left|right|l|r|pre|post|baseline|followup))",
     re.IGNORECASE,
 )
@@ -49,7 +51,9 @@ def with_groups(found: DataFound, pattern: str | None) -> DataFound:
         part: tuple(replace(entry, group=_searched(compiled, entry)) for entry in getattr(found, part)) for part in PARTS
     }
     missing = [entry for entries in lists.values() for entry in entries if entry.label and not entry.group]
-    return replace(found, **lists, findings=found.findings + tuple(Finding("error", e.id, NAMES_GROUP, repr(pattern)) for e in missing))
+    return replace(
+        found, **lists, findings=found.findings + tuple(Finding("error", e.id, NAMES_GROUP, f"{pattern} finds none") for e in missing)
+    )
 
 
 def split(found: DataFound, group: str | None = None, *, validation: float = 0.2, test: float = 0.0, seed: int = 0) -> DataFound:
@@ -76,11 +80,15 @@ def split(found: DataFound, group: str | None = None, *, validation: float = 0.2
     found = with_groups(found, group)
     named = any(entry.group for entry in found.entries)
     patients = _patients(found)
-    findings = [*_astray(found, patients, named), *([] if named else _scans(found.entries))]
+    findings = [*_astray(found, patients, named=named), *([] if named else _scans(found.entries))]
     due = len(found.training)
-    tested = set() if any(e.label for e in found.test) else _drawn(found.training, patients, test * due, seed, 3 if validation else 2)
+    tested = (
+        set()
+        if any(e.label for e in found.test)
+        else _drawn(found.training, patients, due=test * due, seed=seed, least=3 if validation else 2)
+    )
     rest = [entry for entry in found.training if entry.id not in tested]
-    validating = set() if found.validation else _drawn(rest, patients, validation * due, seed, 2)
+    validating = set() if found.validation else _drawn(rest, patients, due=validation * due, seed=seed, least=2)
     lists: dict[str, Any] = {
         "training": tuple(entry for entry in rest if entry.id not in validating),
         "validation": (*found.validation, *(entry for entry in rest if entry.id in validating)),
@@ -88,7 +96,7 @@ def split(found: DataFound, group: str | None = None, *, validation: float = 0.2
     }
     lists = {part: tuple(_grouped(entry, patients) for entry in entries) for part, entries in lists.items()}
     found = replace(found, **lists)
-    return replace(found, findings=(*found.findings, *findings, *_few(found, validation, test)))
+    return replace(found, findings=(*found.findings, *findings, *_few(found, validation=validation, test=test)))
 
 
 def _searched(pattern: re.Pattern[str], entry: Entry) -> str:
@@ -106,7 +114,7 @@ def _patients(found: DataFound) -> dict[str, str]:
 
 
 def _of_bids(entry: Entry) -> str:
-    match = SUBJECT.match(entry.id)
+    match = SUBJECT.search(entry.id)
     return match[0] if match else ""
 
 
@@ -114,7 +122,7 @@ def _grouped(entry: Entry, patients: dict[str, str]) -> Entry:
     return entry if patients[entry.id] == entry.id else replace(entry, group=patients[entry.id])
 
 
-def _drawn(entries: Sequence[Entry], patients: dict[str, str], due: float, seed: int, least: int) -> set[str]:
+def _drawn(entries: Sequence[Entry], patients: dict[str, str], *, due: float, seed: int, least: int) -> set[str]:
     """Ids of cases of patients in the order of a hash, as many as are due.
 
     It is one patient at least, none of fewer than ``least``, and never so many that fewer than ``least - 1`` are left.
@@ -123,18 +131,20 @@ def _drawn(entries: Sequence[Entry], patients: dict[str, str], due: float, seed:
     if not due or len(sizes) < least:
         return set()
     order = sorted(sizes, key=lambda patient: hashlib.sha256(f"{seed}/{patient}".encode()).digest())
-    drawn: list[str] = []
+    drawn: set[str] = set()
+    left = round(due)
     for patient in order:
-        if sum(sizes[p] for p in drawn) + sizes[patient] <= round(due) and len(drawn) <= len(sizes) - least:
-            drawn.append(patient)
-    drawn = drawn or [min(order, key=lambda patient: sizes[patient])]
+        if sizes[patient] <= left and len(drawn) <= len(sizes) - least:
+            drawn.add(patient)
+            left -= sizes[patient]
+    drawn = drawn or {min(order, key=lambda patient: sizes[patient])}
     return {entry.id for entry in entries if patients[entry.id] in drawn}
 
 
 # --- findings ----------------------------------------------------------------
 
 
-def _astray(found: DataFound, patients: dict[str, str], named: bool) -> list[Finding]:
+def _astray(found: DataFound, patients: dict[str, str], *, named: bool) -> list[Finding]:
     """Patients on two sides in lists that were given."""
     parts: dict[str, list[str]] = {}
     for part in PARTS:
@@ -146,16 +156,17 @@ def _astray(found: DataFound, patients: dict[str, str], named: bool) -> list[Fin
 
 def _scans(entries: Sequence[Entry]) -> list[Finding]:
     """A warning if ids look as several scans of one patient: of several prefixes, or with words such as ``slice`` before a number."""
-    matches = [match for entry in entries if not _of_bids(entry) and (match := _SCAN.fullmatch(entry.id))]
+    ids = [entry.id for entry in entries if not _of_bids(entry)]
+    matches = [match for case in ids if (match := _NUMBER.fullmatch(case) or _SCAN.fullmatch(case))]
     prefixes = Counter(match["patient"] for match in matches)
     often = [prefix for prefix, count in prefixes.items() if count > 1]
-    if not often or (len(prefixes) == 1 and not any(match["word"] or match["side"] for match in matches)):
+    if not often or (len(prefixes) == 1 and not any(match and (match["word"] or match["side"]) for match in map(_SCAN.fullmatch, ids))):
         return []
-    ids = [match[0] for match in matches if match["patient"] == often[0]]
-    return [Finding("warning", "", SCANS, f"{', '.join(ids[:2])}, perhaps of one patient {often[0]!r}")]
+    alike = [match[0] for match in matches if match["patient"] == often[0]]
+    return [Finding("warning", "", SCANS, f"{', '.join(alike[:2])}, perhaps of one patient {often[0]}")]
 
 
-def _few(found: DataFound, validation: float, test: float) -> list[Finding]:
+def _few(found: DataFound, *, validation: float, test: float) -> list[Finding]:
     findings = []
     if validation and found.training and not found.validation:
         findings.append(Finding("warning", "", TWO_PATIENTS, _counted(found.training)))

@@ -40,6 +40,12 @@ class Named:
         """Whether its own name says that it is a label."""
         return is_label_name(self.stem) or ".seg." in volume_suffix(self.path).lower()
 
+    @property
+    def label_path(self) -> Path:
+        """Path as a label: a DICOM segmentation is one file, and read as such where it is alone in its folder."""
+        files = [p for p in self.path.iterdir() if volume_suffix(p).lower() in DICOM_SUFFIXES] if self.path.is_dir() else []
+        return files[0] if len(files) == 1 else self.path
+
 
 def volumes_below(root: Path) -> list[Named]:
     """Volumes in the folder and all below, in order of path; hidden ones are left out, and a folder reached twice is searched once.

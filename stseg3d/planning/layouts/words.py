@@ -44,8 +44,11 @@ def _at_ends(words: str) -> re.Pattern[str]:
     return re.compile(rf"^(?:{words})(?:{_SEPARATOR}|(?=\d)|$)|(?:^|{_SEPARATOR})(?:{words})$", re.IGNORECASE)
 
 
-_IMAGE_ENDS = _at_ends(_IMAGE)
-_LABEL_ENDS = _at_ends(f"{_LABEL}|{_LABEL_DETAIL}|{_IMAGE}")
+_ENDS: dict[Role, re.Pattern[str]] = {
+    "image": _at_ends(_IMAGE),
+    "label": _at_ends(f"{_LABEL}|{_LABEL_DETAIL}|{_IMAGE}"),
+    "": _at_ends(_LABEL),
+}
 
 
 def folder_words(name: str) -> tuple[Role, str] | None:
@@ -71,14 +74,13 @@ def is_label_name(stem: str) -> bool:
 
 
 def without_words(stem: str, role: Role) -> str:
-    """Name without the words that say that it is an image or a label; perhaps empty.
+    """Name without the words that say that it is an image or a label; perhaps empty. Without a role, only words for labels go.
 
     Example:
         >>> without_words("image_case1", "image"), without_words("case1_image_seg", "label"), without_words("imaging", "image")
         ('case1', 'case1', '')
     """
-    ends = _LABEL_ENDS if role == "label" else _IMAGE_ENDS
-    while (shorter := ends.sub("", stem, count=1)) != stem:
+    while (shorter := _ENDS[role].sub("", stem, count=1)) != stem:
         stem = shorter
     return stem
 
