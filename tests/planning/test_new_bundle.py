@@ -71,7 +71,9 @@ def test_an_empty_folder_names_that_match_nothing_and_no_folder_are_told(tmp_pat
     (data / "labels").mkdir()
     if mistake == "names":
         write_case(data, "a", ball())
-        [(data / f"labels/{n}.nii.gz").rename(data / f"labels/{m}.nii.gz") for n, m in ("ab", "cd")]
+        write_case(data, "c", ball())
+        for before, after in ("ax", "cy"):
+            (data / f"labels/{before}.nii.gz").rename(data / f"labels/{after}.nii.gz")
     if mistake == "nothing":
         with pytest.raises(FileNotFoundError, match="elsewhere"):
             plan_bundle(tmp_path / "out", tmp_path / "elsewhere")
