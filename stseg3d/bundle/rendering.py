@@ -61,6 +61,7 @@ def render_bundle(folder: Path) -> list[Path]:
             kept = path.with_name(f"{name}.edited")
             path.replace(kept)
             logger.warning("%s was edited by hand: it is kept as %s; put what you need of it into %s", path, kept.name, PLAN.name)
+    _remove_old(folder, render(plan))
     return [*_write(folder, changed), *_write_formats(folder, plan)]
 
 
@@ -77,7 +78,15 @@ def write_plan(folder: Path, plan: Plan) -> list[Path]:
         **render(plan),
     }  # the plan first, so that stale configs are known as such
     changed = {name: text for name, text in texts.items() if _read(folder / CONFIGS / name) != text}
+    _remove_old(folder, texts)
     return [*_write(folder, changed), *_write_formats(folder, plan)]
+
+
+def _remove_old(folder: Path, texts: Mapping[str, str]) -> None:
+    """Remove what an earlier plan rendered to and this one does not, such as ``train_rough.json`` of a bundle that had two stages."""
+    for path in (folder / CONFIGS).glob("*.json"):
+        if path.name not in (*texts, PLAN.name, METADATA.name) and is_intact(_read(path)):
+            path.unlink()
 
 
 def _write(folder: Path, texts: Mapping[str, str]) -> list[Path]:

@@ -10,7 +10,7 @@ from stseg3d.bundle.trust import first_difference
 from stseg3d.bundle_folders import PLAN
 from stseg3d.machine.files import atomic_write_text
 from stseg3d.machine.json_files import read_json
-from stseg3d.plan import STAGES, Plan, json_text
+from stseg3d.plan import Plan, json_text
 
 TRAINED = WEIGHTS.with_name("trained.json")
 
@@ -22,7 +22,7 @@ def remember_trained(bundle: Path, plan: Plan) -> Path:
         bundle: Folder of the bundle, with weights.
         plan: The plan.
     """
-    return atomic_write_text(bundle / TRAINED, json_text({"weights_sha256": weights_sha256(bundle), "sees": plan.seen_by(*STAGES)}))
+    return atomic_write_text(bundle / TRAINED, json_text({"weights_sha256": weights_sha256(bundle), "sees": plan.seen_by(*plan.stages)}))
 
 
 def ensure_trained_for(bundle: Path, plan: Plan, *stages: str) -> None:
@@ -31,7 +31,7 @@ def ensure_trained_for(bundle: Path, plan: Plan, *stages: str) -> None:
     Args:
         bundle: Folder of the bundle.
         plan: The plan.
-        stages: Stages whose weights count; by default both.
+        stages: Stages whose weights count; by default all that the plan has.
 
     Raises:
         ValueError: If an entry of the plan has changed; the message names it.
@@ -40,7 +40,7 @@ def ensure_trained_for(bundle: Path, plan: Plan, *stages: str) -> None:
     record = read_json(path.read_bytes(), str(path)) if path.is_file() else {}
     if not isinstance(record, dict) or record.get("weights_sha256") != weights_sha256(bundle) or not isinstance(record.get("sees"), dict):
         return
-    now = json.loads(json.dumps(plan.seen_by(*(stages or STAGES))))
+    now = json.loads(json.dumps(plan.seen_by(*(stages or plan.stages))))
     entry = first_difference({key: value for key, value in record["sees"].items() if key in now}, now)
     if entry:
         msg = f"{bundle / PLAN}: {entry} must be what the weights were trained with, see {path}; set it back, or train anew"

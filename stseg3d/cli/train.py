@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,15 @@ from stseg3d.cli.arguments import (
 )
 from stseg3d.cli.terminal import DONE, loading
 
+WEIGHTS, STAGES = Path("models", "model.pt"), Path("models", "stages")
+
 
 def add_train(commands: Any) -> Command:
     """The command ``train`` and its arguments."""
     command = commands.add_parser("train", help="train a bundle's rough and fine networks on a dataset.json")
     command.add_argument("bundle", metavar="DIR", help="folder of the bundle")
     command.add_argument(
-        "--data", required=True, type=Path, metavar="DATASET.json", help="training and validation lists, see data/README.md"
+        "--data", type=Path, metavar="DATASET.json", help="training and validation lists (default: those that the bundle was planned for)"
     )
     command.add_argument(
         "--stage", choices=["rough", "fine", "all"], default="all", help="which network (default: all, then models/model.pt)"
@@ -45,6 +48,7 @@ def add_train(commands: Any) -> Command:
         metavar="KEY=JSON",
         help="a plan entry, such as training#ema_decay=0.99",
     )
+    command.add_argument("--overwrite", action="store_true", help="replace the weights that the bundle has")
     add_trust(command)
     add_machine(command)
     return command, _train
@@ -52,18 +56,41 @@ def add_train(commands: Any) -> Command:
 
 def _train(args: argparse.Namespace) -> int:
     with loading():
-        from stseg3d.bundle import find_bundle
+        from tqdm import tqdm
+
+        from stseg3d.bundle import find_bundle, open_bundle
         from stseg3d.machine.threads import set_threads
+        from stseg3d.training.outcome import outcome_table, validate, write_outcome
         from stseg3d.training.processes import rank
         from stseg3d.training.run import train_bundle
+        from stseg3d.volumes import load_dataset
 
     bundle = find_bundle(args.bundle)
     ensure_own(args.bundle, bundle, "train")
+    data = args.data or bundle / "data" / "dataset.json"
+    if args.data is None and not data.is_file():
+        msg = f"--data must name a dataset.json, as {bundle} has none of its own"
+        raise ValueError(msg)
+    _ensure_unfinished(bundle, overwrite=args.overwrite)
     set_threads(args.threads)
     names = ("epochs", "budget_s", "seed", "weights", "folds")
     options = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     options |= {"overrides": dict(args.set)} if args.set else {}
-    weights = train_bundle(bundle, args.data, stage=args.stage, device=args.device, trust=args.trust, **options)
+    weights = train_bundle(bundle, data, stage=args.stage, device=args.device, trust=args.trust, **options)
     if rank() == 0:
         print(weights)
+        if weights == bundle / WEIGHTS:
+            cases, plan = load_dataset(data).validation, open_bundle(bundle, trust=args.trust).require_plan()
+            bar = partial(tqdm, desc="validation", unit="case")
+            outcomes = validate(bundle, cases, plan, device=args.device, trust=args.trust, progress=bar)
+            write_outcome(bundle, outcomes)
+            print(outcome_table(outcomes).text())
     return DONE
+
+
+def _ensure_unfinished(bundle: Path, *, overwrite: bool) -> None:
+    """Refuse to replace weights, unless they are to be, or a training that replaces them has begun."""
+    if overwrite or not (bundle / WEIGHTS).is_file() or (bundle / STAGES).is_dir():
+        return
+    msg = f"{bundle / WEIGHTS} must not be replaced unasked: give --overwrite, or train a copy of the bundle"
+    raise ValueError(msg)

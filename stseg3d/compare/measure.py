@@ -125,7 +125,7 @@ def measure(task: Task) -> Measured:
 def _warm_up(contestant: Contestant, task: Task) -> None:
     """Run both networks once on zeros, as the first run of each shape is slow."""
     inferer = contestant.inferer
-    stages = [] if task.run.kind == SLIDING else [(contestant.network.rough, inferer.rough)]
+    stages = [] if task.run.kind == SLIDING else [(contestant.network.rough, contestant.rough)]
     stages += [(contestant.network.fine, inferer.fine)] if "fine" in task.run.stages else []
     with torch.inference_mode():
         for network, stage in stages:
@@ -160,7 +160,7 @@ def _measure_case(contestant: Contestant, task: Task, case: Case, measured: Meas
     measured.boxes[case.id] = found.boxes or []
     measured.box_share[case.id] = min(sum(b.voxels for b in found.boxes or ()) / grid.box.voxels, 1.0)
     view = contestant.inferer.view(volume).grid
-    rough = contestant.inferer.rough.shape_of(view)
+    rough = contestant.rough.shape_of(view)
     measured.downscaling[case.id] = max((n / r for n, r in zip(view.shape, rough, strict=True) if n > 1), default=1.0)
     task.predictions.mkdir(parents=True, exist_ok=True)
     write_labels(found.labels, task.predictions / output_name(case.id), volume)

@@ -37,11 +37,11 @@ def run_plan(plan: Plan, size: Sequence[int], overrides: Mapping[str, Any], *, s
         validate_every=Both(min(every.rough, VALIDATE_EVERY), min(every.fine, VALIDATE_EVERY)),
     )
     # Sizes replace the bundle's spacing, which would contradict batches of several cases.
-    own = plan.replace(training=training, rough=replace(plan.rough, spacing_mm=None))
+    own = plan.replace(training=training, rough=replace(plan.require_rough(), spacing_mm=None))
     wanted = set_entries(own, overrides)
     made = wanted.replace(
         # One architecture in every role, as in the paper.
-        rough=StagePlan(size=size, mirror_axes=_long(wanted.rough, size), network=wanted.fine.network),
+        rough=StagePlan(size=size, mirror_axes=_long(wanted.require_rough(), size), network=wanted.fine.network),
         fine=replace(wanted.fine, size=size, mirror_axes=_long(wanted.fine, size)),
     )
     for key in overrides:

@@ -84,6 +84,10 @@ class Contestant:
         load_weights(network, weights)
         self.network = network.to(parser.get_parsed_content("device")).eval()
         self.inferer: SegmentThenSegmentInferer = parser.get_parsed_content("inferer")
+        if self.inferer.rough is None:
+            msg = f"{folder}: plan must have a rough stage to be compared with, got one stage"
+            raise ValueError(msg)
+        self.rough = self.inferer.rough
         if self.inferer.output.kind == "probabilities":
             self.inferer.output = replace(self.inferer.output, kind="labels")
         self.slide = SlidingWindow(self.inferer.fine, precision=self.inferer.execution.precision, mirror=True)
@@ -147,13 +151,13 @@ class Contestant:
     def rough_boxes(self, volume: Volume) -> list[Box]:
         """Boxes that the rough network proposes, on the volume's grid, before the fine stage grows any."""
         inferer, view = self.inferer, self.inferer.view(volume)
-        proposer = NetworkProposer(self.network.rough, inferer.rough, inferer.policy, inferer.fine.size, inferer.execution.precision)
+        proposer = NetworkProposer(self.network.rough, self.rough, inferer.policy, inferer.fine.size, inferer.execution.precision)
         return [view.source_box(b.box) for b in proposer.propose(view).boxes]
 
     @cached_property
     def rough_macs(self) -> float:
         """Multiply-adds of the rough stage on one image, mirrored runs included."""
-        return multiply_adds(self.network.rough, self.inferer.rough, self.inferer.image.channels)
+        return multiply_adds(self.network.rough, self.rough, self.inferer.image.channels)
 
     @cached_property
     def fine_macs(self) -> float:

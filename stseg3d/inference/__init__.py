@@ -3,7 +3,7 @@
 from stseg3d.compute import Stage
 from stseg3d.inference.fine import FineStage
 from stseg3d.inference.inferer import SegmentThenSegmentInferer
-from stseg3d.inference.propose import BoxProposer, MaskProposer, NetworkProposer, Proposer
+from stseg3d.inference.propose import BoxProposer, MaskProposer, NetworkProposer, Proposer, WholeProposer
 from stseg3d.inference.request import Request
 from stseg3d.inference.segmentation import Segmentation
 from stseg3d.ops import FinePolicy
@@ -19,4 +19,5 @@ __all__ = [
     "SegmentThenSegmentInferer",
     "Segmentation",
     "Stage",
+    "WholeProposer",
 ]

@@ -23,7 +23,7 @@ from torch import Tensor
 from stseg3d.compute import Stage, on_runtime
 from stseg3d.geometry import Box
 from stseg3d.inference.fine import FineStage
-from stseg3d.inference.propose import NetworkProposer, Proposer, whole_volume
+from stseg3d.inference.propose import NetworkProposer, Proposer, WholeProposer
 from stseg3d.inference.segmentation import Segmentation, Stopwatch
 from stseg3d.networks import RoughFineNet
 from stseg3d.ops import BoxPolicy, Canvas, FinePolicy, Proposal, ProposedBox
@@ -43,7 +43,7 @@ class SegmentThenSegmentInferer(Inferer):
     """Rough network, boxes, fine network, fusion.
 
     Args:
-        rough: Input of the rough network.
+        rough: Input of the rough network; None for one stage, whose fine network sees all of a volume, in tiles if it is large.
         fine: Input of the fine network.
         policy: How components become boxes.
         fine_policy: Batches, fusion, growth at borders.
@@ -67,7 +67,7 @@ class SegmentThenSegmentInferer(Inferer):
 
     def __init__(
         self,
-        rough: Stage,
+        rough: Stage | None,
         fine: Stage,
         policy: BoxPolicy | None = None,
         fine_policy: FinePolicy | None = None,
@@ -83,8 +83,9 @@ class SegmentThenSegmentInferer(Inferer):
         self.policy, self.fine_policy = policy or BoxPolicy(), fine_policy or FinePolicy()
         self.image, self.output, self.execution = image or ImageView(), output or Output(), execution or Execution()
         self.out_channels, self.proposer = out_channels, proposer
-        if len(rough.size) != len(fine.size) or fine.spacing_mm is not None:
-            msg = f"rough and fine must have as many axes and fine no spacing_mm, got {rough.size} and {fine.size}, {fine.spacing_mm} mm"
+        if (rough and len(rough.size) != len(fine.size)) or fine.spacing_mm is not None:
+            size = rough and rough.size
+            msg = f"rough and fine must have as many axes and fine no spacing_mm, got {size} and {fine.size}, {fine.spacing_mm} mm"
             raise ValueError(msg)
         if self.output.number_from is not None and self.image.axcodes is None:
             msg = f"number_from needs axcodes, got {self.output.number_from!r} with axcodes=None"
@@ -131,10 +132,10 @@ class SegmentThenSegmentInferer(Inferer):
         fine = on_runtime(self.execution.runtime, network.fine, "fine", self.execution.precision)
         proposer = proposer or self.proposer
         with clock("rough"):
-            proposal = (proposer or self._rough_stage(network)).propose(view)
+            proposal = (proposer or self._own_proposer(network)).propose(view)
         warnings = self._warnings(view, proposal, given=proposer is not None)
         if not proposal.boxes and self.output.when_empty == "tile":
-            proposal = replace(proposal, boxes=whole_volume(view, self.policy, self.fine.size).boxes)
+            proposal = replace(proposal, boxes=self._whole.propose(view).boxes)
         # Labels have the voxels' memory layout, the order in which files are written.
         axes = [view.order.index(axis) for axis in _axes_in_memory(volume)]
         keep = self.output.kind == "probabilities"
@@ -172,7 +173,7 @@ class SegmentThenSegmentInferer(Inferer):
             Mask of the volume's shape, in its own axis order, painted in slabs: no full-resolution float array exists.
 
         Raises:
-            ValueError: If the channels do not fit, or voxels are NaN or infinite.
+            ValueError: If there is no rough stage, the channels do not fit, or voxels are NaN or infinite.
         """
         view = self._checked_view(volume)
         classes = self._rough_stage(network).classes(view)
@@ -186,7 +187,17 @@ class SegmentThenSegmentInferer(Inferer):
         """The volume as stages and policies see it."""
         return network_view(volume, self.image.axcodes, colour=self.image.colour, standardize=self.image.standardize)
 
+    @property
+    def _whole(self) -> WholeProposer:
+        return WholeProposer(self.policy, self.fine.size)
+
+    def _own_proposer(self, network: RoughFineNet) -> Proposer:
+        return self._rough_stage(network) if self.rough else self._whole
+
     def _rough_stage(self, network: RoughFineNet) -> NetworkProposer:
+        if self.rough is None:
+            msg = "the rough network alone must have a rough stage in the plan, got a bundle of one stage"
+            raise ValueError(msg)
         runtime = self.execution.runtime if self.rough.spacing_mm is None else "torch"
         rough = on_runtime(runtime, network.rough, "rough", self.execution.precision)
         return NetworkProposer(rough, self.rough, self.policy, self.fine.size, self.execution.precision)
@@ -228,15 +239,17 @@ class SegmentThenSegmentInferer(Inferer):
 
     def _warnings(self, view: CanonicalVolume, proposal: Proposal, *, given: bool) -> list[str]:
         said = []
+        given = given or self.rough is None
         if not proposal.boxes:
             nothing = "nothing to look at in the mask or boxes given" if given else "nothing found by the rough stage"
             said.append(nothing + (": the whole volume is tiled" if self.output.when_empty == "tile" else ""))
-        factors = [n / r for n, r in zip(view.grid.shape, self.rough.shape_of(view.grid), strict=True) if n > 1]
-        if not given and max(factors, default=1.0) < MIN_DOWNSCALE:
-            said.append(f"downscaling below {MIN_DOWNSCALE:g}x ({max(factors, default=1.0):.2f}x): two stages may not help")
+        if self.rough and not given:
+            factor = max((n / r for n, r in zip(view.grid.shape, self.rough.shape_of(view.grid), strict=True) if n > 1), default=1.0)
+            if factor < MIN_DOWNSCALE:
+                said.append(f"downscaling below {MIN_DOWNSCALE:g}x ({factor:.2f}x): two stages may not help")
         if len(proposal.boxes) > NOISE_BOXES:
             said.append(f"{len(proposal.boxes)} boxes to look into, as noise in the rough mask gives: this may take long")
-        if any(b.box.voxels > prod(view.grid.shape) / 2 for b in proposal.boxes):
+        if self.rough and any(b.box.voxels > prod(view.grid.shape) / 2 for b in proposal.boxes):
             said.append("an object fills more than half of the volume: two stages may not help")
         return said
 

@@ -144,6 +144,18 @@ class BoxProposer:
         return proposal
 
 
-def whole_volume(volume: Volume, policy: BoxPolicy, fine_size: Sequence[int]) -> Proposal:
-    """Tiles of the whole volume, for bundles that run the fine network on all of it if the rough stage finds nothing."""
-    return BoxProposer([volume.grid.box], policy, fine_size).propose(volume)
+@dataclass(frozen=True)
+class WholeProposer:
+    """The whole volume, in tiles where the policy limits their length: for one stage, and where a rough stage finds nothing.
+
+    Args:
+        policy: Only its limits are used.
+        fine_size: Input size of the fine network.
+    """
+
+    policy: BoxPolicy
+    fine_size: Sequence[int]
+
+    def propose(self, volume: Volume) -> Proposal:
+        """Tiles that cover the volume."""
+        return BoxProposer([volume.grid.box], self.policy, self.fine_size).propose(volume)

@@ -14,7 +14,8 @@ class RoughFineNet(nn.Module):
     ``forward`` runs one of the two, so that trainers and checks see an ordinary network.
 
     Args:
-        rough: Network of the small resampled volume, ``(B, C, *rough_size) -> (B, K, *rough_size)`` logits.
+        rough: Network of the small resampled volume, ``(B, C, *rough_size) -> (B, K, *rough_size)`` logits; None for a bundle of one
+            stage.
         fine: Network of the crops, ``(B, C, *fine_size) -> (B, K, *fine_size)`` logits.
         active: Which one ``forward`` and :meth:`active_parameters` use: ``"rough"`` or ``"fine"``.
 
@@ -22,12 +23,12 @@ class RoughFineNet(nn.Module):
         ValueError: If ``active`` is another name.
     """
 
-    def __init__(self, rough: nn.Module, fine: nn.Module, active: str = "fine") -> None:
+    def __init__(self, rough: nn.Module | None, fine: nn.Module, active: str = "fine") -> None:
         super().__init__()
         if active not in STAGES:
             msg = f"active must be one of {STAGES}, got {active!r}"
             raise ValueError(msg)
-        self.rough = rough
+        self.rough = rough or nn.Identity()  # TorchScript could not call None
         self.fine = fine
         self.active = active
 

@@ -8,7 +8,7 @@ from typing import Any
 from stseg3d.ops.policy import BoxPolicy
 from stseg3d.plan.components import ENSEMBLE, NETWORKS, NORMALIZATIONS, Known, members
 from stseg3d.plan.json_values import Component
-from stseg3d.plan.plan import STAGES, Plan, StagePlan
+from stseg3d.plan.plan import Plan, StagePlan
 
 Config = dict[str, Any]
 
@@ -110,8 +110,8 @@ def _found(plan: Plan) -> str:
 
 def networks(plan: Plan, **more: str) -> Config:
     """Both networks and their composite."""
-    own = {f"{name}_network_def": _network(plan, name) for name in STAGES}
-    composite = made("stseg3d.networks.RoughFineNet", rough="@rough_network_def", fine="@fine_network_def")
+    own = {f"{name}_network_def": _network(plan, name) for name in plan.stages}
+    composite = made("stseg3d.networks.RoughFineNet", rough="@rough_network_def" if plan.rough else None, fine="@fine_network_def")
     return {**own, "network_def": composite | more, "network": "$@network_def.to(@device)"}
 
 
@@ -120,7 +120,7 @@ def inputs(plan: Plan) -> Config:
     steps = [component(step, NORMALIZATIONS) for step in plan.normalization]
     intensity = {"intensity": steps[0] if len(steps) == 1 else compose(*steps)} if steps else {}
     image = made("stseg3d.plan.ImageView", **asdict(plan.image))
-    return {"image": image, **intensity, **{f"{name}_stage": _stage(plan, getattr(plan, name)) for name in STAGES}}
+    return {"image": image, **intensity, **{f"{name}_stage": _stage(plan, getattr(plan, name)) for name in plan.stages}}
 
 
 def policy(plan: Plan) -> Config:
@@ -141,7 +141,7 @@ def inferer(plan: Plan) -> Config:
         "execution": made("stseg3d.plan.Execution", **asdict(plan.execution)),
         "inferer": made(
             "stseg3d.inference.SegmentThenSegmentInferer",
-            rough="@rough_stage",
+            rough="@rough_stage" if plan.rough else None,
             fine="@fine_stage",
             **{part: f"@{part}" for part in parts},
             out_channels=len(plan.classes),

@@ -48,7 +48,7 @@ class Plan:
         classes: Names of the classes, background first. With two, every label above 0 is the second.
         image: How the networks see a scan.
         normalization: Transforms of intensities, applied in this order to the small volume and to crops.
-        rough: Input and network of the rough stage.
+        rough: Input and network of the rough stage; None for a plan of one stage, whose fine network sees all of the volume.
         fine: Input and network of the fine stage.
         policy: How components become boxes.
         fine_policy: How crops are batched, rerun and fused.
@@ -64,7 +64,7 @@ class Plan:
     classes: tuple[str, ...]
     image: ImageView = ImageView()
     normalization: tuple[Component, ...] = ()
-    rough: StagePlan
+    rough: StagePlan | None = None
     fine: StagePlan
     policy: BoxPolicy = BoxPolicy()
     fine_policy: FinePolicy = FinePolicy()
@@ -77,7 +77,7 @@ class Plan:
         problem = next(_contradictions(self), None)
         if problem:
             raise ValueError(problem)
-        for stage in STAGES:
+        for stage in self.stages:
             for network in members(getattr(self, stage).network):
                 check_component(network, NETWORKS, f"{stage}#network")
         for component in self.normalization:
@@ -163,12 +163,28 @@ class Plan:
         stages = {name: {key: shown[name][key] for key in kept if key in shown[name]} for name in names}
         return {key: shown.get(key) for key in ("classes", "image", "normalization")} | stages
 
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """Names of the stages that the plan has, in the order in which they are trained."""
+        return STAGES if self.rough else STAGES[1:]
+
+    def require_rough(self) -> StagePlan:
+        """The rough stage.
+
+        Raises:
+            ValueError: If the plan has one stage.
+        """
+        if self.rough is None:
+            msg = "plan must have a rough stage for this, got one stage"
+            raise ValueError(msg)
+        return self.rough
+
     def kinds(self, stage: str) -> int:
         """Number of classes of a stage's network, including background."""
         return 2 if getattr(self, stage).is_binary else len(self.classes)
 
     def _components(self) -> Iterator[tuple[str, Component]]:
-        for stage in STAGES:
+        for stage in self.stages:
             yield from ((f"{stage}#network", network) for network in members(getattr(self, stage).network))
         yield from (("normalization", component) for component in self.normalization)
         yield "training#loss", self.training.loss
@@ -180,12 +196,12 @@ def _contradictions(plan: Plan) -> Iterator[str]:
     rough, fine, training = plan.rough, plan.fine, plan.training
     if len(plan.classes) < 2 or len({*plan.classes}) < len(plan.classes):
         yield f"classes must be background and at least one more, each once, got {list(plan.classes)}"
-    if len(rough.size) != len(fine.size):
-        yield f"rough#size and fine#size must have as many axes, got {list(rough.size)} and {list(fine.size)}"
-    if fine.spacing_mm is not None or fine.is_binary or rough.rough_channel:
+    if fine.spacing_mm is not None or fine.is_binary or (rough and rough.rough_channel):
         yield "spacing_mm and is_binary are for the rough stage and rough_channel for the fine one, got them the other way round"
-    if rough.spacing_mm is not None and training.cases_a_batch.rough != 1:
-        yield f"training#cases_a_batch#rough must be 1, as sizes differ with rough#spacing_mm, got {training.cases_a_batch.rough}"
+    if rough is None:
+        yield from _missing_rough(plan)
+    else:
+        yield from _unlike(rough, fine, training)
     if plan.output.number_from is not None and plan.image.axcodes is None:
         yield f"output#number_from={plan.output.number_from!r} needs image#axcodes, got null"
     policy = plan.policy
@@ -193,9 +209,30 @@ def _contradictions(plan: Plan) -> Iterator[str]:
         least, most = getattr(policy, low), getattr(policy, high)
         if least is not None and most is not None and least > most:
             yield f"policy#{low} must not be above policy#{high}, got {least} and {most}"
-    for stage in STAGES:
+    for stage in plan.stages:
         yield from _misfits(stage, getattr(plan, stage), getattr(training.augmentation, stage).mirror_axes)
     yield from _unserved(training, rough_channel=fine.rough_channel)
+
+
+def _unlike(rough: StagePlan, fine: StagePlan, training: Training) -> Iterator[str]:
+    """Parts of two stages that do not fit each other, a sentence each."""
+    if len(rough.size) != len(fine.size):
+        yield f"rough#size and fine#size must have as many axes, got {list(rough.size)} and {list(fine.size)}"
+    if rough.spacing_mm is not None and training.cases_a_batch.rough != 1:
+        yield f"training#cases_a_batch#rough must be 1, as sizes differ with rough#spacing_mm, got {training.cases_a_batch.rough}"
+
+
+def _missing_rough(plan: Plan) -> Iterator[str]:
+    """Entries of a plan of one stage that would need a rough network, a sentence each."""
+    training = plan.training
+    needing = {
+        "fine#rough_channel": plan.fine.rough_channel,
+        "training#folds": training.folds,
+        "training#fine_from_rough": training.fine_from_rough,
+        "training#target='component'": training.target == "component",
+        "fine_policy#only_proposed": plan.fine_policy.only_proposed,
+    }
+    yield from (f"{name} needs a rough stage, and the plan has none" for name, used in needing.items() if used)
 
 
 def _misfits(name: str, stage: StagePlan, mirrored: Any) -> Iterator[str]:

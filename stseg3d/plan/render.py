@@ -66,7 +66,7 @@ def configs(plan: Plan) -> dict[str, Config]:
         "inference.json": inference_config(plan),
         "train.json": train_config(plan),
         "evaluate.json": evaluate_config(plan),
-        "train_rough.json": train_rough_config(plan),
+        **({"train_rough.json": train_rough_config(plan)} if plan.rough else {}),
         "multi_gpu_train.json": multi_gpu_config(),
     }
 
@@ -98,6 +98,8 @@ def with_formats(metadata: Mapping[str, Any], plan: Plan) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(json.dumps(metadata))
     for entry, name in (("network_data_format", "fine"), ("rough_data_format", "rough")):
         stage = getattr(plan, name)
+        if stage is None:
+            continue
         channels = plan.image.channels + int(stage.rough_channel)
         for kind, count in (("inputs", channels), ("outputs", plan.kinds(name))):
             for tensor in found.get(entry, {}).get(kind, {}).values():

@@ -117,11 +117,8 @@ def _samples(plan: Plan) -> Config:
     shared = {
         "open_case": open_case,
         **_synthesis(plan),
-        "rough_sample": made("stseg3d.training.RoughSampled", stage="@rough_stage", **{} if plan.kinds("rough") == 2 else classes),
-        "rough_augmentation": _augmentation(plan, "rough"),
+        **(_rough_samples(plan, classes, opened, *drawn) if plan.rough else {}),
         "fine_augmentation": _augmentation(plan, "fine"),
-        "rough_training": compose(opened, *drawn, "@rough_sample", "@rough_augmentation"),
-        "rough_validation": compose("@open_case", "@rough_sample"),
     }
     if plan.training.crops == "patches":
         return shared | _patches(plan, classes)
@@ -132,20 +129,32 @@ def _samples(plan: Plan) -> Config:
         "scale": "@jitter#scale",
         "negatives": "@negatives",
         "predicted": "@predicted_boxes",
+        **({"balance": plan.training.balance} if plan.training.balance else {}),
         "corruption": "@corruption",
     }
     boxes = made(
         "stseg3d.training.FineBoxesd",
-        rough="@rough_stage",
+        rough="@rough_stage" if plan.rough else None,
         fine="@fine_stage",
         policy="@policy",
         predictions="$load_predictions(@stages_dir)",
+        **({"balance": True} if plan.training.balance else {}),
     )
     return shared | {
         "fine_boxes": boxes,
         "append_rough": made("stseg3d.training.AppendRoughd"),
         "fine_training": compose(opened, "@fine_boxes", *drawn, crops | random, "@fine_augmentation", "@append_rough"),
         "fine_validation": compose("@open_case", "@fine_boxes", crops | {"samples": None}, "@append_rough"),
+    }
+
+
+def _rough_samples(plan: Plan, classes: Config, *opened: Any) -> Config:
+    """Samples of the rough network: each case as a whole."""
+    return {
+        "rough_sample": made("stseg3d.training.RoughSampled", stage="@rough_stage", **{} if plan.kinds("rough") == 2 else classes),
+        "rough_augmentation": _augmentation(plan, "rough"),
+        "rough_training": compose(*opened, "@rough_sample", "@rough_augmentation"),
+        "rough_validation": compose("@open_case", "@rough_sample"),
     }
 
 

@@ -80,6 +80,7 @@ class Training:
         folds: Number of rough networks that are each trained without a part of the cases and predict that part for the fine stage;
             0 for none.
         predicted_boxes: Probability that a crop is drawn at a predicted box; needs folds.
+        balance: Probability that a crop is drawn at a voxel of a class that is drawn first, rare ones as often as common ones.
         corruption: Probability of each kind of corruption of the rough channel.
         precision: Precision of training: ``"auto"``, ``"float32"``, ``"bfloat16"`` or ``"float16"``.
         num_workers: Processes that make samples.
@@ -106,6 +107,7 @@ class Training:
     fine_from_rough: bool = False
     folds: int = 0
     predicted_boxes: float = 0.0
+    balance: float = 0.0
     corruption: float = 0.25
     precision: str = "auto"
     num_workers: int = 0
@@ -122,7 +124,7 @@ class Training:
         for stage in ("rough", "fine"):
             for name, least in (("epochs", 1), ("cases_a_batch", 1), ("validate_every", 1), ("learning_rate", 0)):
                 _ensure_range(f"{name}#{stage}", getattr(getattr(self, name), stage), least, inf)
-        for name in ("negatives", "predicted_boxes", "corruption"):
+        for name in ("negatives", "predicted_boxes", "balance", "corruption"):
             _ensure_range(name, getattr(self, name), 0, 1)
         _ensure_range("samples", self.samples, 1, inf)
         if not 0 <= self.ema_decay < 1:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from stseg3d.bundle import load_network, select_device
 from stseg3d.geometry import Box
 from stseg3d.inference import NetworkProposer, SegmentThenSegmentInferer
-from stseg3d.inference.propose import whole_volume
+from stseg3d.inference.propose import WholeProposer
 from stseg3d.ops import BoxPolicy, box_coverage, propose_boxes
 from stseg3d.planning.settings import margin_name
 from stseg3d.volumes import Case, load_dataset, open_volume, read_label
@@ -126,7 +126,10 @@ class Calibrator:
             msg = f"bundle {bundle}: inferer must be a SegmentThenSegmentInferer whose boxes come from its rough network"
             msg += f", got {type(inferer).__name__}"
             raise ValueError(msg)
-        self.inferer, self.own = inferer, inferer.policy
+        if inferer.rough is None:
+            msg = f"bundle {bundle}: plan must have a rough stage for its boxes to be calibrated, got one stage"
+            raise ValueError(msg)
+        self.inferer, self.rough, self.own = inferer, inferer.rough, inferer.policy
         self.margin = margin_name(bundle)
         self.chain = policy_chain(self.own, self.margin, thresholds, MARGINS[self.margin] if margins is None else margins)
 
@@ -154,13 +157,13 @@ class Calibrator:
             raise ValueError(msg)
         fine = self.inferer.fine.size
         rough_network: Any = self.network.rough
-        classes = NetworkProposer(rough_network, self.inferer.rough, self.own, fine, self.inferer.execution.precision).classes(view)
+        classes = NetworkProposer(rough_network, self.rough, self.own, fine, self.inferer.execution.precision).classes(view)
         rough = view.grid.resized(classes.shape[1:])
         found = []
         for policy in (*self.chain, self.own):
             proposal = propose_boxes(classes, rough, view.grid, fine, policy)
             if not proposal.boxes and self.inferer.output.when_empty == "tile":
-                proposal = whole_volume(view, policy, fine)
+                proposal = WholeProposer(policy, fine).propose(view)
             found.append([b.box for b in proposal.boxes])
         mask, origin = _objects(view.view(label.classes))
         return Measured(

@@ -18,6 +18,7 @@ from scipy import ndimage
 
 from stseg3d.compute import Stage, network_input
 from stseg3d.geometry import Box
+from stseg3d.inference import WholeProposer
 from stseg3d.ops.boxes import Proposal, ProposedBox, fit_box, propose_boxes
 from stseg3d.ops.instances import seeds_on
 from stseg3d.ops.policy import BoxPolicy
@@ -26,6 +27,7 @@ from stseg3d.training.samples import Data, class_fractions, label_tensor
 from stseg3d.volumes import OpenCase
 
 TARGETS = ("foreground", "component")
+PLACES = 1000  # voxels of a class that are remembered
 
 
 class FineBoxesd(Transform):
@@ -34,17 +36,26 @@ class FineBoxesd(Transform):
     Ground truth is resampled to the rough grid like the image, so that objects merge and break there as they will at inference.
 
     Args:
-        rough: Input of the rough network.
+        rough: Input of the rough network; None for one stage, whose boxes are the whole volume, in tiles.
         fine: Input of the fine network.
         policy: The box policy of inference.
         predictions: A rough network's probabilities ``(K - 1, *S)`` for cases that it has not seen, on the rough grid, by case id.
             ``"predicted"`` is the proposal that the policy makes from them, None for other cases.
+        balance: Whether to add ``"places"``, voxels ``(n, axes)`` of each class that occurs, for a draw that is fair to rare classes.
     """
 
-    def __init__(self, rough: Stage, fine: Stage, policy: BoxPolicy, predictions: Mapping[str, NDArray[Any]] | None = None) -> None:
+    def __init__(
+        self,
+        rough: Stage | None,
+        fine: Stage,
+        policy: BoxPolicy,
+        predictions: Mapping[str, NDArray[Any]] | None = None,
+        *,
+        balance: bool = False,
+    ) -> None:
         super().__init__()
         self.rough, self.fine, self.policy = rough, fine, policy
-        self.predictions = dict(predictions or {})
+        self.predictions, self.balance = dict(predictions or {}), balance
 
     def __call__(self, data: Data) -> dict[Hashable, Any]:
         """The case, with ``"proposal"`` and ``"predicted"``.
@@ -53,6 +64,9 @@ class FineBoxesd(Transform):
             ValueError: If a prediction has another rough size.
         """
         case: OpenCase = data["case"]
+        data = {**data, "places": _places(case.label)} if self.balance else data
+        if self.rough is None:
+            return {**data, "proposal": WholeProposer(self.policy, self.fine.size).propose(case.image), "predicted": None}
         grid = case.image.grid
         shape = self.rough.shape_of(grid)
         classes = class_fractions(case.label, shape, int(case.label.max()) + 1)[1:]
@@ -89,6 +103,7 @@ class RandFineCropsd(Randomizable, Transform):
         scale: Largest change of each face, as a fraction of the box's extent: boxes grow and shrink.
         negatives: Probability that a crop is drawn anywhere in the volume, usually without an object, instead of at a box.
         predicted: Probability that a crop is drawn at a box from the prediction for its case, real or false, instead of from ground truth.
+        balance: Probability that a crop is drawn at a voxel of a class that is drawn first, rare ones as often as common ones.
         corruption: Probability of each kind of corruption of ``"rough"``, see :func:`stseg3d.training.rough_channel.corrupted`; not
             used if ``samples`` is None.
         target: ``"foreground"`` is every labelled voxel in the crop, ``"component"`` only the component of its box.
@@ -108,6 +123,7 @@ class RandFineCropsd(Randomizable, Transform):
         scale: float = 0.1,
         negatives: float = 0.0,
         predicted: float = 0.0,
+        balance: float = 0.0,
         corruption: float = 0.25,
         target: str = "foreground",
         out_channels: int = 2,
@@ -116,13 +132,13 @@ class RandFineCropsd(Randomizable, Transform):
         if target not in TARGETS:
             msg = f"target must be one of {TARGETS}, got {target!r}"
             raise ValueError(msg)
-        for name, chance in {"negatives": negatives, "predicted": predicted, "corruption": corruption}.items():
+        for name, chance in {"negatives": negatives, "predicted": predicted, "balance": balance, "corruption": corruption}.items():
             if not 0 <= chance <= 1:
                 msg = f"{name} must be a probability in [0, 1], got {chance}"
                 raise ValueError(msg)
         self.stage, self.policy = stage, policy
         self.samples, self.shift, self.scale, self.negatives = samples, shift, scale, negatives
-        self.predicted, self.corruption = predicted, corruption
+        self.predicted, self.balance, self.corruption = predicted, balance, corruption
         self.target, self.out_channels = target, out_channels
 
     def __call__(self, data: Data) -> list[dict[Hashable, Any]]:
@@ -139,7 +155,7 @@ class RandFineCropsd(Randomizable, Transform):
         out = []
         for _ in range(self.samples):
             source = self._source(case, truth, prediction)
-            box = self._draw(case, source)
+            box = self._draw(case, source, data.get("places", ()))
             out.append(self._crop(case, source, box, None if rough is None else corrupted(rough, self.R, self.corruption)))
         return out
 
@@ -151,11 +167,33 @@ class RandFineCropsd(Randomizable, Transform):
             raise ValueError(msg)
         return prediction if prediction.boxes else truth
 
-    def _draw(self, case: OpenCase, proposal: Proposal) -> ProposedBox:
+    def _draw(self, case: OpenCase, proposal: Proposal, places: Sequence[NDArray[np.intp]]) -> ProposedBox:
+        if self.balance and places and self.R.random() < self.balance:
+            return self._at_class(case, proposal, places)
         if not proposal.boxes or self.R.random() < self.negatives:
             return self._elsewhere(case, self.R.random_sample(case.label.ndim))
         chosen = proposal.boxes[self.R.randint(len(proposal.boxes))]
         return ProposedBox(self._jittered(chosen.box, case.image.grid.shape), chosen.components)
+
+    def _at_class(self, case: OpenCase, proposal: Proposal, places: Sequence[NDArray[np.intp]]) -> ProposedBox:
+        """A box that holds a voxel of a random class: one of the policy's that is no tile, or one of the network's own size about it."""
+        voxels = places[self.R.randint(len(places))]
+        voxel = voxels[self.R.randint(len(voxels))]
+        holding = [b for b in proposal.boxes if not b.tile and all(s.start <= v < s.stop for s, v in zip(b.box.slices, voxel, strict=True))]
+        if holding:
+            chosen = holding[self.R.randint(len(holding))]
+            return ProposedBox(self._jittered(chosen.box, case.image.grid.shape), chosen.components)
+        shape = np.array(case.image.grid.shape)
+        size = np.array(next((b.box.shape for b in proposal.boxes if b.tile), self._own_size(case)))
+        corner = np.clip(voxel - (self.R.random_sample(len(shape)) * size).astype(int), 0, np.maximum(shape - size, 0))
+        return ProposedBox(Box.of(size).shift(corner).clip(tuple(shape)))
+
+    def _own_size(self, case: OpenCase) -> tuple[int, ...]:
+        """Size of a box that the fine network sees about as it is."""
+        grid = case.image.grid
+        return fit_box(
+            Box.of(min(n, m) for n, m in zip(self.stage.size, grid.shape, strict=True)), grid, self.stage.size, self.policy
+        ).shape
 
     def _jittered(self, box: Box, shape: Sequence[int]) -> Box:
         extent = np.array([n if whole > 1 else 0 for n, whole in zip(box.shape, shape, strict=True)])
@@ -167,10 +205,9 @@ class RandFineCropsd(Randomizable, Transform):
 
     def _elsewhere(self, case: OpenCase, place: Sequence[float]) -> ProposedBox:
         """A box of the fine network's own size, anywhere: ``place`` is 0 at the low end of each axis and 1 at the high one."""
-        grid = case.image.grid
-        size = fit_box(Box.of(min(n, m) for n, m in zip(self.stage.size, grid.shape, strict=True)), grid, self.stage.size, self.policy)
-        start = [int(p * (max(n - m, 0) + 1)) for p, n, m in zip(place, grid.shape, size.shape, strict=True)]
-        return ProposedBox(Box.of(size.shape).shift(start).clip(grid.shape))
+        shape, size = case.image.grid.shape, self._own_size(case)
+        start = [int(p * (max(n - m, 0) + 1)) for p, n, m in zip(place, shape, size, strict=True)]
+        return ProposedBox(Box.of(size).shift(start).clip(shape))
 
     def _crop(self, case: OpenCase, proposal: Proposal, box: ProposedBox, rough: Proposal | None) -> dict[Hashable, Any]:
         image = network_input(case.image, self.stage, box.box)
@@ -184,6 +221,16 @@ class RandFineCropsd(Randomizable, Transform):
             channel = rough.probability_in(box.box, case.label.shape, self.stage.size)
             sample["rough"] = MetaTensor(torch.from_numpy(channel))
         return sample
+
+
+def _places(label: NDArray[np.uint8]) -> list[NDArray[np.intp]]:
+    """Voxels ``(n, axes)`` of each class that occurs, at most :data:`PLACES` of each, evenly over its voxels."""
+    found = []
+    for value, place in enumerate(ndimage.find_objects(label), start=1):
+        if place is not None:
+            voxels = np.argwhere(label[place] == value) + [s.start for s in place]
+            found.append(voxels[:: max(len(voxels) // PLACES, 1)])
+    return found
 
 
 def own_objects(label: NDArray[np.uint8], proposal: Proposal, box: ProposedBox, shape: Sequence[int]) -> NDArray[np.bool_]:

@@ -27,6 +27,8 @@ from stseg3d.training.processes import from_all, from_first, rank, undistributed
 
 logger = logging.getLogger(__name__)
 
+MANY_SKIPPED = 0.01  # of the steps
+
 
 def shared_handler(handler: Any) -> Any:
     """``handler`` itself, as MONAI's check of a bundle accepts only ``_target_``s among a trainer's handlers, no references."""
@@ -90,6 +92,7 @@ class EpochProgress:
         shown = {"loss": f"{float(sum(losses) / len(losses)):.3f}"}
         if self.best is not None and self.best.best > float("-inf"):
             shown["best"] = f"{self.best.best:.4f}"
+        self.bar.total = engine.state.max_epochs  # a time budget changes it
         self.bar.set_postfix(shown, refresh=False)
         self.bar.update()
 
@@ -108,17 +111,24 @@ class ClipGradients:
 
     def __init__(self, parameters: Iterable[nn.Parameter], max_norm: float = 5.0) -> None:
         self.parameters, self.max_norm = list(parameters), max_norm
+        self.skipped = 0
 
     def attach(self, engine: Engine) -> None:
         """Register with a trainer."""
         engine.add_event_handler(IterationEvents.BACKWARD_COMPLETED, self._clip)
+        engine.add_event_handler(Events.COMPLETED, self._tell)
 
     def _clip(self, engine: Engine) -> None:
         norm = nn.utils.clip_grad_norm_(self.parameters, self.max_norm)
         if not torch.isfinite(norm):
             for parameter in self.parameters:
                 parameter.grad = None  # the optimizer then skips the parameter
-            logger.warning("iteration %d: gradients are not finite, the step is skipped", engine.state.iteration)
+            self.skipped += 1
+
+    def _tell(self, engine: Engine) -> None:
+        if self.skipped:
+            matters = "lower the learning rate" if self.skipped > MANY_SKIPPED * engine.state.iteration else "so few do no harm"
+            logger.warning("%d of %d steps had no finite gradients and were skipped: %s", self.skipped, engine.state.iteration, matters)
 
 
 class TimeBudget:

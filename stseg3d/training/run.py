@@ -6,8 +6,10 @@ import json
 import logging
 import shutil
 import tempfile
+import time
 import warnings
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,7 @@ from stseg3d.bundle import (
 )
 from stseg3d.inference.propose import NetworkProposer
 from stseg3d.plan import STAGES, render, set_entries, task_entries
+from stseg3d.training.box_check import check_policy, check_rough
 from stseg3d.training.folds import (
     fold_name,
     held_out,
@@ -49,8 +52,9 @@ logger = logging.getLogger(__name__)
 CONFIGS = {"rough": ("train.json", "train_rough.json"), "fine": ("train.json",)}
 MULTI_GPU_CONFIG = "multi_gpu_train.json"  # overlays these if torchrun has started several processes
 
-# Shares of a time budget: the rough network is small and so is its input.
-BUDGET_SHARES = {"rough": 0.25, "fine": 0.75}
+# Share of a time budget for the rough stage, whose network and input are small; the fine stage gets all that is left.
+ROUGH_SHARE = 0.25
+UNLIMITED = 10**6  # epochs, where a budget ends the training
 
 # All folds together get this share of the fine stage's budget, and each fold this share of the rough stage's epochs: predictions for the
 # fine stage need not be the best, only like those of inference.
@@ -121,18 +125,27 @@ def train_bundle(
     if weights is not None:
         read_weights(weights)
         options["pretrained"] = str(weights)
-    names = STAGES if stage == "all" else (stage,)
-    budgets = {} if budget_s is None else {name: budget_s * (BUDGET_SHARES[name] if stage == "all" else 1) for name in names}
     plan = set_entries(open_bundle(bundle, trust=trust).require_plan(), chosen, files=("train.json",))
+    names = plan.stages if stage == "all" else (stage,)
+    if stage not in (*plan.stages, "all"):
+        msg = f"stage must be one that the plan has, {plan.stages}, got {stage!r}"
+        raise ValueError(msg)
+    shares = {"rough": ROUGH_SHARE, "fine": 1 - ROUGH_SHARE} if len(names) > 1 else dict.fromkeys(names, 1.0)
+    budgets = {} if budget_s is None else {name: budget_s * shares[name] for name in names}
     task = TrainingTask(bundle, plan, dataset, options, chosen, epochs, budgets, trust)
     check_task(task)
-    for name in (name for name in STAGES if name not in names):
+    by_first(lambda: check_policy(task))
+    for name in (name for name in plan.stages if name not in names):
         _check_other(task, name)
     with together(own):
         for name in names:
+            start = time.monotonic()
             if name == "fine":
                 _predict_for_fine(task)
-            _train_stage(task, name, again=stage != "all")
+            trained = _train_stage(task, name, again=stage != "all")
+            if name == "rough" and trained:
+                by_first(partial(check_rough, task))
+                task = _with_rest(task, time.monotonic() - start)
         return by_first(lambda: _finish(task, names[-1]))
 
 
@@ -147,7 +160,7 @@ def _check_other(task: TrainingTask, name: str) -> None:
 def _finish(task: TrainingTask, stage: str) -> Path:
     """Write the composite and a plan that agrees with it; its path, or that of the stage if the other one is still to be trained."""
     # Both files or none: weights that do not match inference.json could not be loaded.
-    for name in STAGES:
+    for name in task.plan.stages:
         last = task.stages / f"last_{name}.pt"
         if last.is_file():  # another process is at it, or can resume from it
             logger.warning("%s: the %s stage is not finished; finish it, or delete the file, before %s is made", last, name, WEIGHTS)
@@ -172,22 +185,31 @@ def _finish(task: TrainingTask, stage: str) -> Path:
 # --- stages ------------------------------------------------------------------
 
 
-def _train_stage(task: TrainingTask, name: str, *, again: bool) -> None:
-    """Train one stage; if an earlier call has finished it, only with ``again``."""
+def _with_rest(task: TrainingTask, spent_s: float) -> TrainingTask:
+    """The task with what the rough stage has left of the budget, or has taken beyond its share, counted to the fine stage."""
+    if "fine" not in task.budget_s:
+        return task
+    fine = max(task.budget_s["fine"] + task.budget_s["rough"] - spent_s, 1.0)
+    return replace(task, budget_s={**task.budget_s, "fine": fine})
+
+
+def _train_stage(task: TrainingTask, name: str, *, again: bool) -> bool:
+    """Train one stage, if an earlier call has finished it only with ``again``; whether it was trained."""
     best, last = task.stages / f"{name}.pt", task.stages / f"last_{name}.pt"
     if by_first(lambda: best.is_file() and not last.is_file()):
         if not again:
             logger.warning("%s: the %s stage is complete and is not trained again; delete the file to begin anew", best, name)
             load_stage(task, name, best)  # it must fit before the next one is trained
             ensure_same(task.plan, name, _record(task, name))
-            return
+            return False
         by_first(best.unlink)
     changed = dict(task.options)
-    if task.epochs is not None:
-        changed[f"epochs#{name}"] = task.epochs
+    if task.epochs is not None or name in task.budget_s:
+        changed[f"epochs#{name}"] = task.epochs or UNLIMITED
     if name in task.budget_s:
         changed["budget_s"] = task.budget_s[name] * (1 - FOLDS_SHARE if name == "fine" and task.folds else 1)
     _run_to_score(task, CONFIGS[name], changed, name)
+    return True
 
 
 def _run_to_score(task: TrainingTask, configs: Iterable[str], options: Mapping[str, Any], run_name: str) -> None:

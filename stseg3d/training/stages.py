@@ -32,9 +32,12 @@ def assemble(bundle: str | Path, dtype: str = "float16") -> Path | None:
     """
     bundle = Path(bundle)
     state: dict[str, Tensor] = {}
-    for stage in STAGES:
+    for stage in reversed(STAGES):
         source = trained_stage(bundle, stage)
         if source is None:
             return None
-        state |= {name: tensor for name, tensor in read_weights(source).items() if name.startswith(f"{stage}.")}
+        found = read_weights(source)
+        state |= {name: tensor for name, tensor in found.items() if name.startswith(f"{stage}.")}
+        if not any(name.startswith("rough.") for name in found):
+            break  # the composite of one stage
     return save_weights(state, bundle / WEIGHTS, dtype=dtype)

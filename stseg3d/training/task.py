@@ -12,7 +12,7 @@ from torch import nn
 
 from stseg3d.bundle import OpenBundle, config_parser, read_weights
 from stseg3d.networks import check_same_size
-from stseg3d.plan import STAGES, Plan, render
+from stseg3d.plan import Plan, render
 from stseg3d.plan.components import ENSEMBLE
 from stseg3d.training.folds import check_folds, check_ids
 from stseg3d.training.stages import STAGES_DIR
@@ -69,12 +69,12 @@ def check_task(task: TrainingTask) -> None:
     Raises:
         ValueError: If a network returns another size than that of its input, an entry refuses its options, or the folds are impossible.
     """
-    for name in STAGES:
+    for name in task.plan.stages:
         if getattr(task.plan, name).network.name == ENSEMBLE:
             msg = f"{task.bundle}: {name} network must be a single one to be trained, got an ensemble: train its members"
             raise ValueError(msg)
     parser = task.parser()
-    check_networks(task.plan, parser, f"{task.bundle}: ", STAGES)
+    check_networks(task.plan, parser, f"{task.bundle}: ", task.plan.stages)
     try:
         for entry in CHECKED_ENTRIES & set(parser.get()):
             parser.get_parsed_content(entry)

@@ -331,6 +331,7 @@ def test_training_runs_no_file_of_the_bundle(bundle: Path, tmp_path: Path, monke
     seen: list[str] = []
     monkeypatch.setattr(run, "run_bundle", lambda config_file, **_: seen.extend(config_file))
     monkeypatch.setattr(run, "check_task", lambda _: None)
+    monkeypatch.setattr(run, "check_policy", lambda _: None)
     (tmp_path / "a.nii").touch()
     case = {"image": "a.nii", "label": "a.nii"}
     (tmp_path / "data.json").write_text(json.dumps({"training": [case], "validation": [case]}))
@@ -439,7 +440,7 @@ def test_reading_a_bundle_needs_neither_torch_nor_monai() -> None:
     "command",
     [
         ("segment", "scan.nii.gz", "--bundle", "BUNDLE", "-o", "out"),
-        ("train", "BUNDLE", "--data", "data.json"),
+        ("train", "BUNDLE", "--data", "data.json", "--overwrite"),
         ("compare", "BUNDLE", "--data", "data.json", "-o", "out"),
         ("calibrate", "BUNDLE", "--data", "data.json"),
     ],

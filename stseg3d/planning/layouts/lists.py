@@ -9,13 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from stseg3d.plan import read_json
+from stseg3d.machine.json_files import read_json
 from stseg3d.planning.findings import Finding
 from stseg3d.planning.layouts.found import PARTS, DataFound, Entry
 from stseg3d.planning.layouts.match import ALL_CHANNELS, NNUNET_LEVELS, match
 from stseg3d.planning.layouts.walk import volumes_below
-from stseg3d.volumes.cases import case_id
-from stseg3d.volumes.listing import SEPARATOR
+from stseg3d.volumes.names import SEPARATOR, case_id
 from stseg3d.volumes.open import volume_suffix
 
 ENTRY = 'an entry gives "image", one path or several, and "label"'

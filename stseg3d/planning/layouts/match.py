@@ -13,7 +13,7 @@ from stseg3d.planning.layouts.found import PARTS, DataFound, Entry
 from stseg3d.planning.layouts.walk import Named
 from stseg3d.planning.layouts.words import Role, without_channel, without_words
 from stseg3d.volumes.dicom.headers import abbreviated
-from stseg3d.volumes.listing import SEPARATOR
+from stseg3d.volumes.names import SEPARATOR
 
 ONE_LABEL = "a case has one label map; put several together first"
 ONE_IMAGE = "a case has one image a channel"

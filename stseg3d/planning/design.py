@@ -1,0 +1,256 @@
+"""Design: from the fingerprint of a data set to a plan, with a reason for each decision."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from stseg3d.ops.policy import BoxPolicy, FinePolicy
+from stseg3d.plan import Plan, StagePlan
+from stseg3d.plan.json_values import Both, Component
+from stseg3d.plan.training import Augmentation, Jitter, Training
+from stseg3d.plan.values import ImageView, Output
+from stseg3d.planning.architecture import network_for
+from stseg3d.planning.fingerprint import Fingerprint
+from stseg3d.planning.sizes import Sizes, sizes_for
+from stseg3d.planning.task_kind import TaskKind, is_instance_map, kind_of, merged
+
+WIDTHS = {"rough": 12, "fine": 24}  # channels of a first level, for two CPU cores
+STEPS = {"rough": 4000, "fine": 3000}  # of training, where no budget is given
+VALIDATIONS = 20  # of a stage
+FEW_CASES = 8  # fewer are drawn several times in an epoch, so that it is worth one
+SMALL_SHARE = 0.05  # of a crop's voxels: an object that fills no more says little about the crop's contrast
+CONSTANT_COUNT = 1.25  # ratio of the largest and the median number of objects up to which the number is a rule
+SLICE_ANISOTROPY = 3.0  # thick slices, between which nothing is turned (nnU-Net's threshold)
+
+
+@dataclass(frozen=True)
+class Decision:
+    """One decision of the planner.
+
+    Attributes:
+        entry: Entry of the plan.
+        value: What stands there.
+        reason: Reason, in a few words.
+    """
+
+    entry: str
+    value: Any
+    reason: str
+
+
+@dataclass(frozen=True)
+class Design:
+    """A plan and how it came about."""
+
+    plan: Plan
+    decisions: tuple[Decision, ...]
+
+
+def design(fingerprint: Fingerprint, *, modality: str | None = None, stages: int | None = None) -> Design:
+    """Plan for a data set, by rules alone.
+
+    Args:
+        fingerprint: Facts of its training cases, of which there is one at least with an object.
+        modality: ``"CT"``, ``"MR"`` or ``"microscopy"``, if it is known.
+        stages: 1 or 2, if it is known.
+
+    Raises:
+        ValueError: If no case has an object, or ``modality`` is unknown.
+    """
+    if not any(case.classes for case in fingerprint.cases):
+        msg = f"labels must hold an object in one training case at least, got none in {len(fingerprint.cases)}"
+        raise ValueError(msg)
+    kind = kind_of(fingerprint, modality=modality)
+    if is_instance_map(fingerprint):
+        fingerprint = merged(fingerprint)
+    sizes = sizes_for(fingerprint, kind, stages=stages)
+    image, image_reason = _image(fingerprint, kind, sizes)
+    normalization, normalization_reason = _normalization(fingerprint, kind, image)
+    policy, policy_reasons = _policy(fingerprint, kind, sizes)
+    mirror = [axis for axis in kind.mirror_axes if sizes.fine[axis] > 1]
+    rough = None
+    if sizes.rough:
+        by_spacing: dict[str, Any] = {"spacing_mm": sizes.rough_spacing_mm, "multiple": 16} if sizes.rough_spacing_mm else {}
+        unit = [16, 16, 16] if by_spacing else sizes.rough
+        network = network_for(unit, [1.0] * 3 if by_spacing else sizes.cell_mm, WIDTHS["rough"])
+        rough = StagePlan(size=sizes.rough, mirror_axes=tuple(a for a in mirror if sizes.rough[a] > 1), network=network, **by_spacing)
+    plan = Plan(
+        classes=kind.classes,
+        image=image,
+        normalization=normalization,
+        rough=rough,
+        fine=StagePlan(size=sizes.fine, mirror_axes=tuple(mirror), network=network_for(sizes.fine, sizes.fine_spacing_mm, WIDTHS["fine"])),
+        policy=policy,
+        fine_policy=_fine_policy(kind, sizes),
+        output=_output(fingerprint, kind),
+        training=_training(fingerprint, kind, sizes),
+    )
+    told = {"image#standardize": image_reason, "normalization": normalization_reason, **policy_reasons}
+    return Design(plan, tuple(_decisions(plan, kind, sizes, told)))
+
+
+def _image(fingerprint: Fingerprint, kind: TaskKind, sizes: Sizes) -> tuple[ImageView, str]:
+    if fingerprint.pictures:
+        return ImageView(
+            3, colour=True, standardize=True
+        ), "each picture has its own brightness; all of it counts, so that empty crops stay dark"
+    channels = len(fingerprint.intensity)
+    if kind.modality == "CT":
+        return ImageView(channels), "Hounsfield units are absolute"
+    crop_mm3 = prod(n * mm for n, mm in zip(sizes.fine, sizes.fine_spacing_mm, strict=True))
+    small = float(np.median(fingerprint.volumes_mm3(together=not kind.instances))) < SMALL_SHARE * crop_mm3
+    if small or sizes.rough is None:
+        why = "objects are small in their crops" if small else "one stage"
+        return ImageView(channels, standardize=True), f"{why}: the contrast is that of the whole image"
+    return ImageView(channels), "objects fill their crops, whose contrast counts"
+
+
+def _normalization(fingerprint: Fingerprint, kind: TaskKind, image: ImageView) -> tuple[tuple[Component, ...], str]:
+    if image.standardize:
+        return (), "mean 0 and deviation 1 over the whole image"
+    if kind.modality == "CT" and len(fingerprint.foreground) == 1:
+        found = fingerprint.foreground[0]
+        sd = max(found.sd, 1e-3)
+        ends = {"b_min": round((found.low - found.mean) / sd, 4), "b_max": round((found.high - found.mean) / sd, 4)}
+        window = {"a_min": found.low, "a_max": found.high, **ends, "clip": True}
+        return (
+            Component("ScaleIntensityRange", window),
+        ), "clipped to 99 % of the objects' values, then their mean and deviation (nnU-Net)"
+    return (Component("NormalizeIntensity", {"channel_wise": True}),), "mean 0 and deviation 1 of each input"
+
+
+def _policy(fingerprint: Fingerprint, kind: TaskKind, sizes: Sizes) -> tuple[BoxPolicy, dict[str, str]]:
+    limits: dict[str, Any] = {"max_downscale": sizes.max_downscale, "min_downscale": sizes.min_downscale}
+    reasons = {f"policy#{name}": sizes.reasons[name] for name in limits if name in sizes.reasons}
+    if sizes.rough is None:
+        return BoxPolicy(**limits, tile_overlap=0.5), reasons
+    volumes = fingerprint.volumes_mm3(together=not kind.instances)
+    cell_mm3 = prod(sizes.cell_mm)
+    small = float(np.percentile(volumes, 25)) < 8 * cell_mm3
+    least = _rounded_down(0.25 * float(np.percentile(volumes, 1)))
+    least = least if least >= cell_mm3 else 0.0
+    counts = fingerprint.counts(together=not kind.instances)
+    usual = int(np.percentile(counts, 95))  # a fault in one label is no rule
+    most = usual if usual <= max(CONSTANT_COUNT * np.median(counts), 1) else None
+    reasons |= {
+        "policy#threshold": "objects are a few rough voxels large: few are missed at 0.3"
+        if small
+        else "objects are large on the rough grid",
+        "policy#min_volume_mm3": "a quarter of the smallest object" if least else "objects may be as small as a rough voxel",
+        "policy#max_components": f"95 % of the cases have at most {usual} objects, half of them {np.median(counts):g}",
+        "policy#merge": "objects are told apart" if kind.number_from else "overlapping boxes are one run of the fine network",
+    }
+    policy = BoxPolicy(
+        threshold=0.3 if small else 0.5,
+        connectivity=6 if kind.number_from else 26,
+        min_volume_mm3=least,
+        max_components=most,
+        margin_fraction=0.1,
+        margin_rough_voxels=1.0 if small else 0.5,
+        merge=not kind.number_from,
+        **limits,
+    )
+    return policy, reasons
+
+
+def _fine_policy(kind: TaskKind, sizes: Sizes) -> FinePolicy:
+    if sizes.rough is None:
+        return FinePolicy(border_growth=0.0)
+    if kind.number_from:
+        return FinePolicy(fusion="max", only_proposed=True)
+    return FinePolicy(batch_size=16 if sizes.fine[-1] == 1 else 4, border_growth=0.0 if sizes.fine[-1] == 1 else 0.25)
+
+
+def _output(fingerprint: Fingerprint, kind: TaskKind) -> Output:
+    if not kind.instances:
+        return Output()
+    if kind.number_from:
+        return Output(kind="instances", number_from=kind.number_from)
+    touching = fingerprint.counts().sum() > 1.02 * fingerprint.counts(together=True).sum()
+    return Output(kind="instances", neck_depth_mm=0.75 * _unit_mm(fingerprint) if touching else None)
+
+
+def _unit_mm(fingerprint: Fingerprint) -> float:
+    """Length of a voxel; pictures count in pixels."""
+    return 1.0 if fingerprint.pictures else float(np.median([min(case.spacing_mm) for case in fingerprint.cases]))
+
+
+def _training(fingerprint: Fingerprint, kind: TaskKind, sizes: Sizes) -> Training:
+    cases, flat = len(fingerprint.cases), sizes.fine[-1] == 1
+    rough_batch = 1 if sizes.rough_spacing_mm or cases < FEW_CASES else 4
+    fine_batch, samples = (4, 4) if flat else (2, 2)
+    whole = sizes.rough is None and sizes.max_downscale is None
+    fine_batch, samples = (4, 1) if whole else (min(fine_batch, cases), samples if cases >= FEW_CASES else 2 * samples)
+    epochs = {"rough": _epochs(STEPS["rough"], cases, rough_batch), "fine": _epochs(STEPS["fine"], cases, fine_batch)}
+    degrees = 20.0 if kind.modality == "microscopy" else 10.0
+    shared: dict[str, Any] = {"rotation_degrees": degrees, "mirror_axes": kind.mirror_axes}
+    shared |= {"strength": 0.5, "bias": False} if kind.modality == "CT" else {"bias": kind.modality == "MR"}
+    thick = _thick_axis(fingerprint)
+    return Training(
+        epochs=Both(**epochs),
+        learning_rate=Both(0.002, 0.002),
+        cases_a_batch=Both(rough_batch, fine_batch),
+        validate_every=Both(**{name: max(n // VALIDATIONS, 1) for name, n in epochs.items()}),
+        samples=samples,
+        jitter=Jitter(0.0, 0.0) if whole else Jitter(0.1, 0.1),
+        balance=0.5 if len(kind.classes) > 2 or (sizes.rough is None and not whole) else 0.0,
+        negatives=0.0 if kind.number_from or sizes.rough is None else 0.1,
+        augmentation=Both(
+            Augmentation(shift=0.1, fixed_axis=thick, **shared), Augmentation(shift=0.1 if whole else 0.0, fixed_axis=thick, **shared)
+        ),
+    )
+
+
+def _thick_axis(fingerprint: Fingerprint) -> int | None:
+    spacing = np.median([case.spacing_mm for case in fingerprint.cases], axis=0)
+    if fingerprint.ndim == 2 or spacing.max() <= SLICE_ANISOTROPY * spacing.min():
+        return None
+    return int(spacing.argmax())
+
+
+def _epochs(steps: int, cases: int, batch: int) -> int:
+    return max(round(steps / max(cases / batch, 1)), 1)
+
+
+def _rounded_down(value: float) -> float:
+    return float(f"{value:.1g}") if value < 10 else float(f"{value * 0.95:.2g}")
+
+
+def _decisions(plan: Plan, kind: TaskKind, sizes: Sizes, told: Mapping[str, str]) -> list[Decision]:
+    reasons = kind.reasons | sizes.reasons
+    found = [
+        Decision("modality", kind.modality, reasons["modality"]),
+        Decision("classes", ", ".join(plan.classes[1:]), reasons["classes"]),
+        Decision("stages", len(plan.stages), reasons["stages"]),
+        Decision("image#channels", plan.image.channels, "red, green and blue" if plan.image.colour else "as the images have"),
+    ]
+    if plan.rough:
+        found.append(Decision("rough#size", _by(plan.rough.size), f"{reasons['cell']}: {reasons['rough']}"))
+        by_spacing = [Decision("rough#spacing_mm", plan.rough.spacing_mm, "fields of view differ")] if plan.rough.spacing_mm else []
+        found += by_spacing
+    found += [
+        Decision("fine#size", _by(plan.fine.size), reasons["fine"]),
+        Decision("fine#network", plan.fine.network.name, "strides follow size and spacing along each axis"),
+        Decision("mirror_axes", list(plan.fine.mirror_axes), reasons["mirror_axes"]),
+        Decision("output#kind", plan.output.kind, "objects are told apart" if kind.instances else "each voxel has one class"),
+    ]
+    found += [Decision(entry, plan.get(entry), reason) for entry, reason in told.items() if entry != "normalization"]
+    found.append(Decision("normalization", ", ".join(c.name for c in plan.normalization) or "none further", told["normalization"]))
+    epochs = plan.training.epochs
+    found.append(
+        Decision(
+            "training#epochs",
+            f"rough {epochs.rough}, fine {epochs.fine}",
+            "about as many steps for any number of cases; --budget ends them earlier",
+        )
+    )
+    return found
+
+
+def _by(size: Sequence[int]) -> str:
+    return " x ".join(map(str, size))

@@ -1,0 +1,117 @@
+"""Survey: all training cases examined, several at once, and their facts put together as a fingerprint."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stseg3d.machine.threads import cores
+from stseg3d.planning.examine import Examined, examine, is_picture
+from stseg3d.planning.findings import Finding
+from stseg3d.planning.fingerprint import Fingerprint, Intensity
+from stseg3d.volumes import Case, Dataset
+
+MANY = 16  # cases from which on the start of further processes, which load numpy and scipy, pays
+FEW = 3  # cases of a class with which little can be learned
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What is known of a data set.
+
+    Attributes:
+        fingerprint: Facts of all cases that can be used; None if there is none.
+        findings: What is wrong or doubtful.
+    """
+
+    fingerprint: Fingerprint | None
+    findings: tuple[Finding, ...]
+
+
+def survey(
+    dataset: Dataset,
+    channels: Sequence[str] = (),
+    *,
+    processes: int | None = None,
+    progress: Callable[[Iterable[Examined]], Iterable[Examined]] = iter,
+) -> Survey:
+    """Examine the training and validation cases of a data set; the fingerprint is that of the training cases.
+
+    Args:
+        dataset: The data set.
+        channels: Names of the channels, if they have any.
+        processes: Processes that read cases; by default one a core.
+        progress: Wrapper of the cases as they come, such as a progress bar.
+    """
+    cases = [case for case in (*dataset.training, *dataset.validation) if case.label is not None]
+    found = list(progress(_examined(cases, processes)))
+    findings = [finding for one in found for finding in one.findings]
+    usable = [one for case, one in zip(cases, found, strict=True) if one.facts and case in dataset.training]
+    if not usable:
+        return Survey(None, (*findings, Finding("error", "", "a training case can be used", f"none of {len(dataset.training)}")))
+    findings += _channel_findings([one for one in found if one.facts])
+    if any(finding.level == "error" for finding in findings):
+        return Survey(None, tuple(findings))
+    fingerprint = Fingerprint(
+        labels=_names(dataset, usable),
+        channels=tuple(channels) or tuple(f"channel {n}" for n in range(len(usable[0].intensity))),
+        pictures=all(map(is_picture, cases)),
+        intensity=_pooled([one.intensity for one in usable]),
+        foreground=_pooled([one.foreground for one in usable]),
+        cases=tuple(one.facts for one in usable if one.facts),
+        ignore=dataset.labels.ignore,
+    )
+    return Survey(fingerprint, (*findings, *_class_findings(fingerprint)))
+
+
+def _examined(cases: Sequence[Case], processes: int | None) -> Iterator[Examined]:
+    count = min(processes or cores(), len(cases))
+    if count < 2 or (processes is None and len(cases) < MANY):
+        yield from map(examine, cases)
+        return
+    with ProcessPoolExecutor(count, mp_context=get_context("spawn")) as pool:
+        yield from pool.map(examine, cases)
+
+
+def _pooled(samples: Sequence[NDArray[Any]]) -> tuple[Intensity, ...]:
+    """Intensities of all cases together, by channel; each case counts by the size of its sample."""
+    return tuple(Intensity.of(np.concatenate([sample[channel] for sample in samples])) for channel in range(len(samples[0])))
+
+
+def _names(dataset: Dataset, usable: Sequence[Examined]) -> dict[str, str]:
+    """Names of the classes by value: those of ``dataset.json``, else numbers; a value that is ignored is none."""
+    values = dataset.labels
+    named = {str(value): name for value, name in values.names.items() if value not in (0, values.ignore)}
+    if named:
+        return named
+    seen = sorted({int(value) for one in usable if one.facts for value in one.facts.classes})
+    # Without names, values of few numbers are classes, and of many are objects.
+    most = max((len(one.facts.classes) for one in usable if one.facts), default=0)
+    if len(seen) == 1 or (len(seen) > MANY and len(seen) > most):
+        return {str(seen[0]): "object"}
+    return {str(value): f"class {value}" for value in seen}
+
+
+def _channel_findings(found: Sequence[Examined]) -> Iterator[Finding]:
+    counts = [len(one.facts.intensity) for one in found if one.facts]
+    usual = max(set(counts), key=counts.count)
+    for one, count in zip(found, counts, strict=True):
+        if one.facts and count != usual:
+            yield Finding("error", one.facts.id, "all images have as many channels", f"{count} where most have {usual}")
+
+
+def _class_findings(fingerprint: Fingerprint) -> Iterator[Finding]:
+    if len(fingerprint.labels) < 2:
+        return
+    for value, name in fingerprint.labels.items():
+        count = sum(value in case.classes for case in fingerprint.cases)
+        if not count:
+            yield Finding("error", "", f"a class occurs in a training case: {name}", f"none of {len(fingerprint.cases)}")
+        elif count < FEW < len(fingerprint.cases):
+            yield Finding("warning", "", f"a class occurs in {FEW} training cases or more: {name}", str(count))

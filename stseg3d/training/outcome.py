@@ -1,0 +1,109 @@
+"""Outcome of a training: the whole pipeline scored on the validation cases, as a user will run it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stseg3d.evaluate import FOREGROUND
+from stseg3d.inference.segment import Segmenter
+from stseg3d.machine.files import atomic_write_text
+from stseg3d.machine.tables import Table, json_text
+from stseg3d.metrics import confusion_per_class, dice
+from stseg3d.ops import box_coverage
+from stseg3d.plan import Plan
+from stseg3d.volumes import Case, open_volume, read_label
+
+FILE = Path("eval", "validation.json")
+
+
+@dataclass(frozen=True)
+class CaseOutcome:
+    """Scores of one case.
+
+    Attributes:
+        case: Its id.
+        dice: Dice by class; none where a class is in neither the prediction nor the label.
+        coverage: Share of the labelled voxels in boxes.
+        boxes: Number of boxes.
+        seconds: Wall time.
+    """
+
+    case: str
+    dice: dict[str, float]
+    coverage: float
+    boxes: int
+    seconds: float
+
+
+def validate(
+    bundle: Path,
+    cases: Iterable[Case],
+    plan: Plan,
+    *,
+    device: str = "auto",
+    trust: bool = False,
+    progress: Callable[[Iterable[Case]], Iterable[Case]] = iter,
+) -> list[CaseOutcome]:
+    """Scores of a trained bundle on labelled cases.
+
+    Args:
+        bundle: Folder of the bundle.
+        cases: The cases.
+        plan: The bundle's plan.
+        device: Device of the networks.
+        trust: Run a bundle that is more than data.
+        progress: Wrapper of the cases, such as a progress bar.
+
+    Raises:
+        OSError: If a file cannot be read.
+        ValueError: If the bundle has no weights, or a case does not fit it.
+    """
+    segmenter = Segmenter(bundle, device=device, trust=trust)
+    binary = len(plan.classes) == 2 or plan.output.kind == "instances"
+    out = []
+    for case in progress(cases):
+        image = open_volume(case.image, channels_last=True)
+        truth = read_label(case.label, image, case.label_values)
+        start = time.perf_counter()
+        found = segmenter.inferer.segment(image, segmenter.network)
+        seconds = time.perf_counter() - start
+        labels = found.labels if found.probabilities is None else (found.probabilities.sum(axis=0) > 0.5).astype(np.uint8)
+        pair = [truth.clear(labels), truth.classes]
+        counts = confusion_per_class(*[(part > 0).astype(np.uint8) for part in pair] if binary else pair)
+        names: dict[int, str] = {1: FOREGROUND} if binary else dict(enumerate(plan.classes))
+        scores = {names.get(value, str(value)): dice(count) for value, count in counts.items()}
+        boxes = [b.box for b in found.boxes]
+        out.append(CaseOutcome(case.id, scores, box_coverage(truth.classes, boxes), len(boxes), seconds))
+    return out
+
+
+def summary(outcomes: list[CaseOutcome]) -> dict[str, float]:
+    """Mean Dice of each class, and mean coverage of the boxes."""
+    classes = dict.fromkeys(name for one in outcomes for name in one.dice)
+    means = {name: float(np.mean([one.dice[name] for one in outcomes if name in one.dice])) for name in classes}
+    return {**means, "coverage": float(np.mean([one.coverage for one in outcomes]))}
+
+
+def outcome_table(outcomes: list[CaseOutcome]) -> Table:
+    """Mean, lowest and highest Dice of each class over the cases."""
+    classes = dict.fromkeys(name for one in outcomes for name in one.dice)
+    rows = []
+    for name in classes:
+        values = [one.dice[name] for one in outcomes if name in one.dice]
+        rows.append([name, f"{np.mean(values):.3f}", f"{min(values):.3f}", f"{max(values):.3f}", str(len(values))])
+    covered = [one.coverage for one in outcomes]
+    rows.append(["labelled voxels in boxes", f"{np.mean(covered):.3f}", f"{min(covered):.3f}", f"{max(covered):.3f}", str(len(covered))])
+    return Table(["Dice of the pipeline, validation", "mean", "lowest", "highest", "cases"], rows, words=1)
+
+
+def write_outcome(bundle: Path, outcomes: list[CaseOutcome]) -> Path:
+    """Write ``eval/validation.json``, whole or not at all."""
+    (bundle / FILE).parent.mkdir(exist_ok=True)
+    content: dict[str, Any] = {"part": "validation", "mean": summary(outcomes), "cases": [vars(one) for one in outcomes]}
+    return atomic_write_text(bundle / FILE, json_text(content))

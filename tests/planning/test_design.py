@@ -1,0 +1,156 @@
+"""Decisions of the planner, each on a data set that leaves no doubt."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from stseg3d.plan import Plan, render
+from stseg3d.planning.architecture import network_for, rounded_size, strides_for
+from stseg3d.planning.design import Design, design
+from stseg3d.planning.task_kind import kind_of
+from tests.planning.spheres import fingerprint_of, spheres
+
+
+def row(n: int = 0):
+    """Three spheres from the top down."""
+    return spheres((48, 64, 96), (24, 32, 80 - n), (24, 33, 50), (25, 32, 20 + n), radius=9)
+
+
+def one_large(n: int = 0):
+    return spheres((96, 96, 96), (48, 40 + n, 48), radius=12)
+
+
+def test_numbered_objects_in_a_row_are_one_class_numbered_from_its_end() -> None:
+    kind = kind_of(fingerprint_of([row(n) for n in range(4)], {"1": "L1", "2": "L2", "3": "L3"}))
+    assert (kind.instances, kind.number_from, kind.classes) == (True, "S", ("background", "object"))
+
+
+@pytest.mark.parametrize(
+    ("labels", "names", "why"),
+    [
+        ([row(n) for n in range(4)], {"1": "liver", "2": "spleen", "3": "kidney"}, "no numbers"),
+        ([row(0), row(1)[:, :, ::-1]], {"1": "L1", "2": "L2", "3": "L3"}, "not one order"),
+        ([row(0), row(1)], {"1": "L1", "2": "L3", "3": "L2"}, "numbers out of order"),
+    ],
+)
+def test_other_classes_stay_classes(labels, names: dict[str, str], why: str) -> None:
+    kind = kind_of(fingerprint_of(labels, names))
+    assert (kind.instances, kind.classes) == (False, ("background", *names.values())), why
+
+
+def test_more_values_than_names_are_objects() -> None:
+    label = spheres((64, 64, 1), (10, 10, 0), (30, 30, 0), (50, 50, 0), radius=5)
+    kind = kind_of(fingerprint_of([label], {"1": "cell"}, pictures=True))
+    assert (kind.instances, kind.number_from, kind.classes) == (True, None, ("background", "cell"))
+
+
+def test_ct_is_known_by_air_and_can_be_told() -> None:
+    labels = [one_large()]
+    assert kind_of(fingerprint_of(labels, {"1": "a"}, low=-1000)).modality == "CT"
+    assert kind_of(fingerprint_of(labels, {"1": "a"}, low=0)).modality == "MR"
+    assert kind_of(fingerprint_of(labels, {"1": "a"}, low=0), modality="CT").modality == "CT"
+    with pytest.raises(ValueError, match="modality must be one of"):
+        kind_of(fingerprint_of(labels, {"1": "a"}), modality="US")
+
+
+def test_a_case_is_not_mirrored_where_a_class_has_a_side_or_objects_lie_to_one() -> None:
+    middle, aside = spheres((64, 64, 64), (32, 30, 30)), spheres((64, 64, 64), (50, 30, 30))
+    assert kind_of(fingerprint_of([middle], {"1": "heart"})).mirror_axes == (0,)
+    assert kind_of(fingerprint_of([middle], {"1": "kidney_left"})).mirror_axes == ()
+    assert kind_of(fingerprint_of([aside], {"1": "liver"})).mirror_axes == ()
+
+
+def designed(labels, names: dict[str, str] | None = None, **options) -> Design:
+    return design(fingerprint_of(labels, names or {"1": "ball"}, **options))
+
+
+def test_one_stage_where_a_network_sees_the_volume_at_once_and_where_boxes_hold_most_of_it() -> None:
+    assert designed([spheres((40, 48, 40), (20, 20, 20), radius=6)]).plan.stages == ("fine",)
+    assert designed([spheres((128, 128, 128), (64, 64, 64), radius=55)]).plan.stages == ("fine",)
+    assert designed([spheres((128, 128, 128), (64, 64, 64), radius=9)]).plan.stages == ("rough", "fine")
+
+
+def test_the_number_of_stages_can_be_told() -> None:
+    fingerprint = fingerprint_of([spheres((128, 128, 128), (64, 64, 64), radius=9)], {"1": "ball"})
+    assert design(fingerprint, stages=1).plan.rough is None
+    assert design(fingerprint, stages=2).plan.rough is not None
+
+
+def test_an_object_spans_about_four_rough_voxels_and_its_box_fits_the_fine_input() -> None:
+    plan = designed([spheres((160, 160, 160), (80, 70 + n, 80), radius=12) for n in range(3)]).plan
+    assert plan.rough
+    assert plan.rough.spacing_mm is None
+    assert all(3 <= 24 / (160 / n) <= 5.5 for n in plan.rough.size)
+    assert all(24 <= n <= 56 for n in plan.fine.size)
+    assert 0 < plan.policy.min_volume_mm3 < 4 / 3 * np.pi * 12**3
+    assert plan.policy.max_components == 1
+
+
+def test_fields_of_view_that_differ_get_a_rough_grid_by_spacing_in_batches_of_one() -> None:
+    labels = [spheres((96, 96, 96), (48, 48, 48), radius=10), spheres((96, 96, 240), (48, 48, 120), radius=10)]
+    plan = designed(labels).plan
+    assert plan.rough
+    assert plan.rough.spacing_mm
+    assert plan.rough.spacing_mm >= 2
+    assert plan.training.cases_a_batch.rough == 1
+
+
+def test_small_scattered_objects_are_kept_by_a_low_threshold_and_seen_as_they_are() -> None:
+    rng = np.random.default_rng(0)
+    labels = [spheres((96, 96, 96), *rng.uniform(10, 86, (12, 3)), radius=2 + n, values=[1] * 12) for n in range(3)]
+    plan = designed(labels).plan
+    assert plan.rough
+    assert plan.policy.threshold < 0.5
+    assert plan.policy.max_components is None or plan.policy.max_components >= 10
+    assert plan.image.standardize
+
+
+def test_thick_slices_are_neither_halved_first_nor_turned() -> None:
+    label = spheres((160, 160, 20), (80, 80, 10), radius=9)
+    plan = designed([label] * 3, spacing=(0.5, 0.5, 5.0)).plan
+    assert plan.training.augmentation.fine.fixed_axis == 2
+    assert plan.fine.network.name == "DynUNet"
+    assert plan.fine.network.arguments["strides"][1][2] == 1
+    assert plan.fine.network.arguments["kernel_size"][0][2] == 1
+
+
+def test_pictures_get_flat_networks_and_three_colours() -> None:
+    label = spheres((256, 256, 1), *[(x, y, 0) for x in (40, 120, 200) for y in (40, 120, 200)], radius=9)
+    plan = designed([label] * 3, {"1": "cell"}, pictures=True).plan
+    assert plan.image.colour
+    assert plan.image.channels == 3
+    assert plan.fine.network.arguments["spatial_dims"] == 2
+    assert plan.fine.size[2] == 1
+
+
+def test_rare_classes_are_drawn_as_often_as_common_ones() -> None:
+    plan = designed([row(n) for n in range(4)], {"1": "liver", "2": "spleen", "3": "kidney"}).plan
+    assert plan.training.balance == 0.5
+    assert plan.classes == ("background", "liver", "spleen", "kidney")
+
+
+def test_every_decision_has_a_reason_and_the_plan_renders() -> None:
+    for labels in ([row(n) for n in range(4)], [spheres((40, 48, 40), (20, 20, 20), radius=6)]):
+        found = designed(labels)
+        assert all(d.reason for d in found.decisions)
+        assert "train_rough.json" in render(found.plan) or found.plan.rough is None
+        assert Plan.from_json(found.plan.as_json()) == found.plan
+
+
+def test_a_data_set_without_objects_is_refused() -> None:
+    with pytest.raises(ValueError, match="labels must hold an object"):
+        designed([np.zeros((8, 8, 8), np.uint8)])
+
+
+@pytest.mark.parametrize("size", [(32, 32, 32), (64, 64, 40), (8, 24, 56), (160, 160, 16), (48, 48, 1)])
+@pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (0.5, 0.5, 5.0)])
+def test_strides_divide_the_rounded_size_and_no_axis_ends_below_four_voxels(size, spacing) -> None:
+    rounded = rounded_size(size, spacing)
+    if rounded[2] == 1:
+        assert all(n % 16 == 0 for n in rounded[:2])
+        return
+    product = np.prod(strides_for(rounded, spacing) or [[1, 1, 1]], axis=0)
+    assert not (np.array(rounded) % product).any()
+    assert (np.array(rounded) / product >= np.minimum(rounded, 4)).all()
+    assert network_for(rounded, spacing, 8).name in ("UNet", "DynUNet")

@@ -1,0 +1,145 @@
+"""The facts of a case are those of its files, and what is wrong with these is found, not raised."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from stseg3d.planning.examine import examine, finding_of, objects_of
+from stseg3d.planning.fingerprint import Fingerprint, Intensity
+from stseg3d.planning.survey import survey
+from stseg3d.volumes import Case, Dataset
+from stseg3d.volumes.label_values import LabelValues
+from tests.planning.spheres import fingerprint_of, spheres, write_case
+
+
+def case_of(folder: Path, label, **options) -> Case:
+    write_case(folder, "a", label, **options)
+    return Case("a", folder / "images/a.nii.gz", folder / "labels/a.nii.gz")
+
+
+def test_objects_have_their_count_size_place_gap_and_border() -> None:
+    label = np.zeros((20, 10, 6), np.uint8)
+    label[2:6, 1:4, 1:3] = 1
+    label[10:12, 1:4, 1:3] = 1
+    label[18:20, 5:9, 0:6] = 3
+    found = objects_of(label, (1.0, 2.0, 0.5))
+    assert set(found) == {"1", "3"}
+    assert (found["1"].count, found["1"].voxels, found["1"].at_border) == (2, 24 + 12, 0)
+    assert found["1"].volumes_mm3 == (24.0, 12.0)
+    assert found["1"].extents_mm == ((4.0, 6.0, 1.0), (2.0, 6.0, 1.0))
+    assert found["1"].centres[0] == (0.2, 0.25, 0.333)
+    assert found["1"].gaps_mm[0] == pytest.approx(5.0)  # from voxel 5 to voxel 10
+    assert found["3"].at_border == 1
+    assert found["3"].gaps_mm[0] == pytest.approx(np.hypot(7, 4), abs=0.01)
+
+
+def test_a_map_without_objects_has_none_and_one_object_has_no_gap() -> None:
+    assert objects_of(np.zeros((4, 4, 1), np.uint8), (1, 1, 1)) == {}
+    assert objects_of(spheres((12, 12, 12), (6, 6, 6)), (1, 1, 1))["1"].gaps_mm == ()
+
+
+def test_facts_lie_along_the_axes_of_the_world_however_the_file_is_stored(tmp_path: Path) -> None:
+    label = spheres((16, 20, 12), (4, 5, 6), radius=3)
+    write_case(tmp_path, "a", label, spacing=(1, 2, 3))
+    turned = [nib.load(tmp_path / kind / "a.nii.gz") for kind in ("images", "labels")]
+    for kind, image in zip(("images", "labels"), turned, strict=True):
+        nib.save(image.as_reoriented(nib.orientations.axcodes2ornt("LSA")[[0, 1, 2]]), tmp_path / kind / "b.nii.gz")
+    one, other = (examine(Case(n, tmp_path / f"images/{n}.nii.gz", tmp_path / f"labels/{n}.nii.gz")).facts for n in "ab")
+    assert one
+    assert other
+    assert one.orientation == "RAS" != other.orientation
+    assert (one.shape, one.spacing_mm) == (other.shape, other.spacing_mm) == ((16, 20, 12), (1.0, 2.0, 3.0))
+    assert one.classes["1"].extents_mm == other.classes["1"].extents_mm
+
+
+def test_intensities_are_those_of_the_voxels_and_of_the_objects(tmp_path: Path) -> None:
+    found = examine(case_of(tmp_path, spheres((24, 24, 24), (12, 12, 12), radius=8), noise=0))
+    assert found.facts
+    assert found.facts.foreground[0].median == 150
+    assert (found.facts.intensity[0].low, found.facts.intensity[0].high) == (50, 150)
+
+
+def test_intensity_of_nothing_is_zero_and_outliers_do_not_move_the_deviation() -> None:
+    assert Intensity.of(np.empty(0)) == Intensity(*[0.0] * 7)
+    values = np.append(np.arange(1000), 1e9)
+    assert Intensity.of(values).sd < 300
+
+
+@pytest.mark.parametrize(
+    ("change", "rule"),
+    [
+        (lambda label: label.astype(np.float32) * 0.5, "labels must be whole numbers"),
+        (lambda label: -label.astype(np.int16), "labels must not be negative"),
+        (lambda label: np.where(label > 0, np.nan, 0).astype(np.float32), "labels must be finite"),
+    ],
+)
+def test_labels_that_are_none_are_findings(tmp_path: Path, change, rule: str) -> None:
+    case = case_of(tmp_path, spheres((16, 16, 16), (8, 8, 8)))
+    label = nib.load(case.label)
+    nib.save(nib.Nifti1Image(change(np.asarray(label.dataobj)), label.affine), case.label)
+    found = examine(case)
+    assert found.facts is None
+    assert [(f.level, f.case) for f in found.findings] == [("error", "a")]
+    assert found.findings[0].rule.startswith(rule)
+
+
+def test_another_grid_nan_and_a_missing_file_are_findings_of_their_cases(tmp_path: Path) -> None:
+    cases = [case_of(tmp_path / name, spheres((16, 16, 16), (8, 8, 8))) for name in ("grid", "nan", "gone")]
+    nib.save(nib.Nifti1Image(np.ones((16, 16, 16), np.uint8), np.diag([1, 1, 2, 1])), cases[0].label)
+    image = np.full((16, 16, 16), np.nan, np.float32)
+    nib.save(nib.Nifti1Image(image, np.eye(4)), cases[1].image)
+    Path(cases[2].image).unlink()
+    rules = [examine(case).findings[0].rule for case in cases]
+    assert "same grid" in rules[0]
+    assert "finite" in rules[1]
+    assert "exist" in rules[2]
+
+
+def test_a_constant_image_and_an_empty_label_are_told(tmp_path: Path) -> None:
+    case = case_of(tmp_path, np.zeros((8, 8, 8), np.uint8), noise=0)
+    assert {f.rule for f in examine(case).findings} == {"an image has more than one value", "a label marks an object"}
+
+
+def test_a_finding_keeps_rule_and_value_apart() -> None:
+    found = finding_of("a", "/x/y.nii.gz: labels must be whole numbers, got 0.5; 3 of 9 voxels are not")
+    assert (found.rule, found.value) == ("labels must be whole numbers", "0.5; 3 of 9 voxels are not (y.nii.gz)")
+
+
+def dataset_of(folder: Path, labels, names: dict[int, str]) -> Dataset:
+    values = LabelValues(names)
+    cases = []
+    for n, label in enumerate(labels):
+        write_case(folder, f"c{n}", label)
+        cases.append(Case(f"c{n}", folder / f"images/c{n}.nii.gz", folder / f"labels/c{n}.nii.gz", values))
+    return Dataset("spheres", values, cases)
+
+
+def test_all_findings_come_in_one_survey_and_then_there_is_no_fingerprint(tmp_path: Path) -> None:
+    data = dataset_of(tmp_path, [spheres((16, 16, 16), (8, 8, 8)) for _ in range(3)], {0: "background", 1: "ball"})
+    for n in (0, 2):
+        nib.save(nib.Nifti1Image(np.full((16, 16, 16), 0.5, np.float32), np.eye(4)), data.training[n].label)
+    found = survey(data)
+    assert found.fingerprint is None
+    assert [f.case for f in found.findings if f.level == "error"] == ["c0", "c2"]
+
+
+def test_a_class_that_never_occurs_is_an_error_and_a_rare_one_a_warning(tmp_path: Path) -> None:
+    labels = [spheres((16, 16, 16), (4, 8, 8), (12, 8, 8), radius=3)[:, :, :] for _ in range(4)]
+    for label in labels[1:]:
+        label[label == 2] = 0
+    found = survey(dataset_of(tmp_path, labels, {0: "background", 1: "one", 2: "two", 3: "three"}))
+    assert [(f.level, f.rule.split(": ")[1]) for f in found.findings] == [("warning", "two"), ("error", "three")]
+
+
+def test_several_processes_find_what_one_finds(tmp_path: Path) -> None:
+    data = dataset_of(tmp_path, [spheres((16, 16, 16), (8, 8, 4 + n)) for n in range(2)], {0: "background", 1: "ball"})
+    assert survey(data, processes=2) == survey(data, processes=1)
+
+
+def test_a_fingerprint_survives_its_file(tmp_path: Path) -> None:
+    before = fingerprint_of([spheres((16, 16, 16), (8, 8, 8))], {"1": "ball"})
+    assert Fingerprint.read(before.write(tmp_path / "fingerprint.json")) == before

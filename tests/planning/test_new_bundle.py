@@ -1,0 +1,122 @@
+"""`stseg3d plan`: a bundle, whole and ready, or all that is wrong with the data in one report and no bundle."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from monai.bundle import verify_metadata
+
+from stseg3d.bundle import open_bundle
+from stseg3d.cli import main
+from stseg3d.planning.fingerprint import Fingerprint
+from stseg3d.planning.new_bundle import Wishes, plan_bundle
+from stseg3d.volumes import load_dataset
+from tests.planning.spheres import spheres, write_case, write_cases
+
+SMALL = Wishes(stages=2, entries={"fine#size": [16, 16, 16], "fine#network#channels": [4, 8], "fine#network#strides": [2]})
+
+
+def ball(n: int = 0):
+    return spheres((40, 40, 40), (18 + n, 20, 20), radius=6)
+
+
+def test_a_planned_bundle_is_data_alone_and_says_what_it_was_made_of(tmp_path: Path) -> None:
+    data = write_cases(tmp_path / "data", 4, ball)
+    planned = plan_bundle(tmp_path / "out", data, wishes=SMALL)
+    assert planned.bundle == tmp_path / "out"
+    plan = open_bundle(tmp_path / "out").require_plan()  # without trust, its configs as rendered
+    assert plan.fine.size == (16, 16, 16)
+    dataset = load_dataset(tmp_path / "out/data/dataset.json")
+    assert (len(dataset.training), len(dataset.validation)) == (3, 1)
+    assert len(Fingerprint.read(tmp_path / "out/fingerprint.json").cases) == 3
+    text = (tmp_path / "out/docs/README.md").read_text()
+    assert all(d.entry in text and d.reason in text for d in planned.decisions)
+    given = next(d for d in planned.decisions if d.entry == "fine#size")
+    assert given.reason == "given with --set"
+    assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
+
+
+def test_its_metadata_is_valid(tmp_path: Path) -> None:
+    plan_bundle(tmp_path / "out", write_cases(tmp_path / "data", 2, ball), wishes=SMALL)
+    schema = Path(__file__).parents[1] / "bundles/meta_schema_20240725.json"
+    content = json.loads((tmp_path / "out/configs/metadata.json").read_text())
+    assert content["network_data_format"]["inputs"]["image"]["spatial_shape"] == [16, 16, 16]
+    digest = hashlib.sha256(schema.read_bytes()).hexdigest()
+    verify_metadata(meta_file=str(tmp_path / "out/configs/metadata.json"), filepath=str(schema), hash_val=digest, hash_type="sha256")
+
+
+def test_all_mistakes_come_in_one_report_and_nothing_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = write_cases(tmp_path / "data", 4, ball)
+    nib.save(nib.Nifti1Image(ball(), np.diag([1, 1, 2, 1])), data / "labels/case0.nii.gz")
+    nib.save(nib.Nifti1Image(ball() * np.float32(0.5), np.eye(4)), data / "labels/case1.nii.gz")
+    image = np.full((40, 40, 40), np.nan, np.float32)
+    nib.save(nib.Nifti1Image(image, np.eye(4)), data / "images/case2.nii.gz")
+    assert main(["plan", str(data), "-o", str(tmp_path / "out")]) == 2
+    report = capsys.readouterr().err
+    assert "3 errors" in report
+    for sentence in ("same grid", "whole numbers", "finite"):
+        assert sentence in report
+    assert {p.name for p in tmp_path.iterdir()} == {"data"}
+
+
+@pytest.mark.parametrize("mistake", ["empty", "names", "nothing"])
+def test_an_empty_folder_names_that_match_nothing_and_no_folder_are_told(tmp_path: Path, mistake: str) -> None:
+    data = tmp_path / "data"
+    (data / "images").mkdir(parents=True)
+    (data / "labels").mkdir()
+    if mistake == "names":
+        write_case(data, "a", ball())
+        write_case(data, "c", ball())
+        for before, after in ("ax", "cy"):
+            (data / f"labels/{before}.nii.gz").rename(data / f"labels/{after}.nii.gz")
+    if mistake == "nothing":
+        with pytest.raises(FileNotFoundError, match="elsewhere"):
+            plan_bundle(tmp_path / "out", tmp_path / "elsewhere")
+        return
+    planned = plan_bundle(tmp_path / "out", data)
+    assert planned.bundle is None
+    assert any(f.level == "error" for f in planned.findings)
+
+
+def test_a_folder_that_holds_something_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/notes.txt").write_text("mine")
+    with pytest.raises(FileExistsError, match="must be empty"):
+        plan_bundle(tmp_path / "out", write_cases(tmp_path / "data", 2, ball))
+    assert (tmp_path / "out/notes.txt").read_text() == "mine"
+
+
+def test_an_entry_that_contradicts_the_plan_is_refused_and_nothing_is_left(tmp_path: Path) -> None:
+    data = write_cases(tmp_path / "data", 2, ball)
+    with pytest.raises(ValueError, match=r"fine#size must be divisible"):
+        plan_bundle(tmp_path / "out", data, wishes=Wishes(stages=2, entries={"fine#size": [33, 33, 33]}))
+    assert {p.name for p in tmp_path.iterdir()} == {"data"}
+
+
+def test_memory_makes_batches_small_and_too_little_is_refused(tmp_path: Path) -> None:
+    data = write_cases(tmp_path / "data", 2, ball)
+    with pytest.raises(ValueError, match="memory must be enough for one training step"):
+        plan_bundle(tmp_path / "out", data, wishes=Wishes(memory_bytes=1 << 20))
+
+
+@pytest.mark.slow
+def test_three_commands_lead_from_data_to_a_scored_label(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = write_cases(tmp_path / "data", 5, ball)
+    bundle, scans = tmp_path / "balls", str(data / "images/case1.nii.gz")
+    assert main(["plan", str(data), "-o", str(bundle), "--threads", "1", "--stages", "2"]) == 0
+    assert main(["train", str(bundle), "--budget", "30s", "--threads", "1"]) == 0
+    assert "Dice of the pipeline, validation" in capsys.readouterr().out
+    mean = json.loads((bundle / "eval/validation.json").read_text())["mean"]
+    assert mean["foreground"] > 0.7
+    assert mean["coverage"] > 0.95
+    assert main(["segment", scans, "--bundle", str(bundle), "-o", str(tmp_path / "out")]) == 0
+    assert np.asarray(nib.load(tmp_path / "out/case1_seg.nii.gz").dataobj).any()
+    weights = (bundle / "models/model.pt").read_bytes()
+    assert main(["train", str(bundle), "--budget", "1s"]) == 2
+    assert "--overwrite" in capsys.readouterr().err
+    assert (bundle / "models/model.pt").read_bytes() == weights
