@@ -16,7 +16,7 @@ from stseg3d.cli.arguments import (
     seconds,
     setting,
 )
-from stseg3d.cli.terminal import DONE, loading
+from stseg3d.cli.terminal import DONE, loading, say
 
 WEIGHTS, STAGES = Path("models", "model.pt"), Path("models", "stages")
 
@@ -38,7 +38,10 @@ def add_train(commands: Any) -> Command:
     command.add_argument("--seed", type=int, metavar="N", help="of weights, order and augmentation (default: what the bundle says)")
     command.add_argument("--from", dest="weights", type=Path, metavar="WEIGHTS", help="start from these weights")
     command.add_argument(
-        "--folds", type=positive, metavar="K", help="rough networks that each predict cases they have not seen, for the fine stage"
+        "--folds",
+        type=positive,
+        metavar="K",
+        help="train each candidate K times, each without a part of the patients, for `stseg3d select`",
     )
     command.add_argument(
         "--set",
@@ -60,6 +63,7 @@ def _train(args: argparse.Namespace) -> int:
 
         from stseg3d.bundle import find_bundle, open_bundle
         from stseg3d.machine.threads import set_threads
+        from stseg3d.selection import train_folds
         from stseg3d.training.outcome import outcome_table, validate, write_outcome
         from stseg3d.training.processes import rank
         from stseg3d.training.run import train_bundle
@@ -71,12 +75,16 @@ def _train(args: argparse.Namespace) -> int:
     if args.data is None and not data.is_file():
         msg = f"--data must name a dataset.json, as {bundle} has none of its own"
         raise ValueError(msg)
-    _ensure_unfinished(bundle, overwrite=args.overwrite)
     set_threads(args.threads)
-    names = ("epochs", "budget_s", "seed", "weights", "folds")
-    options = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
-    options |= {"overrides": dict(args.set)} if args.set else {}
-    weights = train_bundle(bundle, data, stage=args.stage, device=args.device, trust=args.trust, **options)
+    options = {name: value for name in ("epochs", "budget_s", "seed") if (value := getattr(args, name)) is not None}
+    options |= {"device": args.device, "trust": args.trust, **({"overrides": dict(args.set)} if args.set else {})}
+    if args.folds:
+        _ensure_for_folds(args)
+        train_folds(bundle, data, args.folds, tell=_tell_fold, **options)
+        say(f"stseg3d: all folds are trained: `stseg3d select {bundle} -o OUT`")
+        return DONE
+    _ensure_unfinished(bundle, overwrite=args.overwrite)
+    weights = train_bundle(bundle, data, stage=args.stage, **options, **({"weights": args.weights} if args.weights else {}))
     if rank() == 0:
         print(weights)
         if weights == bundle / WEIGHTS:
@@ -86,6 +94,18 @@ def _train(args: argparse.Namespace) -> int:
             write_outcome(bundle, outcomes)
             print(outcome_table(outcomes).text())
     return DONE
+
+
+def _tell_fold(folder: Path, number: int, count: int) -> None:
+    say(f"stseg3d: {folder.parent.name}, {folder.name}: training {number} of {count}")
+
+
+def _ensure_for_folds(args: argparse.Namespace) -> None:
+    """Refuse options that folds cannot have."""
+    if args.weights or args.stage != "all":
+        given = f"--from {args.weights}, which may have seen the cases held out" if args.weights else f"--stage {args.stage}"
+        msg = f"--folds must train all stages from the beginning, got {given}"
+        raise ValueError(msg)
 
 
 def _ensure_unfinished(bundle: Path, *, overwrite: bool) -> None:

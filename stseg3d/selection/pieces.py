@@ -1,0 +1,107 @@
+"""Pieces: the components of a prediction against its label, from which the Dice under any rule for components follows at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stseg3d.ops.cleaning import FOREGROUND
+from stseg3d.ops.components import find_components
+from stseg3d.plan import Output
+
+
+@dataclass(frozen=True, eq=False)
+class Pieces:
+    """Components of each class in one case, 26 neighbours; arrays have a value for each.
+
+    Attributes:
+        classes: Names of the classes, background first.
+        values: Its class.
+        voxels: Its voxels.
+        counted: Those that are annotated.
+        hits: Those of its class in the label, too.
+        whole: Number of the component of all classes together that it is a part of.
+        truth: Voxels of each class in the label, background first.
+        voxel_mm3: Volume of a voxel.
+    """
+
+    classes: tuple[str, ...]
+    values: NDArray[np.intp]
+    voxels: NDArray[np.intp]
+    counted: NDArray[np.intp]
+    hits: NDArray[np.intp]
+    whole: NDArray[np.intp]
+    truth: NDArray[np.intp]
+    voxel_mm3: float = 1.0
+
+    @classmethod
+    def of(
+        cls,
+        prediction: NDArray[Any],
+        truth: NDArray[Any],
+        classes: Sequence[str],
+        *,
+        ignored: NDArray[np.bool_] | None = None,
+        voxel_mm3: float = 1.0,
+    ) -> Pieces:
+        """Pieces of a prediction.
+
+        Args:
+            prediction: Classes ``(*S)``.
+            truth: True classes ``(*S)``, 0 where ignored.
+            classes: Names of the classes, background first.
+            ignored: Mask of voxels that are not annotated.
+            voxel_mm3: Volume of a voxel.
+        """
+        together, _ = find_components(prediction > 0)
+        columns: list[list[NDArray[np.intp]]] = [[] for _ in range(5)]
+        for value in range(1, len(classes)):
+            ids, found = find_components(prediction == value)
+            counted = ids if ignored is None else np.where(ignored, 0, ids)
+            whole = np.zeros(len(found) + 1, dtype=np.intp)
+            whole[ids] = together  # equal within a component
+            inside = [_counts(ids, len(found)), _counts(counted, len(found)), _counts(np.where(truth == value, counted, 0), len(found))]
+            for column, array in zip(columns, (np.full(len(found), value), *inside, whole[1:]), strict=True):
+                column.append(array)
+        totals = np.bincount(truth.ravel(), minlength=len(classes))
+        values, voxels, annotated, hits, wholes = (np.concatenate(column) for column in columns)
+        return cls(tuple(classes), values, voxels, annotated, hits, wholes, totals, voxel_mm3)
+
+    def kept(self, output: Output) -> NDArray[np.bool_]:
+        """Which pieces stay under the rules of an output, as :func:`stseg3d.ops.cleaning.clean` applies them."""
+        kept = np.ones(len(self.values), dtype=np.bool_)
+        for name in dict.fromkeys((FOREGROUND, *self.classes[1:])):
+            if name not in output.cleaned:
+                continue
+            own = kept if name == FOREGROUND else kept & (self.values == self.classes.index(name))
+            sizes = self._wholes(kept) if name == FOREGROUND else self.voxels
+            least = output.min_volume_mm3.get(name, 0.0) / self.voxel_mm3
+            least = max(least, sizes[own].max(initial=0) if name in output.largest_only else 0)
+            kept = kept & ~(own & (sizes < least))
+        return kept
+
+    def dice(self, output: Output) -> NDArray[np.float64]:
+        """Dice of each class under the rules of an output; NaN where a class is in neither prediction nor label.
+
+        Args:
+            output: The rules.
+        """
+        kept = self.kept(output)
+        counts = [np.bincount(self.values[kept], weights=of[kept], minlength=len(self.classes)) for of in (self.hits, self.counted)]
+        both = counts[1] + self.truth
+        scores: NDArray[np.float64] = np.divide(2 * counts[0], both, out=np.full(len(both), np.nan), where=both > 0)
+        return scores[1:]
+
+    def _wholes(self, kept: NDArray[np.bool_]) -> NDArray[np.intp]:
+        """Voxels of the component of all classes that each piece is a part of."""
+        sums = np.bincount(self.whole[kept], weights=self.voxels[kept], minlength=self.whole.max(initial=0) + 1)
+        return sums[self.whole].astype(np.intp)
+
+
+def _counts(ids: NDArray[Any], count: int) -> NDArray[np.intp]:
+    """Voxels of each component."""
+    return np.bincount(ids.ravel(), minlength=count + 1)[1:]
