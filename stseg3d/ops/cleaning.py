@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from stseg3d.ops.components import find_components
 
@@ -31,16 +32,30 @@ def clean(
         Number of components and of voxels that were cleared, as ``removed_components`` and ``removed_voxels``.
     """
     removed = {"removed_components": 0, "removed_voxels": 0}
+    around = dict(zip(classes[1:], class_boxes(labels, len(classes)), strict=True))
     for name in dict.fromkeys((FOREGROUND, *classes[1:])):
         if name not in (*largest_only, *least_mm3):
             continue
-        ids, found = find_components(labels > 0 if name == FOREGROUND else labels == classes.index(name))
+        inside = labels if name == FOREGROUND else labels[around[name]]
+        ids, found = find_components(inside > 0 if name == FOREGROUND else inside == classes.index(name))
         least = max(least_mm3.get(name, 0.0) / voxel_mm3, found[0].voxels if found and name in largest_only else 0)
         gone = [component for component in found if component.voxels < least]
         if gone:
             unwanted = np.zeros(len(found) + 1, dtype=np.bool_)
             unwanted[[component.id for component in gone]] = True
-            labels[unwanted[ids]] = 0
+            inside[unwanted[ids]] = 0
         removed["removed_components"] += len(gone)
         removed["removed_voxels"] += sum(component.voxels for component in gone)
     return removed
+
+
+def class_boxes(labels: NDArray[Any], kinds: int) -> list[tuple[slice, ...]]:
+    """Slices around each class above 0 of a label map, empty ones where there is none.
+
+    Args:
+        labels: Classes ``(*S)``.
+        kinds: Number of classes, including background.
+    """
+    nothing = (slice(0, 0),) * labels.ndim
+    found = ndimage.find_objects(labels, max_label=kinds - 1) if kinds > 1 else []
+    return [slices or nothing for slices in found]

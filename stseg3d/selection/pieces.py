@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stseg3d.ops.cleaning import FOREGROUND
+from stseg3d.ops.cleaning import FOREGROUND, class_boxes
 from stseg3d.ops.components import find_components
 from stseg3d.plan import Output
 
@@ -59,13 +59,13 @@ class Pieces:
         """
         together, _ = find_components(prediction > 0)
         columns: list[list[NDArray[np.intp]]] = [[] for _ in range(5)]
-        for value in range(1, len(classes)):
-            ids, found = find_components(prediction == value)
-            counted = ids if ignored is None else np.where(ignored, 0, ids)
+        for value, box in enumerate(class_boxes(prediction, len(classes)), start=1):
+            ids, found = find_components(prediction[box] == value)
+            counted = ids if ignored is None else np.where(ignored[box], 0, ids)
             whole = np.zeros(len(found) + 1, dtype=np.intp)
-            whole[ids] = together  # equal within a component
-            inside = [_counts(ids, len(found)), _counts(counted, len(found)), _counts(np.where(truth == value, counted, 0), len(found))]
-            for column, array in zip(columns, (np.full(len(found), value), *inside, whole[1:]), strict=True):
+            whole[ids] = together[box]  # equal within a component
+            counts = [_counts(which, len(found)) for which in (ids, counted, np.where(truth[box] == value, counted, 0))]
+            for column, array in zip(columns, (np.full(len(found), value), *counts, whole[1:]), strict=True):
                 column.append(array)
         totals = np.bincount(truth.ravel(), minlength=len(classes))
         values, voxels, annotated, hits, wholes = (np.concatenate(column) for column in columns)

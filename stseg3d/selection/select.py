@@ -29,7 +29,9 @@ from stseg3d.training.ensemble import ensemble_bundles
 FILE = Path("selection.json")
 LEAST_GAIN = 0.001  # of mean Dice for mirroring, which doubles the time for each axis
 QUANTILES = (0.01, 0.05, 0.1, 0.25)  # of the objects' volumes, as least volumes to choose from
-OPTIMISM = "The winner, mirroring and rules were chosen on the cases of these scores: new cases may score a little lower."
+SCORES = "Scores are of cases that the networks had not seen, each by the networks of the fold that held it out."
+MEAN = "The mean of all folds has no score of its own, as it has seen all cases; most often it is a little better than its parts."
+OPTIMISM = "The winner, mirroring and rules were chosen on the cases of these scores: that makes them a little too high."
 
 
 @dataclass(frozen=True)
@@ -73,8 +75,9 @@ class Selection:
         rows = []
         for one in self.candidates:
             to_best = "" if one is best else _shown(bootstrap_interval(one.values() - best.values()), "+.4f")
-            rows.append([one.name, _shown(one.interval(), ".4f"), to_best, f"{one.seconds:.2f}"])
-        return Table(["candidate", "mean Dice, cross-validated", "difference", "s a case"], rows, words=1, title="Candidates")
+            score = one.interval()
+            rows.append([one.name, _shown(score, ".4f"), to_best, str(score.n), f"{one.seconds:.2f}"])
+        return Table(["candidate", "mean Dice, cross-validated", "difference", "cases", "s a case"], rows, words=1, title="Candidates")
 
     def decisions(self) -> Table:
         """What was decided for the winner; then its score with all of it."""
@@ -236,8 +239,8 @@ def _write(bundle: Path, out: Path, selection: Selection, folds: int, *, trust: 
 def _description(name: str, selection: Selection) -> str:
     """``docs/README.md`` of the winner: what was compared and decided."""
     told = f"`stseg3d select` made this bundle of the candidate `{selection.final.name}`: {selection.form}."
-    scores = "Scores are of cases that the networks had not seen, each by the networks of the fold that held it out."
-    text = f"# {name}\n\n{told} {scores} {OPTIMISM}\n\n{selection.table().markdown()}\n{selection.decisions().markdown()}"
+    scores = f"{SCORES} {MEAN if selection.single is None else ''} {OPTIMISM}".replace("  ", " ")
+    text = f"# {name}\n\n{told} {scores}\n\n{selection.table().markdown()}\n{selection.decisions().markdown()}"
     return f"{text}\n`{FILE.name}` has the score of each case.\n"
 
 
