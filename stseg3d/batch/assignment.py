@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import replace
 
-from stseg3d.batch.outcomes import FAILED, TIME_LIMIT, WORKER_DIED, CaseOutcome, utc_now
+from stseg3d.results.journal import FAILED, TIME_LIMIT, WORKER_DIED, CaseOutcome, utc_now
 from stseg3d.volumes import Case
 
 ATTEMPTS = 2  # of a case whose worker died: the cause may have been its neighbour's memory

@@ -22,9 +22,9 @@ from typing import Any
 
 from stseg3d.batch.assignment import ATTEMPTS, KILL_TIMEOUT_S, MAX_STILLBORN, Assignment, CaseQueue
 from stseg3d.batch.logs import send_logs
-from stseg3d.batch.outcomes import FAILED, WORKER_DIED, CaseOutcome
 from stseg3d.batch.work import CaseWorker
 from stseg3d.inference import Request
+from stseg3d.results.journal import FAILED, WORKER_DIED, CaseOutcome
 from stseg3d.volumes import Case
 
 logger = logging.getLogger(__name__)

@@ -6,11 +6,11 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-from stseg3d.batch.outcomes import FAILED, SKIPPED, CaseOutcome
-from stseg3d.batch.stamps import is_unchanged, stamp, stamp_if_there
 from stseg3d.batch.work import notes_name
 from stseg3d.inference import Request
 from stseg3d.machine.files import remove_temporary_files
+from stseg3d.results.journal import FAILED, SKIPPED, CaseOutcome
+from stseg3d.results.stamps import is_unchanged, stamp, stamp_if_there
 from stseg3d.volumes import Case, output_name
 
 

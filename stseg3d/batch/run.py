@@ -10,12 +10,12 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from stseg3d.batch.claims import CLAIMS_NAME, Claims
-from stseg3d.batch.outcomes import DONE, FAILED, STARTED, CaseOutcome, OutcomeLog, utc_now, write_summary
 from stseg3d.batch.overlap import overlapped
 from stseg3d.batch.resume import remove_leftovers, settled
-from stseg3d.batch.stamps import stamp_if_there
 from stseg3d.batch.work import CaseWorker
 from stseg3d.inference import Request
+from stseg3d.results.journal import DONE, FAILED, STARTED, CaseOutcome, OutcomeLog, utc_now, write_summary
+from stseg3d.results.stamps import stamp_if_there
 from stseg3d.volumes import Case, ensure_writable
 from stseg3d.volumes.ahead import CaseAhead
 
@@ -166,9 +166,8 @@ class _Batch:
 
     def tell_vanished(self) -> None:
         """Report outputs of this run that are missing by now."""
-        outcomes = {outcome.case: outcome for outcome in self.log.latest()}
         for case in sorted(self.result.done):
-            then = outcomes.get(case)
+            then = self.log.last(case)
             if then is None or then.output is None or not (self.folder / then.output.path).is_file():
                 self.result.done.remove(case)
                 msg = f"{self.folder}: output of {case} must stay where it is until the batch ends, got none"

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from stseg3d.batch import CaseOutcome, InProcess, OutcomeLog, Processes, run_batch
-from stseg3d.batch.outcomes import TIME_LIMIT, WORKER_DIED
 from stseg3d.inference import Request
+from stseg3d.results.journal import TIME_LIMIT, WORKER_DIED
 from stseg3d.volumes import list_cases
 from tests.batch import fakes
 from tests.systems import on_linux, on_posix

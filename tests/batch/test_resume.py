@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from stseg3d.batch import BatchResult, InProcess, OutcomeLog, run_batch
-from stseg3d.batch.stamps import is_unchanged, stamp
 from stseg3d.inference import Request
+from stseg3d.results.stamps import is_unchanged, stamp
 from stseg3d.volumes import Case
 from tests.batch import fakes
 

@@ -7,6 +7,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from stseg3d.plan.json_values import MAX_WHOLE_NUMBER
+
 # Headers whose voxels are in a file beside them, under one of these suffixes.
 DETACHED = {".mhd": (".raw", ".zraw"), ".nhdr": (".raw", ".raw.gz")}
 
@@ -45,7 +47,8 @@ def stamp(path: Path, *, content: bool = False) -> FileStamp:
     files = _files(path)
     found = [os.stat(file) for file in files]
     sha256 = _sha256(files) if content else ""
-    return FileStamp(str(path.absolute()), sum(s.st_size for s in found), max((s.st_mtime_ns for s in found), default=0), sha256)
+    newest = max((s.st_mtime_ns for s in found), default=0) % MAX_WHOLE_NUMBER  # JSON of ours holds no larger numbers
+    return FileStamp(str(path.absolute()), sum(s.st_size for s in found), newest, sha256)
 
 
 def stamp_if_there(path: Path, *, content: bool = False) -> FileStamp:
