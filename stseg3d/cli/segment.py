@@ -96,12 +96,13 @@ def _cases(args: argparse.Namespace) -> tuple[list[Case], int]:
 
 def _ahead(args: argparse.Namespace, first: Case) -> CaseAhead | None:
     """The first case, read while torch and MONAI are loaded, if this process is to work on it."""
+    from stseg3d.results import OutcomeLog
     from stseg3d.volumes import output_name
     from stseg3d.volumes.ahead import begin_reading
 
     elsewhere = args.ray or args.jobs is not None or args.time_limit is not None
-    done_before = (args.output_dir / output_name(first.id)).exists()
-    return None if elsewhere or done_before or args.series else begin_reading(first)
+    begun_before = (args.output_dir / output_name(first.id)).exists() or OutcomeLog(args.output_dir).names(first.id)
+    return None if elsewhere or begun_before or args.series else begin_reading(first)
 
 
 def _run(args: argparse.Namespace, bundle: Path, cases: list[Case], ahead: CaseAhead | None) -> BatchResult:

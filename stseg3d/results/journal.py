@@ -83,12 +83,12 @@ class CaseOutcome:
     @property
     def was_interrupted(self) -> bool:
         """Whether the end is unknown, so that the output may or may not exist."""
-        return self.may_have_killed or self.error == STOPPED
+        return self.may_have_killed or self.error in (TIME_LIMIT, STOPPED)
 
     @property
     def may_have_killed(self) -> bool:
-        """Whether its process may have died of the case: then it is done in a process of its own."""
-        return self.state == STARTED or self.error in (WORKER_DIED, TIME_LIMIT)
+        """Whether a process died while it worked on the case, perhaps because of it."""
+        return self.state == STARTED or self.error == WORKER_DIED
 
     def failed(self, error: Exception) -> CaseOutcome:
         """The outcome of the same case when it fails with an error."""
@@ -172,6 +172,13 @@ class OutcomeLog:
         self._refresh()
         line = self._begun.get(case)
         return read_line(line) if line else None
+
+    def names(self, case: str) -> bool:
+        """Whether a line may be about the case, found without reading the lines."""
+        if not self.path.exists():
+            return False
+        with open(open_regular(self.path), "rb") as file:
+            return json.dumps(case).encode() in file.read()
 
     def latest(self) -> list[CaseOutcome]:
         """The last outcome of each case, in the order in which cases came up."""

@@ -179,6 +179,23 @@ def test_a_pipe_that_nobody_writes_to(scans: Path, bundle: Path, undisturbed: Pa
     assert labels(tmp_path / "out") == labels(undisturbed)
 
 
+@on_linux
+@pytest.mark.slow
+def test_a_case_that_kills_a_batch_without_workers_is_one_failed_case_of_the_next(
+    scans: Path, bundle: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    fakes.make_scan(scans / "aa.nii", brightest=fakes.DIES)
+    out = tmp_path / "out"
+    assert finish(segment(scans, bundle, out))[0] == -signal.SIGKILL
+    status, said = finish(segment(scans, bundle, out))
+    assert status == 1, said
+    assert "WorkerDied: aa: worker process died of SIGKILL as an earlier one did" in said
+    assert done(out) == ["a", "b", "c", "d"]
+    assert labels(out) == labels(undisturbed)
+    (failed,) = [outcome for outcome in OutcomeLog(out).latest() if outcome.error]
+    assert (failed.case, failed.attempt) == ("aa", 2)
+
+
 # --- the driver --------------------------------------------------------------
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Generator, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from stseg3d.batch import BatchResult, InProcess, OutcomeLog, run_batch
+from stseg3d.batch import BatchResult, CaseOutcome, InProcess, OutcomeLog, run_batch
 from stseg3d.inference import Request
 from stseg3d.results.stamps import is_unchanged, stamp
 from stseg3d.volumes import Case
@@ -132,7 +133,64 @@ def test_a_file_of_somebody_else_is_refused(bundle: Path, cases: list[Case], tmp
     assert run(cases, wanted, overwrite=True).done == {"b"}
 
 
+@pytest.fixture
+def alone(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
+    """Cases that get a process of their own, with the attempts that it has; played in this process."""
+    given: list[tuple[str, int]] = []
+
+    class Played(InProcess):
+        def __init__(self, request: Request, jobs: int, attempts: int) -> None:
+            super().__init__(request)
+            self.attempts = attempts
+            assert jobs == 1
+
+        def run(self, cases: Iterator[Case]) -> Generator[CaseOutcome, None, None]:
+            return super().run(given.append((case.id, self.attempts)) or case for case in cases)  # type: ignore[func-returns-value]
+
+    monkeypatch.setattr("stseg3d.batch.run.Processes", Played)
+    return given
+
+
+def begin(wanted: Request, case: Case, **known: object) -> None:
+    """What a process leaves that dies of a case."""
+    begun = CaseOutcome(case.id, "started", 1, input=stamp(case.image), request=wanted.digest)
+    OutcomeLog(wanted.output_dir).append(replace(begun, **known))  # type: ignore[arg-type]
+
+
+def test_a_case_that_killed_its_process_gets_one_of_its_own_after_the_others(
+    bundle: Path, cases: list[Case], tmp_path: Path, alone: list[tuple[str, int]], caplog: pytest.LogCaptureFixture
+) -> None:
+    wanted = fakes.request_for(bundle, tmp_path / "out")
+    begin(wanted, cases[0])
+    begin(wanted, cases[1], state="failed", error="Stopped")  # by a person: it killed nothing
+    told: list[str] = []
+    run_batch(cases, wanted, InProcess(wanted), on_outcome=lambda outcome: told.append(outcome.case))
+    assert told == ["b", "c", "d", "a"]
+    assert alone == [("a", 1)]
+    assert "get one of their own: a\n" in caplog.text
+    assert {o.case: (o.state, o.attempt) for o in OutcomeLog(wanted.output_dir).latest()}["a"] == ("done", 2)
+    assert run(cases, wanted).skipped == 4
+
+
+def test_what_kills_its_process_is_not_tried_for_ever(
+    bundle: Path, cases: list[Case], tmp_path: Path, alone: list[tuple[str, int]]
+) -> None:
+    wanted = fakes.request_for(bundle, tmp_path / "out")
+    for case, known in zip(cases, ({}, {"state": "failed", "error": "WorkerDied"}, {"request": "another"}, {"attempt": 3}), strict=True):
+        begin(wanted, case, **{"attempt": 4} | known)
+    for _ in range(2):
+        result = run(cases, wanted)
+        assert refusals(result) == dict.fromkeys("ab", "the process died in attempt 4, the last one; --overwrite tries again")
+        assert {outcome.error for outcome in result.failed} == {"WorkerDied"}
+    assert [case for case, _ in alone] == ["c", "d"]
+    fakes.make_scan(cases[0].image, seed=9)  # another image
+    assert run(cases, wanted).done == {"a"}
+    assert run(cases, wanted, overwrite=True).done == {"b"}
+    assert [case for case, _ in alone] == ["c", "d", "a", "b"]
+
+
 @pytest.mark.parametrize("left", ["nothing", "the whole output", "notes alone"])
+@pytest.mark.usefixtures("alone")
 def test_what_a_killed_run_left_is_done_again(left: str, wanted: Request, cases: list[Case]) -> None:
     content = output(wanted, "b").read_bytes()
     log = wanted.output_dir / "outcomes.jsonl"
