@@ -7,6 +7,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from stseg3d.machine.files import open_regular
 from stseg3d.plan.json_values import MAX_WHOLE_NUMBER
 
 # Headers whose voxels are in a file beside them, under one of these suffixes.
@@ -81,7 +82,7 @@ def _sha256(files: list[Path]) -> str:
     """SHA-256 of one file's content, or of the names and contents of several."""
     hashes = []
     for path in files:
-        with path.open("rb") as file:
+        with open(open_regular(path), "rb") as file:
             hashes.append(hashlib.file_digest(file, "sha256").hexdigest())
     if len(hashes) == 1:
         return hashes[0]
