@@ -162,7 +162,7 @@ class _Batch:
 
     def finish(self, outcome: CaseOutcome) -> None:
         """Record an outcome and release the case."""
-        begun = self.begun.pop(outcome.case)
+        begun = self.begun[outcome.case]
         if outcome.was_interrupted:
             remove_leftovers(outcome.case, self.folder)
         attempt = begun.attempt + outcome.attempt - 1
@@ -228,6 +228,7 @@ class _Batch:
 
     def _tell(self, outcome: CaseOutcome) -> None:
         self._write(outcome)
+        self.begun.pop(outcome.case, None)
         if outcome.state == DONE:
             self.result.done.add(outcome.case)
         elif outcome.state == FAILED:

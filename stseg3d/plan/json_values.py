@@ -79,7 +79,8 @@ def read_json(content: bytes, what: str) -> Any:
             json.dumps(found, ensure_ascii=False).encode("utf-8", "surrogateescape")
         return found
     except (ValueError, RecursionError) as error:
-        msg = f"{what} must be JSON: {error}"
+        deep = isinstance(error, RecursionError)
+        msg = f"{what} must be JSON: {f'it is nested more than {MAX_DEPTH} deep' if deep else error}"
         raise ValueError(msg) from error
 
 

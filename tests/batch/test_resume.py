@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from stseg3d.batch import BatchResult, CaseOutcome, InProcess, OutcomeLog, run_batch
+from stseg3d.batch import BatchResult, BatchStoppedError, CaseOutcome, InProcess, OutcomeLog, run_batch
 from stseg3d.inference import Request
 from stseg3d.results.stamps import is_unchanged, stamp
 from stseg3d.volumes import Case
 from tests.batch import fakes
+from tests.systems import on_posix
 
 
 def run(cases: list[Case], wanted: Request, *, overwrite: bool = False) -> BatchResult:
@@ -69,6 +70,36 @@ def test_an_output_that_is_missing_is_made_again(wanted: Request, cases: list[Ca
     result = run(cases, wanted)
     assert (result.done, result.skipped) == ({"a"}, 3)
     assert output(wanted, "a").read_bytes() == content
+
+
+def test_bad_lines_block_no_case(wanted: Request, cases: list[Case], caplog: pytest.LogCaptureFixture) -> None:
+    log = wanted.output_dir / "outcomes.jsonl"
+    lines = [
+        "[" * 100_000,
+        '{"case": []}',
+        '{"case": "a", "state": "done", "stages_s": 5, "attempt": 1}',
+        '{"case": "\\ud800", "state": "done"}',
+    ]
+    log.write_text("\n".join(lines) + "\n" + log.read_text())
+    output(wanted, "b").unlink()
+    for done in ({"b"}, set()):
+        result = run(cases, wanted)
+        assert (result.done, result.skipped, result.failed) == (done, 4 - len(done), [])
+    assert [caplog.text.count(f"line {n} is not an outcome") for n in range(1, 6)] == [2, 2, 2, 2, 0]  # once in each run
+
+
+@on_posix
+@pytest.mark.parametrize("name", ["outcomes.jsonl", ".claims"])
+@pytest.mark.parametrize("kind", ["a link", "a pipe", "a folder"])
+def test_nothing_is_written_through_what_is_no_file(name: str, kind: str, bundle: Path, cases: list[Case], tmp_path: Path) -> None:
+    wanted = fakes.request_for(bundle, tmp_path / "out")
+    wanted.output_dir.mkdir()
+    (tmp_path / "elsewhere").write_text("half a line")
+    make = {"a link": lambda path: path.symlink_to(tmp_path / "elsewhere"), "a pipe": os.mkfifo, "a folder": os.mkdir}[kind]
+    make(wanted.output_dir / name)
+    with pytest.raises((OSError, BatchStoppedError), match=f"{name}: file must be a regular file, got {kind}"):
+        run(cases, wanted)
+    assert (tmp_path / "elsewhere").read_text() == "half a line"
 
 
 def change_input(wanted: Request, cases: list[Case]) -> Request:
