@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import gc
 import inspect
 import json
@@ -431,11 +432,17 @@ def test_a_folder_for_the_table_that_is_not_there_is_told_before_the_work(
     assert is_one_sentence(told.err, "-o must lie in a folder that exists, got none/rows.csv")
 
 
-def test_a_table_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+def test_a_table_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     output = tmp_path / "rows.csv"
     output.write_text("from before")
-    with pytest.raises(UnicodeEncodeError):
-        write_table("half a table \ud800", output)  # no UTF-8
+
+    def fill_the_disk(path: Path, text: str, **_: Any) -> None:
+        path.write_bytes(text[:4].encode())
+        raise OSError(errno.ENOSPC, "disk is full")
+
+    monkeypatch.setattr(Path, "write_text", fill_the_disk)
+    with pytest.raises(OSError, match="disk is full"):
+        write_table("a table", output)
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"rows.csv": "from before"}
 
 
