@@ -14,11 +14,16 @@ import SimpleITK as sitk  # noqa: N813
 from stseg3d.geometry import Box
 from stseg3d.volumes import CanonicalVolume, find_cases, open_volume
 from stseg3d.volumes.dicom import read_series
-
-UID = "1.2.826.0.1.3680043.2.1125.{}"
-CT, ENHANCED_CT, SECONDARY_CAPTURE, DOSE_REPORT = (f"1.2.840.10008.5.1.4.1.1.{n}" for n in ("2", "2.1", "7", "88.67"))
-DICOMDIR = "1.2.840.10008.1.3.10"
-COLUMNS, ROWS = 5, 4
+from tests.volumes.dicom_files import (
+    COLUMNS,
+    DICOMDIR,
+    DOSE_REPORT,
+    ROWS,
+    SECONDARY_CAPTURE,
+    UID,
+    dicom_file,
+    enhanced,
+)
 
 
 @pytest.fixture
@@ -27,48 +32,6 @@ def image(rng):
     image.SetSpacing((0.5, 0.75, 3.0))
     image.SetOrigin((-10, 20, -300))
     return image
-
-
-def dicom_file(path: Path, array: np.ndarray | None = None, **tags: object) -> Path:
-    """A CT slice as scanners write it: unsigned 12 bits and an intercept; any tag set, or left out by None."""
-    array = np.zeros((ROWS, COLUMNS), np.uint16) if array is None else array
-    colours = array.ndim == 3 and array.shape[-1] == 3
-    content = pydicom.Dataset()
-    standard = {
-        "SOPClassUID": CT,
-        "SOPInstanceUID": UID.format(f"1.{int.from_bytes(path.name.encode()) % 10**20}"),
-        "Modality": "CT",
-        "SeriesDescription": "Body 3.0",
-        "SeriesDate": "20221208",
-        "SeriesTime": "140539.425",
-        "SeriesInstanceUID": UID.format(1),
-        "ImageOrientationPatient": [1, 0, 0, 0, 1, 0],
-        "PixelSpacing": [0.75, 0.5],
-        "SamplesPerPixel": 3 if colours else 1,
-        "PhotometricInterpretation": "RGB" if colours else "MONOCHROME2",
-        "Rows": array.shape[0 if array.ndim == 2 or colours else 1],
-        "Columns": array.shape[1 if array.ndim == 2 or colours else 2],
-        "BitsAllocated": array.itemsize * 8,
-        "BitsStored": 12 if array.dtype == np.uint16 else array.itemsize * 8,
-        "PixelRepresentation": int(array.dtype.kind == "i"),
-        "RescaleIntercept": None if colours else -1024,
-        "RescaleSlope": None if colours else 1,
-    }
-    for name, value in (standard | tags).items():
-        if value is not None:
-            setattr(content, name, value)
-    content.HighBit = content.BitsStored - 1
-    if colours:
-        content.PlanarConfiguration = 0
-    if content.SOPClassUID not in (DOSE_REPORT, DICOMDIR):
-        content.PixelData = array.tobytes()
-    content.file_meta = pydicom.dataset.FileMetaDataset()
-    content.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
-    content.file_meta.MediaStorageSOPClassUID = content.SOPClassUID
-    content.file_meta.MediaStorageSOPInstanceUID = content.SOPInstanceUID
-    path.parent.mkdir(parents=True, exist_ok=True)
-    content.save_as(path, enforce_file_format=content.SOPClassUID != DICOMDIR)
-    return path
 
 
 def stack(folder: Path, places=range(6), name="{}.dcm", first=0, **tags: object) -> Path:
@@ -419,36 +382,6 @@ def test_colours_alone_are_read_as_channels(tmp_path):
 
 
 # --- enhanced files of many frames -------------------------------------------
-
-
-def enhanced(path: Path, along, sideways=0.0, intercepts=None, acquisitions=None) -> Path:
-    """One file; the frame at z mm holds the value 1000 + z, before its intercept."""
-
-    def group(**sequences: dict[str, object]) -> object:
-        made = pydicom.Dataset()
-        for name, items in sequences.items():
-            item = pydicom.Dataset()
-            for key, value in items.items():
-                setattr(item, key, value)
-            setattr(made, name, pydicom.sequence.Sequence([item]))
-        return made
-
-    shared = group(
-        PixelMeasuresSequence={"PixelSpacing": [0.75, 0.5], "SliceThickness": 2},
-        PlaneOrientationSequence={"ImageOrientationPatient": [1, 0, 0, 0, 1, 0]},
-    )
-    frames = [
-        group(
-            PlanePositionSequence={"ImagePositionPatient": [10, 20 + sideways * z, z]},
-            PixelValueTransformationSequence={"RescaleSlope": 1, "RescaleIntercept": (intercepts or {}).get(k, -1024)},
-            FrameContentSequence={"FrameAcquisitionNumber": (acquisitions or {}).get(k, 1)},
-        )
-        for k, z in enumerate(along)
-    ]
-    array = np.stack([np.full((ROWS, COLUMNS), 1000 + z, np.uint16) for z in along])
-    none = dict.fromkeys(("ImageOrientationPatient", "PixelSpacing", "RescaleSlope", "RescaleIntercept"))
-    more = {"NumberOfFrames": len(along), "SharedFunctionalGroupsSequence": [shared], "PerFrameFunctionalGroupsSequence": frames}
-    return dicom_file(path, array, SOPClassUID=ENHANCED_CT, **none, **more)
 
 
 @pytest.mark.parametrize("along", [[0, 2, 4, 6, 8], [8, 6, 4, 2, 0], [0, 4, 2, 8, 6]])

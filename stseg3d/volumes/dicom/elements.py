@@ -7,14 +7,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from math import isfinite, prod
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from struct import unpack
-from typing import Any, BinaryIO
+from typing import Any
 
 from stseg3d.volumes.file import check_capacity, check_memory
 
-# Longer values are skipped, and read when they are asked for.
-LONG_BYTES = 1 << 16
 SHAPE = ("Rows", "Columns", "SamplesPerPixel", "BitsAllocated")
 # What pixel data may be declared as; their length then takes four bytes (DICOM PS3.5, 7.1.2).
 PIXEL_GROUP, PIXEL_KINDS = 0x7FE0, (b"OB", b"OW", b"UN")
@@ -40,6 +39,13 @@ def sound(path: Path) -> Iterator[None]:
         raise ValueError(msg) from error
 
 
+@contextmanager
+def mapped(path: Path) -> Iterator[Any]:
+    """Map of a file, which reads no more than there is, and in which what lies beyond its end is an error."""
+    with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as whole:
+        yield whole
+
+
 def read_elements(path: Path, names: Sequence[str] = ()) -> Any:
     """Data set of a file with voxels, without them.
 
@@ -53,12 +59,11 @@ def read_elements(path: Path, names: Sequence[str] = ()) -> Any:
     import pydicom
 
     wanted = [tag(name) for name in (*SHAPE, "NumberOfFrames", "PhotometricInterpretation", *names)] if names else None
-    with sound(path), path.open("rb") as file:
-        if DEFLATED.encode() in file.read(META_BYTES):
-            check_memory(path, file.seek(0, 2) * MAX_DEFLATED)
-        file.seek(0)
-        content = pydicom.dcmread(file, stop_before_pixels=True, defer_size=LONG_BYTES, force=True, specific_tags=wanted)
-        held, fragments = _held(content, content.buffer or file)
+    with sound(path), mapped(path) as whole:
+        if whole.find(DEFLATED.encode(), 0, META_BYTES) > 0:
+            check_memory(path, len(whole) * MAX_DEFLATED)
+        content: Any = pydicom.dcmread(whole, stop_before_pixels=True, force=True, specific_tags=wanted)
+        held, fragments = _held(content, content.buffer)
         syntax = str(content.file_meta.get("TransferSyntaxUID", ""))
     _check_pixels(path, content, (syntax, held, fragments))
     return content
@@ -66,13 +71,13 @@ def read_elements(path: Path, names: Sequence[str] = ()) -> Any:
 
 def sop_class(path: Path) -> str | None:
     """SOP class UID of a DICOM file, empty if it has none; None if the file does not begin as DICOM."""
-    from pydicom.filereader import read_file_meta_info
+    from pydicom.filereader import read_partial
 
     if not begins_as_dicom(path):
         return None
     try:
-        with sound(path):
-            return str(read_file_meta_info(path).get("MediaStorageSOPClassUID", ""))
+        with sound(path), mapped(path) as whole:
+            return str(read_partial(whole, stop_when=lambda *_: True).file_meta.get("MediaStorageSOPClassUID", ""))
     except ValueError:  # broken: read_elements will tell
         return ""
 
@@ -126,7 +131,7 @@ def frames_of(content: Any) -> int:
     return int(found) if found.isdecimal() and int(found) else 1
 
 
-def _held(content: Any, file: BinaryIO) -> tuple[int, int]:
+def _held(content: Any, file: Any) -> tuple[int, int]:
     """Bytes of the pixel data, before which the file stands, and number of fragments, 0 if they are not compressed."""
     from pydicom.encaps import parse_fragments
 
@@ -138,7 +143,8 @@ def _held(content: Any, file: BinaryIO) -> tuple[int, int]:
         raise ValueError(msg)
     (length,) = unpack(order + "I", file.read(4) if kind in PIXEL_KINDS else head[4:])
     start = file.tell()
-    left = file.seek(0, 2) - start
+    file.seek(0, 2)
+    left = file.tell() - start
     if length != UNDEFINED:
         return min(length, left), 0
     file.seek(start)

@@ -23,6 +23,7 @@ from stseg3d.volumes.dicom.elements import (
     text,
 )
 from stseg3d.volumes.dicom.kinds import DICOM_SUFFIXES, PLANE_CLASSES, STORAGE, kind_without_image
+from stseg3d.volumes.dicom.overrun import is_overrun
 from stseg3d.volumes.sitk import stored_dtype, unsound
 from stseg3d.volumes.volume import Array
 
@@ -125,6 +126,9 @@ class HeaderReader:
         Raises:
             ValueError: If it is not a sound DICOM image, lacks voxels or its place, or its voxels are not numbers.
         """
+        if is_overrun(path):
+            msg = f"{path}: file must be sound DICOM, got an element that goes on beyond the end of the file, or is of an unknown kind"
+            raise ValueError(msg)
         content = read_elements(path, (*TAGS, *PLANE, *FORM, "RealWorldValueMappingSequence"))
         with sound(path):
             tags = {name: found for name in TAGS if (found := text(content, name))}
