@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import pickle
+import re
 from pathlib import Path
 
 import numpy as np
@@ -11,18 +12,29 @@ import pydicom
 import pytest
 import SimpleITK as sitk  # noqa: N813
 
-from stseg3d.geometry import Box
-from stseg3d.volumes import CanonicalVolume, find_cases, open_volume
+from stseg3d.evaluate.pairing import pair_cases
+from stseg3d.evaluate.scoring import evaluate_case
+from stseg3d.geometry import Box, Grid
+from stseg3d.machine.memory import peak_memory_bytes, reset_peak_memory
+from stseg3d.volumes import CanonicalVolume, find_cases, list_cases, open_label, open_volume
 from stseg3d.volumes.dicom import read_series
+from stseg3d.volumes.dicom.headers import HeaderReader
 from tests.volumes.dicom_files import (
     COLUMNS,
     DICOMDIR,
+    DOSE,
     DOSE_REPORT,
+    KEY_OBJECTS,
+    LABEL_MAP,
+    PRESENTATION,
     ROWS,
     SECONDARY_CAPTURE,
+    SEGMENTATION,
+    STRUCTURE_SET,
     UID,
     dicom_file,
     enhanced,
+    segmentation,
 )
 
 
@@ -446,3 +458,242 @@ def test_a_folder_of_series_is_a_case_each(tmp_path, write_series, image):
         write_series(tmp_path / "patients" / patient, image)
     (tmp_path / "patients" / "notes").mkdir()
     assert [case.id for case in find_cases([tmp_path / "patients"])] == ["mole", "rat"]
+
+
+# --- voxels that are not there -----------------------------------------------
+
+
+@pytest.mark.parametrize("held", [0, 2, 20, 38])
+def test_a_file_with_fewer_voxels_than_it_says_is_refused_with_both_lengths(tmp_path, held):
+    """GDCM gives what lies in memory for those that are missing."""
+    folder = stack(tmp_path / "scan", PixelData=lambda k: bytes(held if k == 3 else 2 * ROWS * COLUMNS))
+    told = f"PixelData must hold the 40 bytes of 5 x 4 x 1 voxels of 16 bits, got {held}"
+    assert refusal(folder / "897.dcm") == f"{folder / '897.dcm'}: {told}"
+    assert refusal(folder).endswith(f"897.dcm; fetch them anew, or move away what is no slice; the first: {folder / '897.dcm'}: {told}")
+
+
+def test_a_file_that_says_it_is_huge_is_refused_before_memory_is_taken(tmp_path):
+    path = dicom_file(tmp_path / "a.dcm", Rows=65535, Columns=65535, PixelData=bytes(64), ImagePositionPatient=[0, 0, 0])
+    reset_peak_memory()
+    before = peak_memory_bytes()
+    assert refusal(path).endswith("PixelData must hold the 8589672450 bytes of 65535 x 65535 x 1 voxels of 16 bits, got 64")
+    assert peak_memory_bytes() - before < 32 << 20
+
+
+def test_frames_that_are_not_all_there_are_refused(tmp_path):
+    path = enhanced(tmp_path / "a.dcm", [0, 2, 4, 6, 8])
+    content = pydicom.dcmread(path)
+    content.PixelData = content.PixelData[:-2]
+    content.save_as(path)
+    assert refusal(path).endswith("PixelData must hold the 200 bytes of 5 x 4 x 5 voxels of 16 bits, got 198")
+    content.NumberOfFrames = 3
+    del content.PerFrameFunctionalGroupsSequence[3:]
+    content.save_as(path)
+    assert values(open_volume(path)) == [-24, -22, -20]  # what is more than enough does no harm
+
+
+def test_compressed_frames_that_are_not_all_there_are_refused(tmp_path):
+    path = enhanced(tmp_path / "a.dcm", [0, 2, 4])
+    content = pydicom.dcmread(path)
+    content.compress(pydicom.uid.RLELossless)
+    content.save_as(path)
+    assert values(open_volume(path)) == [-24, -22, -20]
+    content.PixelData = pydicom.encaps.encapsulate(list(pydicom.encaps.generate_frames(content.PixelData, number_of_frames=3))[:2])
+    content.save_as(path)
+    assert refusal(path).endswith("pixel data must hold a fragment for each of 3 frames, got 2")
+
+
+@pytest.mark.parametrize("name", ["Rows", "Columns", "BitsAllocated", "SamplesPerPixel"])
+def test_a_file_that_does_not_say_how_its_voxels_lie_is_refused(tmp_path, name):
+    content = pydicom.dcmread(dicom_file(tmp_path / "a.dcm", ImagePositionPatient=[0, 0, 0]))
+    del content[name]
+    content.save_as(tmp_path / "a.dcm")
+    assert refusal(tmp_path / "a.dcm").endswith(f"image must give its Rows, Columns, SamplesPerPixel, BitsAllocated, got no {name}")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("PixelSpacing", value) for value in (None, [0, 0], [1])),
+        *(("ImageOrientationPatient", value) for value in (None, [0] * 6, [1, 0, 0, 1, 0, 0], [1, 0, 0])),
+        *(("ImagePositionPatient", value) for value in (None, [1, 2])),
+    ],
+)
+def test_a_slice_that_does_not_say_where_it_is_is_refused(tmp_path, name, value):
+    """GDCM takes 1 mm, or an axial slice, in their place."""
+    path = dicom_file(tmp_path / "a.dcm", **{"ImagePositionPatient": [0, 0, 0], name: value})
+    assert "a.dcm: slice must say where it is, how it is turned and how large its pixels are, got ImagePositionPatient" in refusal(path)
+
+
+def test_slices_are_read_alike_whether_gdcm_was_asked_about_each_or_once(tmp_path):
+    folder = stack(tmp_path / "scan", RescaleSlope=lambda k: 1 + k // 2)
+    reader = HeaderReader()
+    for path in folder.iterdir():
+        ours, theirs = reader.read(path), HeaderReader().read(path)
+        assert (ours.size, ours.spacing_mm, ours.origin, ours.dtype) == (theirs.size, theirs.spacing_mm, theirs.origin, theirs.dtype)
+        np.testing.assert_array_equal(ours.direction, theirs.direction)
+    assert len(reader._forms) == 3
+
+
+def test_a_file_that_changes_after_it_was_opened_is_refused(tmp_path):
+    folder = stack(tmp_path / "scan")
+    volume = open_volume(folder)
+    dicom_file(folder / "898.dcm", np.zeros((8, 10), np.uint16), ImagePositionPatient=[0, 0, 0])
+    with pytest.raises(ValueError, match=r"898.dcm: file must hold what its header says, \(5, 4, 1\) voxels of 1 int16, got \(10, 8, 1\)"):
+        volume.read()
+
+
+# --- objects that are no images ----------------------------------------------
+
+
+def test_the_image_is_chosen_among_doses_contours_segmentations_and_reports(tmp_path, caplog):
+    folder = stack(tmp_path / "scan")
+    more = {"Modality": "RTDOSE", "NumberOfFrames": 6, "SeriesInstanceUID": UID.format(2), "ImagePositionPatient": [0, 0, 0]}
+    dicom_file(folder / "dose.dcm", np.zeros((6, ROWS, COLUMNS), np.uint16), SOPClassUID=DOSE, **more)
+    for name, uid in {"rs": STRUCTURE_SET, "ko": KEY_OBJECTS, "pr": PRESENTATION, "sr": DOSE_REPORT}.items():
+        dicom_file(folder / f"{name}.dcm", SOPClassUID=uid)
+    segmentation(folder / "seg.dcm")
+    stack(folder, first=100, SeriesInstanceUID=UID.format(3), Modality="SEG", SOPClassUID=SECONDARY_CAPTURE)
+    with caplog.at_level(logging.WARNING):
+        (case,) = list_cases([folder])
+        volume = open_volume(case.image)
+    assert values(volume) == [-24 + 10 * k for k in range(6)]
+    assert "left out" in caplog.text
+    told = " ".join(volume.about["left_out"])
+    assert all(word in told for word in ("dose.dcm (radiotherapy dose)", "rs.dcm (radiotherapy structure set", "seg.dcm (segmentation"))
+    assert all(word in told for word in ("ko.dcm (selection of key objects)", "pr.dcm (presentation state)", "sr.dcm (structured report)"))
+
+
+def test_folders_of_other_objects_are_no_cases_of_a_batch(tmp_path, caplog):
+    stack(tmp_path / "p1" / "CT")
+    segmentation(tmp_path / "p1" / "SEG" / "a.dcm")
+    dicom_file(tmp_path / "p1" / "RS" / "a.dcm", SOPClassUID=STRUCTURE_SET)
+    assert [case.id for case in list_cases([tmp_path])] == ["p1__CT"]
+    assert f"{tmp_path / 'p1' / 'SEG'}: left out, as its DICOM files hold no image: segmentation" in caplog.text
+    assert f"{tmp_path / 'p1' / 'RS'}: left out" in caplog.text
+
+
+@pytest.mark.parametrize(("uid", "kind"), [(SEGMENTATION, "segmentation, which"), (STRUCTURE_SET, "radiotherapy structure set")])
+def test_what_is_no_image_is_refused_by_its_name(tmp_path, uid, kind):
+    path = dicom_file(tmp_path / "scan" / "a.dcm", SOPClassUID=uid)
+    assert f"a.dcm: file must hold an image, got a {kind}" in refusal(path)
+    assert f"folder must hold a DICOM series, got a.dcm ({kind}" in refusal(path.parent)
+    if uid == STRUCTURE_SET:
+        with pytest.raises(ValueError, match="contours must be made a label map first"):
+            open_label(path, GRID)
+
+
+# --- segmentations -------------------------------------------------------------
+
+GRID = Grid((32, 32, 8), np.diag([-2.0, -2, 3, 1]))
+
+
+def truth() -> np.ndarray:
+    labels = np.zeros(GRID.shape, np.uint8)
+    labels[12:24, 10:18, :4] = 1
+    labels[4:10, 20:26, :4] = 2
+    return labels
+
+
+def test_segments_are_classes_where_their_frames_are(tmp_path):
+    for path in (segmentation(tmp_path / "seg" / "a.dcm"), tmp_path / "seg"):
+        label = open_label(path, GRID)
+        assert label.grid == GRID
+        np.testing.assert_array_equal(label.read()[0], truth())
+        np.testing.assert_array_equal(open_label(path, GRID, foreground=True).read()[0], truth() > 0)
+
+
+def test_a_segmentation_is_a_label_of_an_image_that_is_flipped_or_seen_along_another_axis(tmp_path):
+    path = segmentation(tmp_path / "a.dcm")
+    flipped = Grid(GRID.shape, GRID.affine @ np.array([[1, 0, 0, 0], [0, -1, 0, 31], [0, 0, -1, 7], [0, 0, 0, 1]]))
+    np.testing.assert_array_equal(open_label(path, flipped).read()[0], truth()[:, ::-1, ::-1])
+    turned = Grid((8, 32, 32), GRID.affine[:, [2, 0, 1, 3]])
+    np.testing.assert_array_equal(open_label(path, turned).read()[0], truth().transpose(2, 0, 1))
+
+
+def test_frames_that_are_missing_are_background(tmp_path):
+    mask = np.eye(32, dtype=np.uint8)
+    label = open_label(segmentation(tmp_path / "a.dcm", [(7, 18, mask), (300, 3, mask), (7, 3.02, 1 - mask)]), GRID).read()[0]
+    assert [sorted(np.unique(label[..., k])) for k in range(8)] == [[0], [7, 300], [0], [0], [0], [0], [0, 7], [0]]
+    np.testing.assert_array_equal(label[..., 6].T, 7 * mask)
+
+
+def test_bits_of_frames_that_end_within_a_byte(tmp_path, rng):
+    masks = rng.integers(0, 2, (3, 5, 7)).astype(np.uint8)
+    path = segmentation(tmp_path / "a.dcm", [(1, 3 * k, mask) for k, mask in enumerate(masks)])
+    np.testing.assert_array_equal(open_label(path, Grid((7, 5, 3), GRID.affine)).read()[0], masks.T)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_label_maps_hold_the_numbers_of_segments(tmp_path, packed):
+    pixels = truth().T
+    frames = [(k, 3 * k, plane) for k, plane in enumerate(pixels)]
+    form = {"SOPClassUID": LABEL_MAP, "SegmentationType": "LABELMAP", "BitsAllocated": 8, "BitsStored": 8, "PixelData": pixels.tobytes()}
+    path = segmentation(tmp_path / "a.dcm", frames, **form)
+    if packed:
+        content = pydicom.dcmread(path)
+        content.compress(pydicom.uid.RLELossless)
+        content.save_as(path)
+    np.testing.assert_array_equal(open_label(path, GRID).read()[0], truth())
+    content = pydicom.dcmread(path)
+    content.SegmentSequence = content.SegmentSequence[:2]
+    content.save_as(path)
+    with pytest.raises(ValueError, match=r"a.dcm: voxels must be of the segments \[0, 1\] that the file describes, got \[2\]"):
+        open_label(path, GRID).read()
+
+
+def test_overlapping_segments_are_refused_unless_only_the_foreground_matters(tmp_path):
+    mask = np.eye(32, dtype=np.uint8)
+    path = segmentation(tmp_path / "a.dcm", [(1, 3, mask), (2, 3, mask)])
+    with pytest.raises(ValueError, match=r"a.dcm: segments must not overlap, got 32 voxels of 's2' in 's1'"):
+        open_label(path, GRID).read()
+    np.testing.assert_array_equal(open_label(path, GRID, foreground=True).read()[0, ..., 1].T, mask)
+
+
+@pytest.mark.parametrize(
+    ("tags", "told"),
+    [
+        ({"SegmentationType": "FRACTIONAL"}, "SegmentationType must be BINARY or LABELMAP, got 'FRACTIONAL'"),
+        ({"SegmentSequence": []}, "frames must be of the segments [] that the file describes, got [1, 2]"),
+        ({"PerFrameFunctionalGroupsSequence": []}, "each frame must say where it is, got 0 places for 8 frames"),
+        ({"PixelData": bytes(1022)}, "PixelData must hold the 1024 bytes of 32 x 32 x 8 voxels of 1 bits, got 1022"),
+    ],
+)
+def test_segmentations_that_cannot_be_labels_are_refused(tmp_path, tags, told):
+    path = segmentation(tmp_path / "a.dcm", **tags)
+    with pytest.raises(ValueError, match=re.escape(f"{path}: {told}")):
+        open_label(path, GRID).read()
+
+
+@pytest.mark.parametrize(
+    ("at", "told"),
+    [
+        ([0, 4.5], "frames must lie on the slices of the image, 3.000 mm apart and above each other, got some 0.5 slices off"),
+        ([0, 3e6], "frames must lie inside the image of 8 slices, got some 1e+06 slices apart"),
+        ([60, 63], "segmentation must lie inside its image"),
+    ],
+)
+def test_frames_that_are_not_on_the_image_are_refused(tmp_path, at, told):
+    path = segmentation(tmp_path / "a.dcm", [(1, z, np.eye(32, dtype=np.uint8)) for z in at])
+    with pytest.raises(ValueError, match=re.escape(f"{path}: {told}")):
+        open_label(path, GRID).read()
+
+
+def test_several_segmentations_in_a_folder_are_not_chosen_from(tmp_path):
+    segmentation(tmp_path / "a.dcm")
+    segmentation(tmp_path / "b.dcm")
+    with pytest.raises(ValueError, match=r"folder must hold one DICOM segmentation, got 2: a.dcm, b.dcm"):
+        open_label(tmp_path, GRID)
+
+
+@pytest.mark.parametrize("place", ["labels/case_1.dcm", "labels/case_1/seg.dcm"])
+def test_a_prediction_is_scored_against_a_segmentation(tmp_path, write_nifti, place):
+    write_nifti("out/case_1_seg.nii.gz", truth(), affine=GRID.affine)
+    segmentation(tmp_path / place)
+    (pair,) = pair_cases(tmp_path / "out", tmp_path / "labels")
+    rows = evaluate_case(pair, per_class=True)
+    assert [(row.case, row.name, row.values["dice"]) for row in rows] == [
+        ("case_1", "foreground", 1),
+        ("case_1", "1", 1),
+        ("case_1", "2", 1),
+    ]

@@ -128,7 +128,7 @@ def numbers(content: Any, name: str, count: int) -> tuple[float, ...] | None:
 def frames_of(content: Any) -> int:
     """Number of frames that a file says it has; 1 if it does not say."""
     found = text(content, "NumberOfFrames")
-    return int(found) if found.isdecimal() and int(found) else 1
+    return int(found) if found.isdecimal() and len(found) < 10 and int(found) else 1
 
 
 def _held(content: Any, file: Any) -> tuple[int, int]:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from stseg3d.geometry import Grid
-from stseg3d.volumes.dicom.elements import integer, read_elements, sop_class, sound
+from stseg3d.volumes.dicom.elements import PLAIN, frames_of, integer, read_elements, sop_class, sound
 from stseg3d.volumes.dicom.frames import MAX_SKEW, Frame, read_frames
 from stseg3d.volumes.dicom.kinds import SEGMENTATION, kind_without_image
 from stseg3d.volumes.dicom.stack import MAX_SIDEWAYS, MAX_UNEVEN
@@ -75,11 +76,9 @@ class _Segments:
 
     def read(self, slices: Sequence[int], shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
         """Labels of shape ``(1, *shape)``, the frames in these slices of the last axis."""
-        from pydicom.pixels import iter_pixels
-
         labels = np.zeros(shape[::-1], dtype)
         with sound(self.path):
-            for k, number, pixels in zip(slices, self.numbers, iter_pixels(self.path, raw=True), strict=True):
+            for k, number, pixels in zip(slices, self.numbers, _frame_pixels(self.path, shape[1::-1]), strict=True):
                 self._add(labels[k], np.where(pixels > 0, dtype.type(number), 0) if number else pixels)
         return labels.T[None]
 
@@ -94,6 +93,25 @@ class _Segments:
             msg += "make one of them, or export them apart"
             raise ValueError(msg)
         plane[where] = 1 if self.foreground else values[where]
+
+
+def _frame_pixels(path: Path, shape: tuple[int, ...]) -> Iterator[Array]:
+    """Values of each frame, ``(rows, columns)``."""
+    import pydicom
+    from pydicom.pixels import iter_pixels
+
+    content = pydicom.dcmread(path)
+    voxels, whole = (
+        prod(shape),
+        content.original_encoding[1] and content.BitsAllocated == 1 and content.file_meta.TransferSyntaxUID in PLAIN,
+    )
+    if not whole or voxels % 8 == 0:
+        yield from iter_pixels(content, raw=True)
+        return
+    packed = np.frombuffer(content.PixelData, np.uint8)  # pydicom 3.0 begins each frame with a new byte, DICOM (PS3.5, 8.1.1) does not
+    for start in range(0, voxels * frames_of(content), voxels):
+        bits = np.unpackbits(packed[start // 8 : (start + voxels + 7) // 8], bitorder="little")
+        yield bits[start % 8 :][:voxels].reshape(shape)
 
 
 def _segments(path: Path, content: Any, frames: Sequence[Frame], foreground: bool) -> _Segments:
