@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from stseg3d.geometry import Grid
-from stseg3d.volumes.dicom.elements import PLAIN, frames_of, integer, read_elements, sop_class, sound
+from stseg3d.volumes.dicom.elements import PLAIN, frames_of, integer, mapped, read_elements, sop_class, sound
 from stseg3d.volumes.dicom.frames import MAX_SKEW, Frame, read_frames
 from stseg3d.volumes.dicom.kinds import SEGMENTATION, kind_without_image
 from stseg3d.volumes.dicom.stack import MAX_SIDEWAYS, MAX_UNEVEN
@@ -100,7 +100,8 @@ def _frame_pixels(path: Path, shape: tuple[int, ...]) -> Iterator[Array]:
     import pydicom
     from pydicom.pixels import iter_pixels
 
-    content = pydicom.dcmread(path)
+    with mapped(path) as everything:
+        content = pydicom.dcmread(everything)
     voxels, whole = (
         prod(shape),
         content.original_encoding[1] and content.BitsAllocated == 1 and content.file_meta.TransferSyntaxUID in PLAIN,
