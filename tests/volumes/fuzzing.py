@@ -43,7 +43,7 @@ MEMORY_BYTES = 256 << 20
 ADDRESS_BYTES = 2 << 30
 SECONDS = 20.0
 # Option of glibc's mallopt: memory is filled with a byte when it is set aside (https://man7.org/linux/man-pages/man3/mallopt.3.html).
-LIBC, M_PERTURB = ctypes.CDLL(None), -6
+LIBC, M_PERTURB = ctypes.CDLL(None) if os.name == "posix" else None, -6
 
 
 @dataclass(frozen=True)
