@@ -573,6 +573,12 @@ def test_folders_of_other_objects_are_no_cases_of_a_batch(tmp_path, caplog):
     assert f"{tmp_path / 'p1' / 'RS'}: left out" in caplog.text
 
 
+def test_what_is_no_image_is_refused_without_a_preamble_too(tmp_path):
+    path = segmentation(tmp_path / "a.dcm")
+    path.write_bytes(path.read_bytes()[132:])
+    assert "a.dcm: file must hold an image, got a segmentation" in refusal(path)
+
+
 @pytest.mark.parametrize(("uid", "kind"), [(SEGMENTATION, "segmentation, which"), (STRUCTURE_SET, "radiotherapy structure set")])
 def test_what_is_no_image_is_refused_by_its_name(tmp_path, uid, kind):
     path = dicom_file(tmp_path / "scan" / "a.dcm", SOPClassUID=uid)

@@ -43,10 +43,6 @@ class Frame:
     origin: tuple[float, float, float]
     spacing_mm: tuple[float, float]
 
-    def value(self, sequence: str, name: str) -> Any:
-        """An attribute of the first group that has it; None if none has."""
-        return _value(self.groups, sequence, name)
-
 
 def is_enhanced(header: Header) -> bool:
     """Whether the file's frames have positions of their own."""
@@ -87,9 +83,9 @@ def frame_headers(header: Header) -> list[Header]:
 
 def _frame(path: Path, number: int, groups: list[Any]) -> Frame:
     try:
-        axes = np.array(_value(groups, "PlaneOrientationSequence", "ImageOrientationPatient"), dtype=float).reshape(2, 3)
-        x, y, z = (float(value) for value in _value(groups, "PlanePositionSequence", "ImagePositionPatient"))
-        down, across = (float(value) for value in _value(groups, "PixelMeasuresSequence", "PixelSpacing"))
+        axes = np.array(value(groups, "PlaneOrientationSequence", "ImageOrientationPatient"), dtype=float).reshape(2, 3)
+        x, y, z = (float(part) for part in value(groups, "PlanePositionSequence", "ImagePositionPatient"))
+        down, across = (float(part) for part in value(groups, "PixelMeasuresSequence", "PixelSpacing"))
     except (TypeError, ValueError) as error:
         msg = f"{path}: each frame must say where it is, got no place or spacing for frame {number}"
         raise ValueError(msg) from error
@@ -101,8 +97,8 @@ def _frame(path: Path, number: int, groups: list[Any]) -> Frame:
 
 
 def _header_of(header: Header, number: int, frame: Frame) -> Header:
-    told = {tag: frame.value(sequence, name) for sequence, name, tag in FRAME_DISTINCTIONS}
-    tags = header.tags | {tag: str(value) for tag, value in told.items() if value is not None}
+    told = {tag: value(frame.groups, sequence, name) for sequence, name, tag in FRAME_DISTINCTIONS}
+    tags = header.tags | {tag: str(found) for tag, found in told.items() if found is not None}
     return replace(
         header,
         size=(*header.size[:2], 1),
@@ -116,11 +112,12 @@ def _header_of(header: Header, number: int, frame: Frame) -> Header:
 
 
 def _scale(frame: Frame) -> tuple[float, float]:
-    slope, inter = (frame.value("PixelValueTransformationSequence", name) for name in ("RescaleSlope", "RescaleIntercept"))
+    slope, inter = (value(frame.groups, "PixelValueTransformationSequence", name) for name in ("RescaleSlope", "RescaleIntercept"))
     return 1.0 if slope is None else float(slope), 0.0 if inter is None else float(inter)
 
 
-def _value(groups: Sequence[Any], sequence: str, name: str) -> Any:
+def value(groups: Sequence[Any], sequence: str, name: str) -> Any:
+    """An attribute of the first functional group that has it; None if none has."""
     for group in groups:
         items = group.get(sequence)
         if items and items[0].get(name) is not None:

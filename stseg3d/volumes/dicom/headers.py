@@ -28,30 +28,11 @@ from stseg3d.volumes.sitk import stored_dtype, unsound
 from stseg3d.volumes.volume import Array
 
 TAGS = (
-    "SOPClassUID",
-    "SOPInstanceUID",
-    "Modality",
-    "SeriesDescription",
-    "SeriesDate",
-    "SeriesTime",
-    "SeriesInstanceUID",
-    "SeriesNumber",
-    "InstanceNumber",
-    "ImagePositionPatient",
-    "NumberOfFrames",
+    *("SOPClassUID", "SOPInstanceUID", "Modality", "SeriesDescription", "SeriesDate", "SeriesTime", "SeriesInstanceUID", "SeriesNumber"),
+    *("InstanceNumber", "ImagePositionPatient", "NumberOfFrames"),
     # Tags that may distinguish two images at one position under one UID, the most specific first.
-    "AcquisitionNumber",
-    "TemporalPositionIdentifier",
-    "NominalPercentageOfCardiacPhase",
-    "TriggerTime",
-    "EchoTime",
-    "ConvolutionKernel",
-    "KVP",
-    "SliceThickness",
-    "ImageType",
-    "ImageComments",
-    "AcquisitionTime",
-    "ContentTime",
+    *("AcquisitionNumber", "TemporalPositionIdentifier", "NominalPercentageOfCardiacPhase", "TriggerTime", "EchoTime", "ConvolutionKernel"),
+    *("KVP", "SliceThickness", "ImageType", "ImageComments", "AcquisitionTime", "ContentTime"),
 )
 DISTINCTIONS = TAGS[TAGS.index("AcquisitionNumber") :]
 # Elements that say where a slice is, and their numbers.

@@ -54,10 +54,12 @@ def open_dicom(path: Path) -> FileVolume:
     Raises:
         ValueError: If it is broken, holds several volumes, or its frames are missing, duplicate or sheared.
     """
-    if kind := kind_without_image(sop_class(path)):
+    kind = kind_without_image(sop_class(path))
+    header = None if kind else HeaderReader().read(path)
+    if header is None or (kind := kind_without_image(header.tags.get("SOPClassUID"))):
         msg = f"{path}: file must hold an image, got a {kind}"
         raise ValueError(msg)
-    return _volume(path, choose_series(path, volumes_of([HeaderReader().read(path)]), None))
+    return _volume(path, choose_series(path, volumes_of([header]), None))
 
 
 def _volume(path: Path, chosen: Series, left_out: Sequence[str] = ()) -> FileVolume:

@@ -13,7 +13,7 @@ import numpy as np
 
 from stseg3d.geometry import Grid
 from stseg3d.volumes.dicom.elements import PLAIN, frames_of, integer, mapped, read_elements, sop_class, sound
-from stseg3d.volumes.dicom.frames import MAX_SKEW, Frame, read_frames
+from stseg3d.volumes.dicom.frames import MAX_SKEW, Frame, read_frames, value
 from stseg3d.volumes.dicom.kinds import SEGMENTATION, kind_without_image
 from stseg3d.volumes.dicom.stack import MAX_SIDEWAYS, MAX_UNEVEN
 from stseg3d.volumes.file import FileVolume, check_memory, grid_of_file
@@ -122,7 +122,7 @@ def _segments(path: Path, content: Any, frames: Sequence[Frame], foreground: boo
         raise ValueError(msg)
     names = {int(item.SegmentNumber): str(item.get("SegmentLabel", "")) for item in content.get("SegmentSequence") or []}
     binary = kind == "BINARY"
-    told = [frame.value("SegmentIdentificationSequence", "ReferencedSegmentNumber") if binary else 0 for frame in frames]
+    told = [value(frame.groups, "SegmentIdentificationSequence", "ReferencedSegmentNumber") if binary else 0 for frame in frames]
     if not names or (binary and not {*told} <= names.keys() - {0}):
         msg = f"{path}: frames must be of the segments {sorted(names)} that the file describes, got {sorted({*told}, key=str)[:9]}"
         raise ValueError(msg)
