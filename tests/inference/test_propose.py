@@ -166,6 +166,13 @@ def test_no_boxes_propose_nothing():
     assert BoxProposer([], POLICY, FINE).propose(VOLUME).boxes == []
 
 
+def test_boxes_given_twice_are_taken_once():
+    one, other = Box((4, 6, 4), (17, 19, 17)), Box((22, 28, 16), (35, 41, 29))
+    proposal = BoxProposer([one, other, one] + [one] * 20_000, POLICY, FINE).propose(VOLUME)
+    assert [b.box for b in proposal.boxes] == [one, other]
+    assert (proposal.counts["found"], proposal.counts["merged"]) == (20_003, 20_001)
+
+
 def test_the_whole_volume_is_tiled_as_the_policy_says():
     assert [b.box for b in whole_volume(VOLUME, POLICY, FINE).boxes] == [GRID.box]
     tiles = whole_volume(VOLUME, BoxPolicy(max_downscale=1.0, tile_overlap=0), FINE).boxes
