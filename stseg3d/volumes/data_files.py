@@ -58,10 +58,10 @@ def _check_count(header: Path, count: int, axes: str | None, sizes: Sequence[int
 
 
 def _regular_file(header: Path, name: str) -> Path:
-    real, folder = (os.path.realpath(path) for path in (header.parent / name, header.parent))
     try:
+        real, folder = (os.path.realpath(path) for path in (header.parent / name, header.parent))
         found = os.stat(real)
-    except (OSError, ValueError):  # such as a name too long, or a link that leads to itself
+    except (OSError, ValueError):  # such as a name too long or with a zero, or a link that leads to itself
         what = "missing"
     else:
         if stat.S_ISREG(found.st_mode) and Path(real).is_relative_to(folder):

@@ -54,9 +54,9 @@ def _check_meta(path: Path) -> Capacity:
     # The header ends with the line that names the data: https://itk.org/Wiki/MetaIO/Documentation
     with path.open("rb") as file:
         head, name, rest = file.read(HEADER_BYTES).decode("latin-1").partition("ElementDataFile")
-    line, *listed = rest.split("\n")
+    line, _, listed = rest.partition("\n")
     last = META_FIELD.fullmatch(name + line)
-    if not last or head.rstrip(" \t")[-1:] not in {"", "\n"} or AMBIGUOUS.search(head + line + "\n") or "elementdatafile" in rest.lower():
+    if not last or head.rstrip(" \t")[-1:] not in {"", "\n"} or AMBIGUOUS.search(head + line + "\n") or name in rest:
         msg = f"{path}: file must be a sound image, got a header without one line ElementDataFile, its last"
         raise ValueError(msg)
     fields = _by_name(path, (match.groups() for match in map(META_FIELD.fullmatch, head.split("\n")) if match))
@@ -64,7 +64,7 @@ def _check_meta(path: Path) -> Capacity:
     packed = fields.get("CompressedData", "").lower() in {"true", "1"}
     text = fields.get("BinaryData", "true").lower() in {"false", "0"}
     local = last[2] in {"LOCAL", "Local", "local"}
-    names = [name.rstrip() for name in listed[: -1 if not listed or not listed[-1] else None]]
+    names = [name.rstrip() for name in listed.rstrip().split("\n")] if listed.strip() else []
     files = [path] if local else data_files(path, last[2], names, _sizes(path, "DimSize", fields, axes))
     n_bytes = sum(file.stat().st_size for file in set(files))
     skipped = max(_whole(path, "HeaderSize", fields, -1, n_bytes), 0) * len(files)
