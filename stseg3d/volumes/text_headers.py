@@ -19,6 +19,13 @@ AXIS_COUNT = re.compile(r"[1-9]\d{0,3}")
 TEXT_RATIO = 4
 # What ends a line for some readers, and not for others.
 AMBIGUOUS = re.compile(r"\r(?!\n)|\0")
+# Characters of a line that SimpleITK (2.5) has room for: it crashes beyond 900 in NRRD, and in MetaImage beyond 255 of a Name, and cuts
+# its own fields after 500, to read the rest as another field. Metadata of other names may be longer.
+NRRD_LINE, META_NAME, META_LINE = 700, 200, 480
+META_NAMES = re.compile(
+    r"Comment|Object(Sub)?Type(Name)?|Transform(Type|Matrix)|NDims|Name|ID|Parent(ID|Name)|(Compress|Binary|Header|Element|Dim|Distance)\w*|Color|"
+    r"Position|Origin|Offset|Rotation|Orientation|CenterOfRotation|AnatomicalOrientation|Modality|Sequence(ID|Name)|AcquisitionDate|EndHeader"
+)
 META_FIELD = re.compile(r"[ \t]*(\w+)[ \t]*[=:][ \t]*(.*?)\s*")
 NRRD_KEY = re.compile(r"[^:]*:=")
 
@@ -59,7 +66,11 @@ def _check_meta(path: Path) -> Capacity:
     if not last or head.rstrip(" \t")[-1:] not in {"", "\n"} or AMBIGUOUS.search(head + line + "\n") or name in rest:
         msg = f"{path}: file must be a sound image, got a header without one line ElementDataFile, its last"
         raise ValueError(msg)
-    fields = _by_name(path, (match.groups() for match in map(META_FIELD.fullmatch, head.split("\n")) if match))
+    found = [match.groups() for match in map(META_FIELD.fullmatch, head.split("\n")) if match]
+    _check_lengths(
+        path, {f"{a} = {b}": META_NAME if a == "Name" else META_LINE for a, b in (*found, last.groups()) if META_NAMES.fullmatch(a)}
+    )
+    fields = _by_name(path, found)
     axes = _axes(path, "NDims", fields.get("NDims", ""))
     packed = fields.get("CompressedData", "").lower() in {"true", "1"}
     text = fields.get("BinaryData", "true").lower() in {"false", "0"}
@@ -82,6 +93,7 @@ def _check_nrrd(path: Path) -> Capacity:
         raise ValueError(msg)
     lines = head.replace("\r\n", "\n").removesuffix("\r").split("\n")
     end = next((n + 1 for n, line in enumerate(lines) if re.match(r"data ?file: +LIST", line, re.IGNORECASE)), len(lines))
+    _check_lengths(path, {line: NRRD_LINE for line in lines if not re.match(r"#|content: |[^:]*:=", line)})
     parts = [line.partition(": ") for line in lines[1:end] if not line.startswith("#") and not NRRD_KEY.match(line)]
     fields = _by_name(path, ((name.lower().replace(" ", ""), value.lstrip()) for name, _, value in parts))
     axes = _axes(path, "dimension", fields.get("dimension", ""))
@@ -93,6 +105,14 @@ def _check_nrrd(path: Path) -> Capacity:
     packed = encoding not in {"raw", "txt", "text", "ascii", "hex"}
     ratio = 1 if packed or encoding == "raw" else TEXT_RATIO
     return Capacity((n_bytes if packed else n_bytes - skipped) * ratio, packed)
+
+
+def _check_lengths(path: Path, lines: dict[str, int]) -> None:
+    """Refuse a line longer than its limit."""
+    for line, most in lines.items():
+        if len(line) > most:
+            msg = f"{path}: line of the header must have at most {most} characters, got {len(line)} of {line[:40]!r}"
+            raise ValueError(msg)
 
 
 def _by_name(path: Path, fields: Iterable[Sequence[str]]) -> dict[str, str]:

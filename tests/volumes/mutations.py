@@ -126,7 +126,17 @@ DATA_NAMES = (
 # Fields of text headers, with values that sizes and places are made of.
 FIELDS = (
     *("NDims", "DimSize", "ElementDataFile", "HeaderSize", "CompressedData", "CompressedDataSize", "BinaryData", "ElementType"),
-    *("ElementNumberOfChannels", "ElementSpacing", "TransformMatrix", "Offset", "ElementSize", "ObjectType", "BinaryDataByteOrderMSB"),
+    *(
+        "Name",
+        "Comment",
+        "ElementNumberOfChannels",
+        "ElementSpacing",
+        "TransformMatrix",
+        "Offset",
+        "ElementSize",
+        "ObjectType",
+        "BinaryDataByteOrderMSB",
+    ),
 )
 NRRD_FIELDS = (
     *("dimension", "sizes", "data file", "datafile", "byte skip", "line skip", "encoding", "type", "block size", "spacings", "kinds"),

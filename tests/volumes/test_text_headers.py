@@ -141,6 +141,23 @@ def test_a_zero_in_a_list_is_refused(write):
     assert "which is missing" in refusal(write("a.mhd", "LIST" + "\ns\0" * 4))
 
 
+@pytest.mark.parametrize(
+    ("name", "more"),
+    [
+        *(("a.nhdr", f"{field}{'x' * 1200}\n") for field in ("units: ", "foo: ", "", "line skip: ", "labels: ")),
+        *(("a.mhd", f"Name = {'x' * n}\n") for n in (300, 499)),
+        ("a.mhd", f"Comment = {'x' * 600} NDims = 65536\n"),
+    ],
+)
+def test_lines_that_overflow_a_buffer_of_simpleitk_are_refused(write, name, more):
+    assert "line of the header must have at most" in refusal(write(name, "all.raw", more))
+
+
+@pytest.mark.parametrize(("name", "more"), [("a.nhdr", "#{x}\ncontent: {x}\nkey:={x}\n"), ("a.mhd", "0008|0005 = {x}\nFoo = {x}\n")])
+def test_metadata_may_be_long(write, name, more):
+    np.testing.assert_array_equal(open_volume(write(name, "all.raw", more.format(x="x" * 5000))).read()[0], VOXELS.T)
+
+
 def test_a_file_named_twice_counts_once(write, tmp_path):
     """A megabyte of names would claim a terabyte from one file."""
     assert "file must hold the 240 bytes its header asks for, got 60" in refusal(write("a.mhd", "LIST" + "\ns000.raw" * 4))
