@@ -158,13 +158,6 @@ def test_data_that_are_in_no_file_are_refused(name: str, data: str, tmp_path: Pa
     assert "must name a file that holds its voxels, got" in refusal(tmp_path / name)
 
 
-@on_posix
-@pytest.mark.parametrize("name", ["a.nii", "a.nii.gz", "a.mha", "a.nrrd", "a.png", "a.dcm"])
-def test_a_pipe_is_not_opened(name: str, tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / name)
-    assert "file must be a regular file or a folder, got neither" in refusal(tmp_path / name)
-
-
 def test_a_picture_that_claims_gigabytes_is_refused(tmp_path: Path) -> None:
     sitk.WriteImage(sitk.Image([8, 8], sitk.sitkUInt8), str(tmp_path / "a.png"))
     content = (tmp_path / "a.png").read_bytes()
