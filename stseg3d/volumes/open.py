@@ -55,9 +55,6 @@ def open_volume(source: object, *, channels_last: bool = False, series: str | No
     if not path.exists():
         msg = f"{path}: file must exist, got {'a link that leads nowhere' if path.is_symlink() else 'none'}"
         raise FileNotFoundError(msg)
-    if not path.is_file():  # to open a pipe would be to wait
-        msg = f"{path}: file must be a regular file or a folder, got neither"
-        raise ValueError(msg)
     if series is not None:
         msg = f"{path}: series must be left out for what is no folder of DICOM files, got {series!r}"
         raise ValueError(msg)
