@@ -19,7 +19,7 @@ from tqdm import tqdm
 from stseg3d.compute import Stage, append_rough, device_of, evaluating, precision_on, probabilities
 from stseg3d.compute.batches import Batches, crops_at_once, fitting
 from stseg3d.compute.gather import Gather
-from stseg3d.geometry import Box
+from stseg3d.geometry import Box, edges
 from stseg3d.inference.borders import faces_of, touched_faces
 from stseg3d.machine.memory import available_bytes
 from stseg3d.ops.boxes import Proposal, ProposedBox
@@ -174,9 +174,9 @@ class FineStage:
     ) -> tuple[list[ProposedBox], list[FineCrop]]:
         if not self.policy.border_growth:
             return boxes, crops
-        again = {}
+        again, places = {}, edges([b.box for b in boxes])
         for n, crop in enumerate(crops):
-            faces = touched_faces(crop, volume.grid.shape, [b.box for b in boxes])
+            faces = touched_faces(crop, volume.grid.shape, places)
             if faces:
                 again[n] = replace(boxes[n], box=self._grown(crop.box, volume.grid.shape, faces))
         self.counts["grown"] += len(again)

@@ -18,6 +18,8 @@ DIMENSIONS = range(2, 6)
 PICTURES = (".png", ".tif", ".tiff", ".jpg", ".jpeg")
 # Deflate, of NRRD, MetaImage and PNG, unpacks a byte to 1032 at most; LZW, of TIFF, and JPEG to about 1400 (4095 values in 12 bits by 2).
 MAX_UNPACKED = 2048
+# By name, not by content, which ITK would go by: the header is checked as that of its name.
+READERS = {".mha": "MetaImageIO", ".mhd": "MetaImageIO", ".nrrd": "NrrdImageIO", ".nhdr": "NrrdImageIO"}
 
 
 def open_sitk(path: Path, *, channels_last: bool = False) -> FileVolume:
@@ -68,6 +70,7 @@ def image_reader(path: Path) -> Any:
     held = check_header(path)
     reader = SimpleITK.ImageFileReader()
     reader.SetFileName(str(path))
+    reader.SetImageIO(READERS.get(path.suffix.lower(), ""))
     try:
         reader.ReadImageInformation()
     except RuntimeError as error:
@@ -135,13 +138,24 @@ def channels_first(array: Array, components: int) -> Array:
     return np.moveaxis(turned, -1, 0)
 
 
-def _load(path: Path, shape: tuple[int, ...]) -> Array:
+def read_image(path: Path) -> Any:
+    """SimpleITK's image of a file that :func:`image_reader` took.
+
+    Raises:
+        ValueError: If it cannot be read.
+    """
     import SimpleITK
 
     try:
-        image = SimpleITK.ReadImage(str(path))
+        return SimpleITK.ReadImage(str(path), imageIO=READERS.get(path.suffix.lower(), ""))
     except RuntimeError as error:
         raise ValueError(unsound(path, error)) from error
+
+
+def _load(path: Path, shape: tuple[int, ...]) -> Array:
+    import SimpleITK
+
+    image = read_image(path)
     array = channels_first(SimpleITK.GetArrayFromImage(image), image.GetNumberOfComponentsPerPixel())
     if array.ndim > len(shape):
         array = np.moveaxis(array, 4, 1)

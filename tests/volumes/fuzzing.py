@@ -7,6 +7,7 @@ import json
 import multiprocessing
 import os
 import shutil
+import stat
 import time
 import warnings
 from collections import Counter
@@ -30,6 +31,7 @@ from tests.volumes.dicom_files import dicom_file, enhanced, segmentation
 from tests.volumes.mutations import (
     ANYWHERE,
     DICOM,
+    HEADER,
     TEXT,
     Mutation,
     set_nifti,
@@ -92,6 +94,19 @@ def _nifti(name: str, *shape: int) -> Callable[[Path], None]:
         nib.save(nib.Nifti1Image(array, np.diag([0.7, 0.8, 2.5, 1])), folder / name)
 
     return write
+
+
+def _slices(folder: Path) -> None:
+    """Headers of both kinds beside their slices, a pipe, and a link that leads out."""
+    for k in range(7):
+        (folder / f"s{k:03d}.raw").write_bytes(np.full((8, 9), k, np.int16).tobytes())
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(folder / "fifo")
+    (folder / "link").symlink_to("/dev/zero")
+    tail = "s%03d.raw 0 6 1\n"
+    (folder / "a.mhd").write_text(f"NDims = 3\nBinaryData = True\nDimSize = 9 8 7\nElementType = MET_SHORT\nElementDataFile = {tail}")
+    head = "NRRD0004\ntype: short\ndimension: 3\nsizes: 9 8 7\nendian: little\nencoding: raw\n"
+    (folder / "a.nhdr").write_text(f"{head}data file: {tail}")
 
 
 def _series(folder: Path) -> None:
@@ -201,12 +216,14 @@ FORMATS: Mapping[str, Format] = {
     "nii": _file("a.nii", _nifti("a.nii", 9, 8, 7), (*ANYWHERE, *[set_nifti] * 5)),
     "nii, 4-D": _file("a.nii", _nifti("a.nii", 9, 8, 7, 2), (*ANYWHERE, *[set_nifti] * 5), channels_last=True),
     "nii.gz": _file("a.nii.gz", _nifti("a.nii.gz", 9, 8, 7), (*ANYWHERE, *[zipped(set_nifti)] * 5, *map(zipped, ANYWHERE))),
-    "nrrd": _file("a.nrrd", _sitk("a.nrrd", 9, 8, 7), TEXT),
-    "nrrd, packed": _file("a.nrrd", _sitk("a.nrrd", 9, 8, 7, compress=True), TEXT),
-    "nhdr": _file("a.nhdr", _sitk("a.nhdr", 9, 8, 7), TEXT),
-    "mha": _file("a.mha", _sitk("a.mha", 9, 8, 7), TEXT),
-    "mha, packed": _file("a.mha", _sitk("a.mha", 9, 8, 7, compress=True), TEXT),
-    "mhd": _file("a.mhd", _sitk("a.mhd", 9, 8, 7), TEXT),
+    "nrrd": _file("a.nrrd", _sitk("a.nrrd", 9, 8, 7), HEADER),
+    "nrrd, packed": _file("a.nrrd", _sitk("a.nrrd", 9, 8, 7, compress=True), HEADER),
+    "nhdr": _file("a.nhdr", _sitk("a.nhdr", 9, 8, 7), HEADER),
+    "mha": _file("a.mha", _sitk("a.mha", 9, 8, 7), HEADER),
+    "mha, packed": _file("a.mha", _sitk("a.mha", 9, 8, 7, compress=True), HEADER),
+    "mhd": _file("a.mhd", _sitk("a.mhd", 9, 8, 7), HEADER),
+    "mhd of slices": _file("a.mhd", _slices, HEADER),
+    "nhdr of slices": _file("a.nhdr", _slices, HEADER),
     "mhd's raw": _file("a.mhd", _sitk("a.mhd", 9, 8, 7), ANYWHERE, "a.raw"),
     "DICOM file": Format(_slice, "a.dcm", (*ANYWHERE, *DICOM), _stored_voxels("a.dcm"), "a.dcm"),
     "DICOM, RLE": Format(partial(_slice, compress="RLE"), "a.dcm", (*ANYWHERE, *DICOM), _stored_voxels("a.dcm"), "a.dcm"),
@@ -311,7 +328,7 @@ def break_one(name: str, number: int, seed: int, folder: Path) -> Path:
     """Folder with the broken file of that number."""
     case, out = FORMATS[name], folder / "broken"
     shutil.rmtree(out, ignore_errors=True)
-    shutil.copytree(folder / "sound", out)
+    shutil.copytree(folder / "sound", out, symlinks=True, copy_function=_copy)
     rng = np.random.default_rng([seed, number, *name.encode()])
     files = sorted(out.glob(case.broken))
     path = files[int(rng.integers(len(files)))]
@@ -323,6 +340,13 @@ def break_one(name: str, number: int, seed: int, folder: Path) -> Path:
             break
     path.write_bytes(content)
     return out
+
+
+def _copy(source: Any, target: str) -> None:
+    if stat.S_ISFIFO(os.stat(source).st_mode):
+        os.mkfifo(target)
+    else:
+        shutil.copyfile(source, target)
 
 
 def judge(case: Format, folder: Path) -> str:

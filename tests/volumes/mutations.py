@@ -85,6 +85,130 @@ def shuffle_lines(content: bytes, rng: np.random.Generator) -> Bytes:
     return b"\n".join(lines)
 
 
+# Names of data files: patterns of C, lists, files that are none, names that lead elsewhere.
+DATA_NAMES = (
+    *(
+        "%s%d 1 30 1",
+        "%n 1 9 1",
+        "%5000d 1 9 1",
+        "%d 0 9 0",
+        "%d 0 9 -1",
+        "%d 9 0 1",
+        "%d 0 2147483647 1",
+        "s%03d.raw 0 6 1",
+        "s%03d.raw 0 6",
+    ),
+    *(
+        "s%03d.raw 0",
+        "s%03d.raw",
+        "%",
+        "%%d 0 6 1",
+        "s%03x.raw 0 6 1",
+        "s%*d.raw 0 6 1",
+        "s%999999999d.raw 0 6 1",
+        "s%03d%n.raw 0 6 1",
+        "LIST",
+    ),
+    *(
+        "LIST 1",
+        "LIST 3",
+        "LIST 99",
+        "LIST\n" + "s000.raw\n" * 7,
+        "LIST\n" + "fifo\n" * 7,
+        "LIST\n/dev/zero",
+        "/dev/zero",
+        "fifo",
+        ".",
+        "..",
+    ),
+    *("../a.raw", "link", "LOCAL", "local", "-", "", "x" * 600, "s000.raw", "a.raw", "LIST\n" + "%n\n" * 7, "LIST 2\n" + "s%03d.raw\n" * 7),
+)
+# Fields of text headers, with values that sizes and places are made of.
+FIELDS = (
+    *("NDims", "DimSize", "ElementDataFile", "HeaderSize", "CompressedData", "CompressedDataSize", "BinaryData", "ElementType"),
+    *(
+        "Name",
+        "Comment",
+        "ElementNumberOfChannels",
+        "ElementSpacing",
+        "TransformMatrix",
+        "Offset",
+        "ElementSize",
+        "ObjectType",
+        "BinaryDataByteOrderMSB",
+    ),
+)
+NRRD_FIELDS = (
+    *("dimension", "sizes", "data file", "datafile", "byte skip", "line skip", "encoding", "type", "block size", "spacings", "kinds"),
+    *("space", "space directions", "space origin", "space dimension", "endian", "axis mins", "axis maxs", "units", "labels", "centers"),
+)
+VALUES = (
+    *(
+        "raw",
+        "gzip",
+        "bzip2",
+        "hex",
+        "ascii",
+        "zrl",
+        "True",
+        "False",
+        "MET_CHAR",
+        "MET_DOUBLE",
+        "MET_FLOAT_ARRAY[3]",
+        "MET_STRING",
+        "block",
+    ),
+    *(
+        "double",
+        "float",
+        "9 8 7",
+        "9 8",
+        "9 8 7 1",
+        "60000 60000 2",
+        "0 0 0",
+        "1e-30 1 1",
+        "nan nan nan",
+        "1 0 0 1 0 0 0 0 1",
+        "(1,0,0) (1,0,0) (0,0,1)",
+    ),
+    *(
+        "none none none",
+        "3",
+        "scanner-xyz-time",
+        "left-posterior-superior",
+        "x" * 9000,
+        '"' * 50,
+        "\r",
+        "\0",
+        "domain domain domain",
+        "RGB-color",
+    ),
+)
+
+
+def set_field(content: bytes, rng: np.random.Generator) -> Bytes:
+    """A field of a MetaImage or NRRD header set, or put in once more: to a name of data files, a number, another value, or nothing."""
+    head, rest = content[:3000], content[3000:]
+    nrrd = content.startswith(b"NRRD")
+    fields, sign = (NRRD_FIELDS, ": ") if nrrd else (FIELDS, " = ")
+    for _ in range(int(rng.integers(1, 3))):
+        name = str(rng.choice(fields))
+        names = rng.random() < 0.4 or ("file" in name.lower() and rng.random() < 0.8)
+        if names:
+            name = str(rng.choice(["data file", "datafile", "Data File"])) if nrrd else "ElementDataFile"
+        value = str(
+            rng.choice(DATA_NAMES if names else [" ".join(map(str, rng.choice(NUMBERS, size=3))), rng.choice(NUMBERS), rng.choice(VALUES)])
+        )
+        line = f"{name}{rng.choice([sign] * 8 + [':', '=', ':=', '  : '])}{value}".encode("latin-1")
+        found = re.search(rb"(?mi)^" + name.encode() + rb" *[:=].*$", head)
+        if found and rng.random() < 0.8:
+            head = head[: found.start()] + line + head[found.end() :]
+        else:
+            start = head.index(b"\n") + 1
+            head = head[:start] + line + b"\n" + head[start:]
+    return head + rest
+
+
 def set_nifti(content: bytes, rng: np.random.Generator) -> Bytes:
     """Fields of a NIfTI header at the ends of their range, alone or together."""
     header = nib.Nifti1Header(content[:348], check=False)
@@ -96,7 +220,7 @@ def set_nifti(content: bytes, rng: np.random.Generator) -> Bytes:
             info = np.iinfo(flat.dtype)
             flat[at] = rng.choice([0, 1, -1 if info.min else 1, info.min, info.max, info.max // 2, int(rng.integers(0, 255)) & 127])
         elif flat.dtype.kind == "f":
-            flat[at] = rng.choice([0, -1, np.nan, np.inf, -np.inf, 1e38, 1e-38, -1e30, 2**31, 2**33])
+            flat[at] = rng.choice([0, -1, np.nan, np.inf, -np.inf, 1e38, 1e-38, -1e30, 1e30, 1e-12, 1 + 2e-7, 1.001, 2**31, 2**33])
         else:
             flat[at] = rng.integers(0, 256, size=4, dtype=np.uint8).tobytes()
         header[name] = flat if field.ndim else flat[0]
@@ -203,4 +327,5 @@ def cut_pixels(content: bytes, rng: np.random.Generator) -> Bytes:
 
 DICOM = (set_dicom_length, set_dicom_length, set_dicom_shape, set_dicom_shape, set_dicom_kind, insert_sequence, cut_pixels)
 ANYWHERE = (flip_bits, flip_head, truncate, splice, set_word)
+HEADER = (*ANYWHERE, set_numbers, shuffle_lines, *[set_field] * 8)
 TEXT = (*ANYWHERE, set_numbers, set_numbers, set_numbers, shuffle_lines)

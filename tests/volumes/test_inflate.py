@@ -70,8 +70,8 @@ def test_first_voxels_come_before_the_last(write_nifti, noise, monkeypatch):
     here = threading.Event()
     pieces = inflate._inflated
 
-    def late(path):
-        for n, piece in enumerate(pieces(path)):
+    def late(path, *most):
+        for n, piece in enumerate(pieces(path, *most)):
             assert n < 20 or here.wait(60)
             yield piece
 
@@ -150,8 +150,8 @@ def test_whoever_stops_reading_stops_the_thread(write_nifti, noise, monkeypatch)
     seen = threading.Semaphore(0)
     pieces = inflate._inflated
 
-    def slow(path):
-        for n, piece in enumerate(pieces(path)):
+    def slow(path, *most):
+        for n, piece in enumerate(pieces(path, *most)):
             assert n < 5 or seen.acquire(timeout=60)
             yield piece
 
