@@ -49,11 +49,11 @@ class Ground:
 
     def score(self, place: Place) -> float:
         """Mean Dice; NaN without cases."""
-        return mean_of(self.comparison, "dice", place).interval.mean
+        return mean_of(self.comparison, "dice", place).mean
 
     def cost(self, place: Place) -> float:
         """Mean multiply-adds in units of 1e9; NaN if unknown."""
-        return mean_of(self.comparison, "gmacs", place).interval.mean
+        return mean_of(self.comparison, "gmacs", place).mean
 
     def gain(self, one: Place, other: Place) -> Difference | None:
         """Paired difference of Dice."""
@@ -101,9 +101,9 @@ def advise(comparison: Comparison) -> Advice:
     gain = None if place is None or alone is None else ground.gain(place, alone)
     if place is None or alone is None or gain is None:
         return _undecided("Whether cropping pays cannot be told: no case has a Dice both of two stages and of the rough network alone.")
-    if gain.cases < MIN_CASES:
+    if gain.interval.n < MIN_CASES:
         change = f"two stages change Dice by {gain.interval.mean:+.3f} at {place[1]}"
-        return _undecided(f"Whether cropping pays cannot be told from {_count(gain.cases)}, at least {MIN_CASES} are needed: {change}.")
+        return _undecided(f"Whether cropping pays cannot be told from {_count(gain)}, at least {MIN_CASES} are needed: {change}.")
     return _verdict(ground, gain)
 
 
@@ -114,7 +114,7 @@ def _verdict(ground: Ground, gain: Difference) -> Advice:
         return _no_gain(ground, gain)
     if gain.interval.low <= 0:
         change = f"at {place[1]} two stages change Dice by {_interval(gain)}"
-        return _undecided(f"Whether cropping pays cannot be told from {_count(gain.cases)}: {change}; score more cases.")
+        return _undecided(f"Whether cropping pays cannot be told from {_count(gain)}: {change}; score more cases.")
     if ground.comparison.downscaling.get(place[1], math.inf) < MIN_DOWNSCALING:
         return _no_need(ground, gain)
     if cheaper := _as_good_for_less(ground, place):
@@ -242,8 +242,8 @@ def _interval(difference: Difference) -> str:
     return f"{mean}, 95 % CI {low} to {high}"
 
 
-def _count(cases: int) -> str:
-    return "one case" if cases == 1 else f"{cases} cases"
+def _count(gain: Difference) -> str:
+    return "one case" if gain.interval.n == 1 else f"{gain.interval.n} cases"
 
 
 def _undecided(sentence: str) -> Advice:

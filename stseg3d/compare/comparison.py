@@ -161,23 +161,6 @@ class Comparison:
         found = (s.value(name) for s in self.at(way, size).values())
         return np.array([v for v in found if math.isfinite(v)], dtype=np.float64)
 
-    def pairs(self, name: str, one: tuple[str, int], other: tuple[str, int]) -> tuple[Vector, Vector]:
-        """Values of the cases where they are finite both ways.
-
-        Args:
-            name: Name for :meth:`Score.value`.
-            one: A way and a nominal size.
-            other: The way and size to compare with.
-
-        Returns:
-            Two vectors, in the order of the cases; empty if there is no such case.
-        """
-        first, second = self.at(*one), self.at(*other)
-        both = [(first[case].value(name), second[case].value(name)) for case in first if case in second]
-        kept = [pair for pair in both if all(math.isfinite(v) for v in pair)]
-        matrix = np.array(kept, dtype=np.float64).reshape(-1, 2)
-        return matrix[:, 0], matrix[:, 1]
-
     def as_dict(self) -> dict[str, Any]:
         """As it stands in JSON: null for NaN."""
         plain: dict[str, Any] = without_nan({"version": VERSION} | asdict(self))

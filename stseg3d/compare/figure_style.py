@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
-INSTALL = "pip install 'stseg3d[report]'"
 DPI = 200
 ONE_LINE_WIDTH = 7.0  # inches, where all ways stand in one line of a legend
 FORMATS = ("png", "pdf")
@@ -46,8 +45,6 @@ SETTINGS: Any = {
     "ytick.color": INK,
     "legend.frameon": False,
     "pdf.fonttype": 42,  # letters stay letters, as journals ask
-    "svg.fonttype": "none",
-    "svg.hashsalt": "stseg3d",  # the same figure gives the same file
 }
 
 
@@ -58,14 +55,7 @@ def can_draw() -> bool:
 
 @contextmanager
 def styled() -> Iterator[None]:
-    """Context with the style of the figures; matplotlib's settings are restored afterwards.
-
-    Raises:
-        ImportError: Without matplotlib; the message says how to get it.
-    """
-    if not can_draw():
-        msg = f"figures need matplotlib, which is not installed: {INSTALL}"
-        raise ImportError(msg)
+    """Context with the style of the figures; matplotlib's settings are restored afterwards."""
     import matplotlib as mpl
 
     with mpl.rc_context(SETTINGS):
@@ -82,23 +72,13 @@ def new_figure(width: float, height: float) -> Figure:
     return figure
 
 
-def save_figure(figure: Figure, path: Path, formats: Iterable[str] = FORMATS) -> list[Path]:
-    """Write the figure once a format.
-
-    Args:
-        figure: The figure.
-        path: File to write, without suffix.
-        formats: ``png``, ``pdf`` or ``svg``.
-
-    Returns:
-        The files.
-    """
-    paths = [path.with_name(f"{path.name}.{suffix}") for suffix in formats]
+def save_figure(figure: Figure, path: Path) -> list[Path]:
+    """The figure in files, one for each of :data:`FORMATS`; ``path`` has no suffix. The same figure gives the same files."""
+    paths = [path.with_name(f"{path.name}.{suffix}") for suffix in FORMATS]
     with styled():
         for one in paths:
-            dates = {".pdf": {"CreationDate": None}, ".svg": {"Date": None}}.get(one.suffix)
             with atomic_write(one) as temporary:
-                figure.savefig(temporary, dpi=DPI, metadata=dates)
+                figure.savefig(temporary, dpi=DPI, metadata={"CreationDate": None} if one.suffix == ".pdf" else None)
     return paths
 
 

@@ -11,7 +11,6 @@ import numpy as np
 
 from stseg3d.compare.comparison import Comparison, Vector
 from stseg3d.compare.figure_style import (
-    FORMATS,
     INK,
     SIZE_LABEL,
     WAY_COLOURS,
@@ -45,24 +44,12 @@ class Point(NamedTuple):
     score: float
 
 
-def draw_figures(comparison: Comparison, folder: Path, formats: Iterable[str] = FORMATS) -> list[Path]:
-    """Write all figures that the comparison has numbers for.
-
-    Args:
-        comparison: Comparison with at least one score.
-        folder: Existing folder.
-        formats: ``png``, ``pdf`` or ``svg``.
-
-    Returns:
-        The files: ``scores``, ``cases`` and ``costs``.
-
-    Raises:
-        ImportError: Without matplotlib; the message says how to get it.
-    """
+def draw_figures(comparison: Comparison, folder: Path) -> list[Path]:
+    """Files of all figures, ``scores``, ``cases`` and ``costs``, of a comparison with at least one score, in an existing folder."""
     drawings: dict[str, Callable[[Comparison], Figure]] = {"scores": draw_scores, "cases": draw_cases, "costs": draw_costs}
     with styled():
         figures = {name: draw(comparison) for name, draw in drawings.items()}
-    return [path for name, figure in figures.items() for path in save_figure(figure, folder / name, tuple(formats))]
+    return [path for name, figure in figures.items() for path in save_figure(figure, folder / name)]
 
 
 def draw_scores(comparison: Comparison) -> Figure:
@@ -122,7 +109,7 @@ def _draw_against_size(axes: Axes, comparison: Comparison, name: str, *, error_b
     ways = comparison.ways
     for n, way in enumerate(ways):
         shift = 2 ** ((n - (len(ways) - 1) / 2) * DODGE * _octaves(comparison.sizes)) if error_bars else 1.0
-        intervals = {size: mean_of(comparison, name, (way, size)).interval for size in comparison.sizes}
+        intervals = {size: mean_of(comparison, name, (way, size)) for size in comparison.sizes}
         found = {size: i for size, i in intervals.items() if math.isfinite(i.mean)}
         bars = [[i.mean - i.low for i in found.values()], [i.high - i.mean for i in found.values()]]
         axes.errorbar(
@@ -183,7 +170,7 @@ def _draw_frontier(axes: Axes, comparison: Comparison) -> None:
     """Dice against multiply-adds, a line a way, and the steps of what is best at its cost."""
     points: list[Point] = []
     for way in comparison.ways:
-        means = {size: [mean_of(comparison, n, (way, size)).interval.mean for n in ("gmacs", "dice")] for size in comparison.sizes}
+        means = {size: [mean_of(comparison, n, (way, size)).mean for n in ("gmacs", "dice")] for size in comparison.sizes}
         found = [Point(way, size, cost, score) for size, (cost, score) in means.items() if cost > 0 and math.isfinite(score)]
         axes.plot([p.cost for p in found], [p.score for p in found], **_style(way))
         points += found
