@@ -79,14 +79,9 @@ class Score:
         }
         return self.values.get(name, costs.get(name, math.nan))
 
-    def as_dict(self) -> dict[str, Any]:
-        """As it stands in JSON: null for NaN."""
-        plain: dict[str, Any] = without_nan(asdict(self))
-        return plain
-
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> Self:
-        """The inverse of :meth:`as_dict`.
+        """A score as it stands in JSON: null for NaN.
 
         Raises:
             ValueError: If a name is unknown or missing.

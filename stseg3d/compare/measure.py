@@ -20,15 +20,17 @@ from scipy import ndimage
 from tqdm import tqdm
 
 from stseg3d.compare.comparison import Score
-from stseg3d.compare.runs import SLIDING, Run
+from stseg3d.compare.runs import Run
 from stseg3d.compare.ways import Contestant, Found
 from stseg3d.evaluate import read_classes
 from stseg3d.geometry import Box
 from stseg3d.machine.memory import peak_memory_bytes
+from stseg3d.machine.tables import without_nan
 from stseg3d.metrics import score_masks, score_objects
 from stseg3d.ops import box_coverage
 from stseg3d.ops.components import structure
-from stseg3d.volumes import Case, open_label, open_volume, output_name, write_labels
+from stseg3d.planning.measure import open_labelled
+from stseg3d.volumes import Case, output_name, write_labels
 
 INSTANCES = "instances"
 
@@ -77,7 +79,8 @@ class Measured:
     def as_dict(self) -> dict[str, Any]:
         """The measurements as JSON."""
         boxes = {case: [[b.start, b.stop] for b in own] for case, own in self.boxes.items()}
-        return asdict(self) | {"scores": [score.as_dict() for score in self.scores], "boxes": boxes}
+        content: dict[str, Any] = without_nan(asdict(self) | {"boxes": boxes})
+        return content
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Self:
@@ -112,7 +115,6 @@ def measure(task: Task) -> Measured:
         torch.set_num_threads(task.threads)
     contestant = Contestant(task.run.folder, task.run.stages[-1], task.device, trust=task.run.trust)
     measured = Measured(parameters=contestant.parameters(task.way))
-    _warm_up(contestant, task)
     for case in tqdm(task.cases, desc=f"{task.way} at {task.run.nominal_size}", unit="case", disable=None):
         try:
             _measure_case(contestant, task, case, measured)
@@ -123,25 +125,9 @@ def measure(task: Task) -> Measured:
     return measured
 
 
-def _warm_up(contestant: Contestant, task: Task) -> None:
-    """Run both networks once on zeros, as the first run of each shape is slow."""
-    inferer = contestant.inferer
-    stages = [] if task.run.kind == SLIDING else [(contestant.network.rough, inferer.rough)]
-    stages += [(contestant.network.fine, inferer.fine)] if "fine" in task.run.stages else []
-    with torch.inference_mode():
-        for network, stage in stages:
-            device = next(network.parameters()).device
-            network(torch.zeros((1, inferer.image.channels + int(stage.rough_channel), *stage.size), device=device))
-
-
 def _measure_case(contestant: Contestant, task: Task, case: Case, measured: Measured) -> None:
-    assert case.label is not None
     start = time.perf_counter()
-    volume = open_volume(case.image, channels_last=True)
-    label = open_label(case.label, volume.grid)
-    if not label.grid.is_close(volume.grid):
-        msg = f"{label.name}: the label must lie on the grid of {volume.name}"
-        raise ValueError(msg)
+    volume, label = open_labelled(case)
     volume.read()
     read_s = time.perf_counter() - start
     truth = read_classes(label)

@@ -70,29 +70,28 @@ class Run:
         return sqrt(prod(self.size))
 
 
-def input_size(nominal: int, shapes: Sequence[Sequence[int]], multiple: int = SIZE_MULTIPLE) -> tuple[int, ...]:
+def input_size(nominal: int, shapes: Sequence[Sequence[int]]) -> tuple[int, ...]:
     """Network input for a nominal size: no axis gets more voxels than the images have there.
 
     Args:
-        nominal: Wanted voxels along each axis.
+        nominal: Wanted voxels along each axis, a multiple of :data:`SIZE_MULTIPLE`.
         shapes: Shapes of the images, along the networks' axes; their median is used.
-        multiple: Each axis longer than 1 is a multiple of it.
 
     Returns:
         Size along each axis; 1 where the images are flat.
 
     Raises:
-        ValueError: If ``nominal`` is not a multiple of ``multiple``.
+        ValueError: If ``nominal`` is no such multiple.
 
     Example:
         >>> input_size(128, [(77, 224, 224)])
         (80, 128, 128)
     """
-    if nominal < multiple or nominal % multiple:
-        msg = f"sizes must be multiples of {multiple}, got {nominal}"
+    if nominal < SIZE_MULTIPLE or nominal % SIZE_MULTIPLE:
+        msg = f"sizes must be multiples of {SIZE_MULTIPLE}, got {nominal}"
         raise ValueError(msg)
     native = np.median(np.array(shapes), axis=0)
-    return tuple(1 if n <= 1 else min(nominal, int(-(-n // multiple) * multiple)) for n in native)
+    return tuple(1 if n <= 1 else min(nominal, int(-(-n // SIZE_MULTIPLE) * SIZE_MULTIPLE)) for n in native)
 
 
 def prepare_runs(
@@ -108,15 +107,7 @@ def prepare_runs(
 ) -> list[Run]:
     """Prepare the folders of all runs with their plans; networks that are trained there stay.
 
-    Args:
-        bundle: Bundle whose fine network, policy and recipe are used at every size and in every role.
-        dataset: Data set; the shapes of its training images limit the sizes.
-        folder: Folder of the runs.
-        sizes: Nominal sizes of all ways.
-        rough_sizes: Further sizes of the rough network alone.
-        sliding_sizes: Those of ``sizes`` at which a sliding window is trained as well; by default all.
-        overrides: Entries of the plan to change, see :func:`stseg3d.plan.set_entries`.
-        trust: Take a bundle that is more than data, see :func:`stseg3d.bundle.read_bundle`.
+    Arguments are those of :func:`stseg3d.compare.compare`; the shapes of the training images limit the sizes.
 
     Raises:
         UntrustedError: If the bundle is more than data, and ``trust`` is off.
@@ -148,14 +139,8 @@ def train_missing(
 ) -> dict[str, float]:
     """Train missing stages, small sizes first; a run that was killed is resumed.
 
-    Args:
-        runs: The runs.
-        data: ``dataset.json``.
-        budget_s: Wall seconds for all of ``runs`` together. The share of stages trained earlier counts as spent, so that each gets the
-            same whether or not the command was stopped in between. By default there is no limit.
-        epochs: Epochs of each stage; by default what the bundle says.
-        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-        seed: Seed of weights, order and augmentation.
+    Options are those of :func:`stseg3d.compare.compare`. Of ``budget_s`` the share of stages trained earlier counts as spent, so that
+    each gets the same whether or not the command was stopped in between.
 
     Returns:
         Training seconds of each stage by name, including those trained earlier.

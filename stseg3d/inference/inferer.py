@@ -126,12 +126,12 @@ class SegmentThenSegmentInferer(Inferer):
         Raises:
             ValueError: If the channels do not fit, or voxels are NaN or infinite.
         """
-        view = self._checked_view(volume)
+        view = self.checked_view(volume)
         clock = Stopwatch()
         fine = on_runtime(self.execution.runtime, network.fine, "fine", self.execution.precision)
         proposer = proposer or self.proposer
         with clock("rough"):
-            proposal = (proposer or self._rough_stage(network)).propose(view)
+            proposal = (proposer or self.rough_stage(network)).propose(view)
         warnings = self._warnings(view, proposal, given=proposer is not None)
         if not proposal.boxes and self.output.when_empty == "tile":
             proposal = replace(proposal, boxes=whole_volume(view, self.policy, self.fine.size).boxes)
@@ -174,8 +174,8 @@ class SegmentThenSegmentInferer(Inferer):
         Raises:
             ValueError: If the channels do not fit, or voxels are NaN or infinite.
         """
-        view = self._checked_view(volume)
-        classes = self._rough_stage(network).classes(view)
+        view = self.checked_view(volume)
+        classes = self.rough_stage(network).classes(view)
         foreground = classes.sum(axis=0)
         mask = blank(view.grid.shape, np.dtype(np.uint8))
         for slab in slabs(mask.shape):
@@ -186,12 +186,18 @@ class SegmentThenSegmentInferer(Inferer):
         """The volume as stages and policies see it."""
         return network_view(volume, self.image.axcodes, colour=self.image.colour, standardize=self.image.standardize)
 
-    def _rough_stage(self, network: RoughFineNet) -> NetworkProposer:
+    def rough_stage(self, network: RoughFineNet) -> NetworkProposer:
+        """The rough network with its input and policy, in the runtime and precision of inference."""
         runtime = self.execution.runtime if self.rough.spacing_mm is None else "torch"
         rough = on_runtime(runtime, network.rough, "rough", self.execution.precision)
         return NetworkProposer(rough, self.rough, self.policy, self.fine.size, self.execution.precision)
 
-    def _checked_view(self, volume: Volume) -> CanonicalVolume:
+    def checked_view(self, volume: Volume) -> CanonicalVolume:
+        """The volume as stages and policies see it.
+
+        Raises:
+            ValueError: If the channels or the axes do not fit the networks.
+        """
         if volume.channels != self.image.channels and not self.image.colour:
             msg = f"{volume.name}: must have {self.image.channels} channel(s) for these networks, got {volume.channels}"
             raise ValueError(msg)

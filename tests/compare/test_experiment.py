@@ -230,9 +230,9 @@ def test_an_unknown_way_or_part_is_refused(bundle: Path, data: Path, tmp_path: P
 
 
 def test_a_part_without_labels_is_refused(bundle: Path, data: Path, tmp_path: Path) -> None:
-    refuse(bundle, data, tmp_path / "out", r"dataset\.json: test must list at least one case with a label, got none", part="test")
+    refuse(bundle, data, tmp_path / "out", r"dataset\.json: file must list cases with labels under 'test', got none", part="test")
     data.write_text(json.dumps(json.loads(data.read_text()) | {"test": ["image3.nii.gz"]}))
-    refuse(bundle, data, tmp_path / "out", r"dataset\.json: test must list at least one case with a label, got none", part="test")
+    refuse(bundle, data, tmp_path / "out", r"dataset\.json: file must list cases with labels under 'test', got none", part="test")
 
 
 def test_two_cases_of_one_name_are_refused(bundle: Path, data: Path, tmp_path: Path) -> None:
@@ -240,7 +240,7 @@ def test_two_cases_of_one_name_are_refused(bundle: Path, data: Path, tmp_path: P
     content = json.loads(data.read_text())
     twice = [{"image": f"{folder}image2.nii.gz", "label": "label2.nii.gz"} for folder in ("", "more/")]
     data.write_text(json.dumps(content | {"validation": twice}))
-    refuse(bundle, data, tmp_path / "out", "names in validation must be unique, got 'image2' twice")
+    refuse(bundle, data, tmp_path / "out", "case id must be unique, got 'image2' twice")
 
 
 @pytest.mark.parametrize("number", [0, 2])
