@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stseg3d.evaluate.pairing import Pair
-from stseg3d.metrics import Objects, confusion_per_class, score_masks, score_objects
+from stseg3d.metrics import Objects, score_masks, score_objects
 from stseg3d.volumes import Volume, open_label, open_volume
 
 FOREGROUND = "foreground"
@@ -65,9 +65,15 @@ def evaluate_case(
     rows = [_row(pair.case, FOREGROUND, ours, theirs, prediction.grid.spacing_mm, lengths, objects)]
     if per_class:
         inner = None if objects == "labels" else objects
-        for value in confusion_per_class(ours, theirs):
+        for value in _classes(ours, theirs):
             rows.append(_row(pair.case, str(value), ours == value, theirs == value, prediction.grid.spacing_mm, lengths, inner))
     return rows
+
+
+def _classes(*maps: Labels) -> list[int]:
+    """Classes above 0 that occur in any of the label maps, in ascending order."""
+    slabs = (slab for labels in maps for slab in np.atleast_1d(labels))  # numpy counts in integers of 8 bytes a voxel
+    return sorted({int(value) for slab in slabs for value in np.flatnonzero(np.bincount(np.ravel(slab)))} - {0})
 
 
 def _row(

@@ -56,32 +56,6 @@ def confusion(prediction: NDArray[np.generic], label: NDArray[np.generic]) -> Co
     return total
 
 
-def confusion_per_class(prediction: NDArray[np.integer], label: NDArray[np.integer]) -> dict[int, Confusion]:
-    """Counts of each class above 0 that occurs in either.
-
-    Args:
-        prediction: Label map of any shape, no value below 0.
-        label: True label map of the same shape.
-
-    Returns:
-        Counts by class, in ascending order.
-
-    Raises:
-        ValueError: If the shapes differ, or a value is negative.
-    """
-    check_shapes(prediction, label)
-    top = 1 + max((int(a.max()) for a in (prediction, label) if a.size), default=0)
-    counts = np.zeros((3, top), dtype=np.int64)  # in both, in the prediction, in the label
-    for predicted, true in zip(np.atleast_1d(prediction), np.atleast_1d(label), strict=True):
-        if min(predicted.min(initial=0), true.min(initial=0)) < 0:
-            msg = f"classes must not be negative, got {min(predicted.min(), true.min())}"
-            raise ValueError(msg)
-        for row, values in enumerate((predicted[predicted == true], predicted, true)):
-            counts[row] += np.bincount(np.ravel(values), minlength=top)
-    found = {int(c): counts[:, c].tolist() for c in np.flatnonzero(counts.any(axis=0)) if c > 0}
-    return {c: Confusion(both, predicted - both, true - both) for c, (both, predicted, true) in found.items()}
-
-
 def dice(counts: Confusion) -> float:
     """Twice the shared voxels over the sum of both, in ``[0, 1]``; 1 if both are empty."""
     return _share(2 * counts.both, counts.prediction_voxels + counts.label_voxels, counts)

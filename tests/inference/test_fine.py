@@ -13,8 +13,9 @@ from stseg3d.geometry import Box, Grid
 from stseg3d.inference import BoxProposer, FinePolicy, FineStage, SegmentThenSegmentInferer, Stage, fine
 from stseg3d.inference.borders import touched_faces
 from stseg3d.networks import RoughFineNet
-from stseg3d.ops import BoxPolicy, Canvas, FineCrop
+from stseg3d.ops import BoxPolicy, Canvas
 from stseg3d.ops.boxes import Proposal, ProposedBox
+from stseg3d.ops.fuse import FineCrop
 from stseg3d.ops.resample import resample
 from stseg3d.volumes import ArrayVolume
 from tests.inference.fakes import Threshold, Witness, dice, networks, pipeline, volume_of
