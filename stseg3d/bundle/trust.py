@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +12,11 @@ from typing import Any
 from stseg3d.bundle.files import METADATA, read_metadata
 from stseg3d.bundle_folders import PLAN
 from stseg3d.plan import Plan, code_in_overrides, is_intact, render
+from stseg3d.plan.components import code_in
 from stseg3d.plan.render import MARK
 
 CONFIGS = Path("configs")
+FREE_KEY = re.compile(r"(?![_$%]).*", re.DOTALL)
 # Files that MONAI or Python would read as a config or a program.
 CONFIG_SUFFIXES = (".json", ".yaml", ".yml", ".conf", ".cfg", ".ini", ".toml", ".py")
 
@@ -104,20 +107,8 @@ def _reasons(folder: Path, plan: Plan, found: Mapping[str, bytes], rendered: Map
     yield from (f"it has {CONFIGS / name}, which is not rendered from {PLAN.name}" for name in found if name not in known)
     yield from (f"{path.relative_to(folder)} is a link" for path in (folder / CONFIGS, *_inside(folder / CONFIGS)) if path.is_symlink())
     if METADATA.name in found:
-        yield from _code_in_metadata(read_metadata(folder, found[METADATA.name]), METADATA.name)
-
-
-def _code_in_metadata(content: Any, where: str) -> Iterator[str]:
-    """Places in the metadata that MONAI would evaluate or make."""
-    if isinstance(content, str) and content.startswith(("$", "%")):
-        yield f"{where} holds {content[:60]!r}"
-    elif isinstance(content, dict):
-        yield from (f"{where} has the entry {key!r}" for key in content if str(key).startswith(("_", "$", "%")))
-        for key, item in content.items():
-            yield from _code_in_metadata(item, f"{where}#{key}")
-    elif isinstance(content, list):
-        for item in content:
-            yield from _code_in_metadata(item, where)
+        # Free text, which may begin with a reference but not with what MONAI would evaluate or make.
+        yield from code_in(read_metadata(folder, found[METADATA.name]), METADATA.name, ("$", "%"), FREE_KEY)
 
 
 def _refuse(folder: Path, reason: str, *, trust: bool) -> None:

@@ -116,15 +116,15 @@ def members(network: Component) -> list[Component]:
     return [Component(entry["name"], {k: v for k, v in entry.items() if k != "name"}) for entry in network.arguments["networks"]]
 
 
-def code_in(content: Any, where: str) -> Iterator[str]:
-    """Places in plain data that MONAI would act on: expressions, references, macros and keys of components."""
-    if isinstance(content, str) and content[:1] in {"$", "@", "%"}:
-        yield f"{where} holds {content!r}"
+def code_in(content: Any, where: str, starts: tuple[str, ...] = ("$", "@", "%"), plain_key: re.Pattern[str] = PLAIN_KEY) -> Iterator[str]:
+    """Places in data that MONAI would act on: texts with such a start (expressions, references, macros), and keys that are not plain."""
+    if isinstance(content, str) and content.startswith(starts):
+        yield f"{where} holds {content[:60]!r}"
     elif isinstance(content, Mapping):
         for key, item in content.items():
-            if not PLAIN_KEY.fullmatch(str(key)):
+            if not plain_key.fullmatch(str(key)):
                 yield f"{where} has the entry {key!r}"
-            yield from code_in(item, f"{where}#{key}")
+            yield from code_in(item, f"{where}#{key}", starts, plain_key)
     elif isinstance(content, list | tuple):
         for n, item in enumerate(content):
-            yield from code_in(item, f"{where}#{n}")
+            yield from code_in(item, f"{where}#{n}", starts, plain_key)

@@ -38,11 +38,7 @@ class Component:
 
 
 def read_json(content: bytes, what: str) -> Any:
-    """Content of a JSON file in UTF-8, with or without a byte-order mark.
-
-    Args:
-        content: The bytes.
-        what: Name of the file in messages.
+    """Content of a JSON file in UTF-8, with or without a byte-order mark; messages call it ``what``.
 
     Raises:
         ValueError: If it is not JSON, or holds a key twice or a number that is not finite.

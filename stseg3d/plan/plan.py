@@ -86,11 +86,7 @@ class Plan:
 
     @classmethod
     def parse(cls, content: bytes, what: str = "plan.json") -> Plan:
-        """The plan in a file.
-
-        Args:
-            content: The file's bytes.
-            what: Name of the file in messages.
+        """The plan in a file of these bytes; messages call it ``what``.
 
         Raises:
             ValueError: If it is not JSON, an entry is unknown or missing, or the plan contradicts itself.

@@ -93,8 +93,7 @@ class EpochProgress:
         self.bar.set_postfix(shown, refresh=False)
         self.bar.update()
 
-    def _stop(self, engine: Engine) -> None:
-        del engine
+    def _stop(self) -> None:
         self.bar.close()
 
 
@@ -272,8 +271,7 @@ class ResumeHandler:
         with atomic_write(self.path) as temporary:
             torch.save({"objects": objects, "epoch": engine.state.epoch, "iteration": engine.state.iteration}, temporary)
 
-    def remove(self, engine: Engine) -> None:
+    def remove(self) -> None:
         """Remove the file once training is complete."""
-        del engine
         if rank() == 0:
             self.path.unlink(missing_ok=True)

@@ -18,14 +18,13 @@ def trained_stage(bundle: Path, stage: str) -> Path | None:
     return next((p for p in (bundle / STAGES_DIR / f"{stage}.pt", bundle / WEIGHTS) if p.is_file()), None)
 
 
-def assemble(bundle: str | Path, dtype: str = "float16") -> Path | None:
+def assemble(bundle: str | Path) -> Path | None:
     """Write the composite ``models/model.pt`` from the best checkpoint of each stage.
 
     A stage that was not trained keeps the weights it has in ``models/model.pt``.
 
     Args:
         bundle: Bundle folder; its stages lie in ``models/stages/rough.pt`` and ``fine.pt``, each a composite state dict.
-        dtype: Type in which floating-point weights are stored; they are computed with in float32.
 
     Returns:
         Path of the file, or None if one stage is still to be trained.
@@ -37,4 +36,4 @@ def assemble(bundle: str | Path, dtype: str = "float16") -> Path | None:
         if source is None:
             return None
         state |= {name: tensor for name, tensor in read_weights(source).items() if name.startswith(f"{stage}.")}
-    return save_weights(state, bundle / WEIGHTS, dtype=dtype)
+    return save_weights(state, bundle / WEIGHTS)

@@ -17,13 +17,12 @@ class HeadsLoss(nn.Module):
     """A loss on one or on all heads of a network.
 
     Args:
-        loss: Loss of logits ``(B, K, *S)`` and labels ``(B, 1, *S)``.
-        weight_mode: Weight of each head: ``"exp"`` halves it from head to head, ``"same"``, or ``"two"`` (1, then 0.5 each).
+        loss: Loss of logits ``(B, K, *S)`` and labels ``(B, 1, *S)``; its weight is halved from head to head.
     """
 
-    def __init__(self, loss: nn.Module, weight_mode: str = "exp") -> None:
+    def __init__(self, loss: nn.Module) -> None:
         super().__init__()
-        self.loss, self.heads = loss, DeepSupervisionLoss(loss, weight_mode=weight_mode)
+        self.loss, self.heads = loss, DeepSupervisionLoss(loss, weight_mode="exp")
 
     def forward(self, logits: Tensor, label: Tensor) -> Tensor:
         """Loss of ``(B, K, *S)``, or weighted sum over the heads of ``(B, heads, K, *S)``."""
