@@ -271,7 +271,8 @@ class ResumeHandler:
         with atomic_write(self.path) as temporary:
             torch.save({"objects": objects, "epoch": engine.state.epoch, "iteration": engine.state.iteration}, temporary)
 
-    def remove(self) -> None:
+    def remove(self, engine: Engine) -> None:
         """Remove the file once training is complete."""
+        del engine
         if rank() == 0:
             self.path.unlink(missing_ok=True)
