@@ -5,15 +5,4 @@ from stseg3d.evaluate.scoring import Row, evaluate_case, read_classes
 from stseg3d.evaluate.statistics import Interval, bootstrap_interval, summarise
 from stseg3d.evaluate.tables import dump, table
 
-__all__ = [
-    "Interval",
-    "Pair",
-    "Row",
-    "bootstrap_interval",
-    "dump",
-    "evaluate_case",
-    "pair_cases",
-    "read_classes",
-    "summarise",
-    "table",
-]
+__all__ = ["Interval", "Pair", "Row", "bootstrap_interval", "dump", "evaluate_case", "pair_cases", "read_classes", "summarise", "table"]

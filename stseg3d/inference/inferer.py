@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import reduce
 from math import prod
 from typing import Any
 
@@ -211,9 +212,7 @@ class SegmentThenSegmentInferer(Inferer):
     ) -> NDArray[Any]:
         if not boxes:
             return labels
-        where = boxes[0].box
-        for box in boxes[1:]:
-            where = where.union(box.box)
+        where = reduce(Box.union, (b.box for b in boxes))
         ids, count = self._split(view, labels[where.slices] > 0, proposal, where)
         axcodes, first = self.image.axcodes, self.output.number_from
         if first and axcodes:

@@ -18,17 +18,7 @@ from stseg3d.metrics.surfaces import (
     surface_dice,
     surface_distances,
 )
-from stseg3d.metrics.voxels import (
-    OVERLAPS,
-    Confusion,
-    confusion,
-    dice,
-    iou,
-    precision,
-    recall,
-    specificity,
-    volume_difference,
-)
+from stseg3d.metrics.voxels import OVERLAPS, Confusion, confusion, dice, iou, precision, recall, specificity, volume_difference
 
 __all__ = [
     "METRICS",

@@ -5,12 +5,4 @@ from stseg3d.ops.coverage import box_coverage
 from stseg3d.ops.fuse import Canvas
 from stseg3d.ops.policy import BoxPolicy, FinePolicy
 
-__all__ = [
-    "BoxPolicy",
-    "Canvas",
-    "FinePolicy",
-    "Proposal",
-    "ProposedBox",
-    "box_coverage",
-    "propose_boxes",
-]
+__all__ = ["BoxPolicy", "Canvas", "FinePolicy", "Proposal", "ProposedBox", "box_coverage", "propose_boxes"]

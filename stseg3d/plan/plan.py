@@ -8,16 +8,7 @@ from math import prod
 from typing import Any
 
 from stseg3d.ops.policy import BoxPolicy, FinePolicy
-from stseg3d.plan.components import (
-    ENSEMBLE,
-    LOSSES,
-    NETWORKS,
-    NORMALIZATIONS,
-    OPTIMIZERS,
-    check_component,
-    code_in,
-    members,
-)
+from stseg3d.plan.components import ENSEMBLE, LOSSES, NETWORKS, NORMALIZATIONS, OPTIMIZERS, check_component, code_in, members
 from stseg3d.plan.ids import find_entry, plan_id
 from stseg3d.plan.json_values import Component, build, dump, read_json
 from stseg3d.plan.training import Training

@@ -3,9 +3,4 @@
 from stseg3d.synthesis.phantoms import ct_phantom
 from stseg3d.synthesis.transforms import OpenAnatomyd, RandSyntheticCTd, anatomy_cases
 
-__all__ = [
-    "OpenAnatomyd",
-    "RandSyntheticCTd",
-    "anatomy_cases",
-    "ct_phantom",
-]
+__all__ = ["OpenAnatomyd", "RandSyntheticCTd", "anatomy_cases", "ct_phantom"]

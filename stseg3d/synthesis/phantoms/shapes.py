@@ -84,13 +84,7 @@ class Painter:
         return stroke
 
     def ellipsoid(
-        self,
-        centre: ArrayLike,
-        radii: ArrayLike,
-        *,
-        axes: NDArray[np.float64] | None = None,
-        power: int = 2,
-        wobble: Sequence[float] = (),
+        self, centre: ArrayLike, radii: ArrayLike, *, axes: NDArray[np.float64] | None = None, power: int = 2, wobble: Sequence[float] = ()
     ) -> Stroke | None:
         """A stroke in the shape of an ellipsoid.
 
