@@ -27,19 +27,12 @@ class UntrustedError(ValueError):
 
 @dataclass(frozen=True)
 class OpenBundle:
-    """A bundle that may be run.
+    """A bundle that may be run."""
 
-    Attributes:
-        folder: Its folder.
-        plan: Its plan; None if the configs are run as they are, on trust.
-        texts: Text of its configs, by file name; this is run, even if the files change later.
-        stale: Names of files on disk that are not what the plan renders to.
-    """
-
-    folder: Path
-    plan: Plan | None
-    texts: Mapping[str, str]
-    stale: tuple[str, ...] = ()
+    folder: Path  # its folder
+    plan: Plan | None  # its plan; None if the configs are run as they are, on trust
+    texts: Mapping[str, str]  # text of its configs, by file name; this is run, even if the files change later
+    stale: tuple[str, ...] = ()  # names of files on disk that are not what the plan renders to
 
     def require_plan(self) -> Plan:
         """The plan.

@@ -26,19 +26,12 @@ class Verdict(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """Advice on cropping.
+    """Advice on cropping."""
 
-    Args:
-        verdict: Whether cropping pays.
-        way: Way to use; None if undecided.
-        size: Its nominal size; None if undecided.
-        sentence: The advice for a reader, with its numbers.
-    """
-
-    verdict: Verdict
-    way: str | None
-    size: int | None
-    sentence: str
+    verdict: Verdict  # whether cropping pays
+    way: str | None  # way to use; None if undecided
+    size: int | None  # its nominal size; None if undecided
+    sentence: str  # the advice for a reader, with its numbers
 
 
 @dataclass(frozen=True)

@@ -29,31 +29,18 @@ Vector = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """One case, segmented in one way at one size.
+    """One case, segmented in one way at one size."""
 
-    Args:
-        case: Id of the case.
-        way: One of :data:`WAYS`.
-        size: Network input in voxels along each axis.
-        nominal_size: Requested size in voxels.
-        values: Metrics of the foreground by name; NaN where undefined.
-        coverage: Share of the ground truth's voxels inside the boxes, 0 to 1; NaN without ground truth.
-        macs: Multiply-adds of all networks.
-        seconds: Time by stage; ``total``, if given, is that of all.
-        boxes: Number of boxes.
-        peak_memory_bytes: Peak memory of a process for only this way and size; 0 if unknown.
-    """
-
-    case: str
-    way: str
-    size: tuple[int, ...]
-    nominal_size: int
-    values: dict[str, float]
-    coverage: float = math.nan
-    macs: float = math.nan
-    seconds: dict[str, float] = field(default_factory=dict)
-    boxes: int = 0
-    peak_memory_bytes: int = 0
+    case: str  # id of the case
+    way: str  # one of `WAYS`
+    size: tuple[int, ...]  # network input in voxels along each axis
+    nominal_size: int  # requested size in voxels
+    values: dict[str, float]  # metrics of the foreground by name; NaN where undefined
+    coverage: float = math.nan  # share of the ground truth's voxels inside the boxes, 0 to 1; NaN without ground truth
+    macs: float = math.nan  # multiply-adds of all networks
+    seconds: dict[str, float] = field(default_factory=dict)  # time by stage; `total`, if given, is that of all
+    boxes: int = 0  # number of boxes
+    peak_memory_bytes: int = 0  # peak memory of a process for only this way and size; 0 if unknown
 
     def __post_init__(self) -> None:
         if self.way not in WAYS:
@@ -94,29 +81,18 @@ class Score:
 
 @dataclass
 class Comparison:
-    """Several ways and sizes on the same cases of one data set.
+    """Several ways and sizes on the same cases of one data set."""
 
-    Args:
-        bundle: Name of the bundle whose networks were compared.
-        data: Name of the data set.
-        part: Part of the data set that was scored.
-        scores: One for each case, way and size.
-        parameters: Weights of the networks that a way needs, by way.
-        downscaling: By nominal size, the median over the cases of the largest ratio of a rough voxel to an image voxel.
-        object_share: Median share of the field of view that the objects' boxes fill, 0 to 1; NaN if unknown.
-        training_seconds: By the name of the training run.
-        notes: Sentences below the tables, such as which cases the checkpoints were chosen on.
-    """
-
-    bundle: str
-    data: str
-    part: str = "validation"
-    scores: list[Score] = field(default_factory=list)
-    parameters: dict[str, int] = field(default_factory=dict)
+    bundle: str  # name of the bundle whose networks were compared
+    data: str  # name of the data set
+    part: str = "validation"  # part of the data set that was scored
+    scores: list[Score] = field(default_factory=list)  # one for each case, way and size
+    parameters: dict[str, int] = field(default_factory=dict)  # weights of the networks that a way needs, by way
+    # By nominal size, the median over the cases of the largest ratio of a rough voxel to an image voxel.
     downscaling: dict[int, float] = field(default_factory=dict)
-    object_share: float = math.nan
-    training_seconds: dict[str, float] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
+    object_share: float = math.nan  # median share of the field of view that the objects' boxes fill, 0 to 1; NaN if unknown
+    training_seconds: dict[str, float] = field(default_factory=dict)  # by the name of the training run
+    notes: list[str] = field(default_factory=list)  # sentences below the tables, such as which cases the checkpoints were chosen on
 
     def __post_init__(self) -> None:
         keys = [(s.case, s.way, s.nominal_size) for s in self.scores]

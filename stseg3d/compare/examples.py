@@ -28,38 +28,23 @@ SCALE_BAR_LENGTHS = tuple(m * 10**e for e in range(-4, 4) for m in (1, 2, 5))
 
 @dataclass(frozen=True)
 class Example:
-    """One panel: a slice with its segmentation.
+    """One panel: a slice with its segmentation."""
 
-    Args:
-        title: Text above the panel.
-        image: ``(rows, columns)`` of any intensities, or ``(rows, columns, 3 or 4)`` for colours of 0..255 or 0..1.
-        label: Ground truth, ``(rows, columns)``.
-        prediction: Predicted labels, ``(rows, columns)``.
-        rectangles: Boxes, in rows and columns.
-        pixel_mm: Height and width of a pixel; None for a picture without a scale.
-        way: Gives the prediction its colour.
-    """
-
-    title: str
-    image: NDArray[Any]
-    label: NDArray[Any]
-    prediction: NDArray[Any]
-    rectangles: Sequence[Rectangle] = field(default_factory=tuple)
-    pixel_mm: tuple[float, float] | None = None
-    way: str = "two_stage"
+    title: str  # text above the panel
+    image: NDArray[Any]  # `(rows, columns)` of any intensities, or `(rows, columns, 3 or 4)` for colours of 0..255 or 0..1
+    label: NDArray[Any]  # ground truth, `(rows, columns)`
+    prediction: NDArray[Any]  # predicted labels, `(rows, columns)`
+    rectangles: Sequence[Rectangle] = field(default_factory=tuple)  # boxes, in rows and columns
+    pixel_mm: tuple[float, float] | None = None  # height and width of a pixel; None for a picture without a scale
+    way: str = "two_stage"  # gives the prediction its colour
 
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """One slice of a volume whose axes run as a picture's: to the right, down, and down again or away.
+    """One slice of a volume whose axes run as a picture's: to the right, down, and down again or away."""
 
-    Args:
-        axis: The axis it lies across.
-        index: Its index along that axis.
-    """
-
-    axis: int
-    index: int
+    axis: int  # the axis it lies across
+    index: int  # its index along that axis
 
     @classmethod
     def best(cls, mask: NDArray[Any]) -> Slice:

@@ -16,17 +16,11 @@ Place = tuple[str, int]  # a way and a nominal size
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Paired difference of two ways on the same cases.
+    """Paired difference of two ways on the same cases."""
 
-    Args:
-        one: A way and its nominal size.
-        other: The way and size that is subtracted.
-        interval: Mean of the paired differences and its 95 % bootstrap interval, over the cases with a value both ways.
-    """
-
-    one: Place
-    other: Place
-    interval: Interval
+    one: Place  # a way and its nominal size
+    other: Place  # the way and size that is subtracted
+    interval: Interval  # mean of the paired differences and its 95 % bootstrap interval, over the cases with a value both ways
 
 
 def title_of(place: Place) -> str:

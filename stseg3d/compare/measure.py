@@ -37,44 +37,26 @@ INSTANCES = "instances"
 
 @dataclass(frozen=True)
 class Task:
-    """One way at one size, on all cases.
+    """One way at one size, on all cases."""
 
-    Attributes:
-        run: Run with the networks.
-        way: One of :data:`stseg3d.compare.comparison.WAYS`.
-        cases: Labelled cases.
-        predictions: Folder for the label maps.
-        device: Device of the networks.
-        threads: CPU threads; torch's choice by default.
-    """
-
-    run: Run
-    way: str
-    cases: Sequence[Case]
-    predictions: Path
-    device: str = "cpu"
-    threads: int | None = None
+    run: Run  # run with the networks
+    way: str  # one of `stseg3d.compare.comparison.WAYS`
+    cases: Sequence[Case]  # labelled cases
+    predictions: Path  # folder for the label maps
+    device: str = "cpu"  # device of the networks
+    threads: int | None = None  # CPU threads; torch's choice by default
 
 
 @dataclass
 class Measured:
-    """Measurements of a task.
+    """Measurements of a task."""
 
-    Attributes:
-        scores: Score of each case, without memory.
-        boxes: Boxes by case, on the image's grid.
-        box_share: Share of the field of view in the boxes, by case.
-        downscaling: Largest ratio of a rough voxel to an image voxel, by case.
-        parameters: Weights of the networks that were run.
-        peak_memory_bytes: Peak memory of the process.
-    """
-
-    scores: list[Score] = field(default_factory=list)
-    boxes: dict[str, list[Box]] = field(default_factory=dict)
-    box_share: dict[str, float] = field(default_factory=dict)
-    downscaling: dict[str, float] = field(default_factory=dict)
-    parameters: int = 0
-    peak_memory_bytes: int = 0
+    scores: list[Score] = field(default_factory=list)  # score of each case, without memory
+    boxes: dict[str, list[Box]] = field(default_factory=dict)  # boxes by case, on the image's grid
+    box_share: dict[str, float] = field(default_factory=dict)  # share of the field of view in the boxes, by case
+    downscaling: dict[str, float] = field(default_factory=dict)  # largest ratio of a rough voxel to an image voxel, by case
+    parameters: int = 0  # weights of the networks that were run
+    peak_memory_bytes: int = 0  # peak memory of the process
 
     def as_dict(self) -> dict[str, Any]:
         """The measurements as JSON."""

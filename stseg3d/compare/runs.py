@@ -31,23 +31,14 @@ SIZE_MULTIPLE = 16
 
 @dataclass(frozen=True)
 class Run:
-    """A copy of the bundle, with networks of one input size.
+    """A copy of the bundle, with networks of one input size."""
 
-    Attributes:
-        folder: Folder of the copy, with its weights and logs.
-        nominal_size: Requested size.
-        size: Input of its networks, in voxels along each axis.
-        kind: ``"two_stage"`` or ``"sliding_window"``.
-        stages: Stages to train.
-        trust: Whether it may be more than data, like the bundle that it copies.
-    """
-
-    folder: Path
-    nominal_size: int
-    size: tuple[int, ...]
-    kind: str
-    stages: tuple[str, ...]
-    trust: bool = False
+    folder: Path  # folder of the copy, with its weights and logs
+    nominal_size: int  # requested size
+    size: tuple[int, ...]  # input of its networks, in voxels along each axis
+    kind: str  # `"two_stage"` or `"sliding_window"`
+    stages: tuple[str, ...]  # stages to train
+    trust: bool = False  # whether it may be more than data, like the bundle that it copies
 
     def is_trained(self, stage: str) -> bool:
         """Whether this stage is completely trained, alone or as part of the composite."""

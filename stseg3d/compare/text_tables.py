@@ -17,17 +17,11 @@ from stseg3d.metrics import METRICS
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A value of :meth:`~stseg3d.compare.comparison.Score.value` in a table.
+    """A value of :meth:`~stseg3d.compare.comparison.Score.value` in a table."""
 
-    Args:
-        name: The value's name.
-        title: Head of the column, with the unit.
-        digits: Decimals; None for about three significant digits.
-    """
-
-    name: str
-    title: str
-    digits: int | None = 3
+    name: str  # the value's name
+    title: str  # head of the column, with the unit
+    digits: int | None = 3  # decimals; None for about three significant digits
 
 
 SCORES = (

@@ -29,19 +29,12 @@ from stseg3d.volumes import CanonicalVolume, OpenCase, Volume
 
 @dataclass
 class Found:
-    """Result of one way for one case.
+    """Result of one way for one case."""
 
-    Attributes:
-        labels: Label map or instances, of the volume's shape.
-        boxes: Boxes that were used, on the volume's grid; None for ways without boxes.
-        seconds: Wall time by stage, without reading the file.
-        macs: Multiply-adds of all networks.
-    """
-
-    labels: NDArray[Any]
-    boxes: list[Box] | None = None
-    seconds: dict[str, float] = field(default_factory=dict)
-    macs: float = 0.0
+    labels: NDArray[Any]  # label map or instances, of the volume's shape
+    boxes: list[Box] | None = None  # boxes that were used, on the volume's grid; None for ways without boxes
+    seconds: dict[str, float] = field(default_factory=dict)  # wall time by stage, without reading the file
+    macs: float = 0.0  # multiply-adds of all networks
 
 
 @dataclass(frozen=True)

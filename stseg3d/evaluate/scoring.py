@@ -19,21 +19,13 @@ Labels = NDArray[Any]
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Metrics of one class in one case.
+    """Metrics of one class in one case."""
 
-    Args:
-        case: Id of the case.
-        name: ``foreground``, or the class as a number.
-        values: Metrics by their names in :data:`stseg3d.metrics.METRICS`.
-        prediction_voxels: Voxels of the class in the prediction.
-        label_voxels: Voxels of the class in the label.
-    """
-
-    case: str
-    name: str
-    values: dict[str, float]
-    prediction_voxels: int
-    label_voxels: int
+    case: str  # id of the case
+    name: str  # `foreground`, or the class as a number
+    values: dict[str, float]  # metrics by their names in `stseg3d.metrics.METRICS`
+    prediction_voxels: int  # voxels of the class in the prediction
+    label_voxels: int  # voxels of the class in the label
 
     def as_dict(self) -> dict[str, Any]:
         """Flat dictionary for CSV and JSON."""

@@ -116,19 +116,12 @@ class Segmenter:
 
 @dataclass(frozen=True)
 class SegmentedCase:
-    """Outputs of one case.
+    """Outputs of one case."""
 
-    Attributes:
-        case_id: Name of the case.
-        output: File of its labels.
-        provenance: Content of the JSON beside it.
-        boxes: Boxes that were used, in voxels of the file.
-    """
-
-    case_id: str
-    output: Path
-    provenance: dict[str, Any]
-    boxes: list[Box]
+    case_id: str  # name of the case
+    output: Path  # file of its labels
+    provenance: dict[str, Any]  # content of the JSON beside it
+    boxes: list[Box]  # boxes that were used, in voxels of the file
 
 
 class CaseWork:

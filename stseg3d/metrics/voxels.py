@@ -11,17 +11,11 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, slots=True)
 class Confusion:
-    """Numbers of voxels of one class in both prediction and label, and in only one of them.
+    """Numbers of voxels of one class in both prediction and label, and in only one of them."""
 
-    Args:
-        both: Voxels in both (true positives).
-        prediction_only: Voxels in the prediction alone (false positives).
-        label_only: Voxels in the label alone (false negatives).
-    """
-
-    both: int
-    prediction_only: int
-    label_only: int
+    both: int  # voxels in both (true positives)
+    prediction_only: int  # voxels in the prediction alone (false positives)
+    label_only: int  # voxels in the label alone (false negatives)
 
     def __add__(self, other: Confusion) -> Confusion:
         return Confusion(self.both + other.both, self.prediction_only + other.prediction_only, self.label_only + other.label_only)

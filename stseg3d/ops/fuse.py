@@ -33,15 +33,10 @@ BINARY = 2  # background and one foreground class
 
 @dataclass(frozen=True)
 class FineCrop:
-    """Output of the fine network for one box.
+    """Output of the fine network for one box."""
 
-    Attributes:
-        box: Box on the image.
-        probabilities: Class probabilities at the network's size, of shape ``(K, *S)``, class 0 the background.
-    """
-
-    box: Box
-    probabilities: NDArray[Any]
+    box: Box  # box on the image
+    probabilities: NDArray[Any]  # class probabilities at the network's size, of shape `(K, *S)`, class 0 the background
 
 
 def clusters(boxes: Sequence[Box]) -> list[list[int]]:

@@ -18,17 +18,11 @@ PLAIN_KEY = re.compile(r"[A-Za-z]\w*", re.ASCII)  # not an entry that MONAI acts
 
 @dataclass(frozen=True)
 class Known:
-    """A component that a plan may name.
+    """A component that a plan may name."""
 
-    Attributes:
-        target: Its ``_target_`` in a config.
-        arguments: Names of the arguments that a plan may give; none of them names code or makes it download anything.
-        always: Arguments that it gets unless the plan gives them.
-    """
-
-    target: str
-    arguments: frozenset[str]
-    always: Mapping[str, Any] = field(default_factory=dict)
+    target: str  # its `_target_` in a config
+    arguments: frozenset[str]  # names of the arguments that a plan may give; none of them names code or makes it download anything
+    always: Mapping[str, Any] = field(default_factory=dict)  # arguments that it gets unless the plan gives them
 
 
 def _known(names: str, target: str = "{}", **always: Any) -> dict[str, Known]:

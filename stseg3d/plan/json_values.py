@@ -26,15 +26,10 @@ class Both(Generic[T]):
 
 @dataclass(frozen=True)
 class Component:
-    """A network, transform, loss or optimiser, by name.
+    """A network, transform, loss or optimiser, by name."""
 
-    Attributes:
-        name: One of the names in :mod:`stseg3d.plan.components`, or a full dotted name.
-        arguments: Its arguments, as plain data.
-    """
-
-    name: str
-    arguments: Mapping[str, Any]
+    name: str  # one of the names in `stseg3d.plan.components`, or a full dotted name
+    arguments: Mapping[str, Any]  # its arguments, as plain data
 
 
 def read_json(content: bytes, what: str) -> Any:

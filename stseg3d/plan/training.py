@@ -15,15 +15,10 @@ CROPS = ("boxes", "patches")
 
 @dataclass(frozen=True)
 class Jitter:
-    """How boxes of crops differ from those of the policy.
+    """How boxes of crops differ from those of the policy."""
 
-    Args:
-        shift: Largest translation, as a fraction of the box's extent along each axis.
-        scale: Largest change of each face, as a fraction of the extent.
-    """
-
-    shift: float = 0.1
-    scale: float = 0.1
+    shift: float = 0.1  # largest translation, as a fraction of the box's extent along each axis
+    scale: float = 0.1  # largest change of each face, as a fraction of the extent
 
 
 @dataclass(frozen=True)
@@ -42,21 +37,13 @@ class Augmentation:
 
 @dataclass(frozen=True)
 class Synthesis:
-    """CT synthesised from the label maps that ``dataset.json`` lists under ``anatomies``.
+    """CT synthesised from the label maps that ``dataset.json`` lists under ``anatomies``."""
 
-    Args:
-        target: Name of the class to segment.
-        bodies: Synthetic cases in each epoch.
-        spacing_mm: Spacing of the synthetic images; None keeps that of the label map.
-        partial: Probability that a part of the body is cut out.
-        least: Smallest part that is left, as a fraction of each axis's length.
-    """
-
-    target: str
-    bodies: Both[int]
-    spacing_mm: Both[float | None] = Both(None, None)
-    partial: Both[float] = Both(0.0, 0.0)
-    least: Sequence[float] = (0.4, 0.4, 0.1)
+    target: str  # name of the class to segment
+    bodies: Both[int]  # synthetic cases in each epoch
+    spacing_mm: Both[float | None] = Both(None, None)  # spacing of the synthetic images; None keeps that of the label map
+    partial: Both[float] = Both(0.0, 0.0)  # probability that a part of the body is cut out
+    least: Sequence[float] = (0.4, 0.4, 0.1)  # smallest part that is left, as a fraction of each axis's length
 
 
 @dataclass(frozen=True)

@@ -20,17 +20,11 @@ ROUNDING = 1e-9  # 1 - 0.99 is not 0.01
 
 @dataclass(frozen=True)
 class Choice:
-    """Chosen setting.
+    """Chosen setting."""
 
-    Attributes:
-        index: Its place in the chain.
-        guaranteed: Whether the wanted coverage is guaranteed; otherwise only the mean over the cases at hand reaches it.
-        coverage: Expected coverage that is guaranteed, in ``[0, 1]``.
-    """
-
-    index: int
-    guaranteed: bool
-    coverage: float
+    index: int  # its place in the chain
+    guaranteed: bool  # whether the wanted coverage is guaranteed; otherwise only the mean over the cases at hand reaches it
+    coverage: float  # expected coverage that is guaranteed, in `[0, 1]`
 
 
 def monotonised(losses: ArrayLike) -> NDArray[np.float64]:

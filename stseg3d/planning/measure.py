@@ -31,19 +31,12 @@ PARTS = ("training", "validation", "test")
 
 @dataclass(frozen=True)
 class Measured:
-    """Results of each policy on one case, one entry per policy.
+    """Results of each policy on one case, one entry per policy."""
 
-    Attributes:
-        case: Id of the case.
-        loss: Share of the labelled voxels outside all boxes; 0 where nothing is labelled.
-        boxes: Number of boxes, each a run of the fine network.
-        voxels: Full-resolution voxels read: the sum over boxes.
-    """
-
-    case: str
-    loss: NDArray[np.float64]
-    boxes: NDArray[np.int64]
-    voxels: NDArray[np.int64]
+    case: str  # id of the case
+    loss: NDArray[np.float64]  # share of the labelled voxels outside all boxes; 0 where nothing is labelled
+    boxes: NDArray[np.int64]  # number of boxes, each a run of the fine network
+    voxels: NDArray[np.int64]  # full-resolution voxels read: the sum over boxes
 
 
 def labelled_cases(data: Path, part: str) -> list[Case]:

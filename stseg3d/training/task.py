@@ -24,27 +24,16 @@ CHECKED_ENTRIES = {"rough_training", "fine_training", "average"}
 
 @dataclass(frozen=True)
 class TrainingTask:
-    """Task of one training call.
+    """Task of one training call."""
 
-    Attributes:
-        bundle: Folder of the bundle.
-        plan: The bundle's plan, with the caller's entries.
-        dataset: Cases for training and validation.
-        options: Entries of the configs that are set for this call alone, such as paths.
-        chosen: Entries that the caller set in the plan.
-        epochs: Epochs of each stage; by default what the plan says.
-        budget_s: Wall seconds of each stage; empty without a limit.
-        trust: Whether the bundle may be more than data.
-    """
-
-    bundle: Path
-    plan: Plan
-    dataset: Dataset
-    options: dict[str, Any]
-    chosen: dict[str, Any]
-    epochs: int | None = None
-    budget_s: dict[str, float] = field(default_factory=dict)
-    trust: bool = False
+    bundle: Path  # folder of the bundle
+    plan: Plan  # the bundle's plan, with the caller's entries
+    dataset: Dataset  # cases for training and validation
+    options: dict[str, Any]  # entries of the configs that are set for this call alone, such as paths
+    chosen: dict[str, Any]  # entries that the caller set in the plan
+    epochs: int | None = None  # epochs of each stage; by default what the plan says
+    budget_s: dict[str, float] = field(default_factory=dict)  # wall seconds of each stage; empty without a limit
+    trust: bool = False  # whether the bundle may be more than data
 
     @property
     def folds(self) -> int:
