@@ -47,13 +47,9 @@ class OpenBundle:
 
 
 def read_bundle(folder: Path, *, trust: bool = False) -> OpenBundle:
-    """Read a bundle's plan and configs, as data, each file once.
+    """A bundle's plan and configs, read as data, each file once; with ``trust``, configs that differ from the plan are run as they are.
 
     Files that were rendered from an earlier version of the plan, and not edited since, count as what the plan renders to now.
-
-    Args:
-        folder: Folder of the bundle.
-        trust: Whether it may be more than data. If its configs differ from its plan, the configs are then run.
 
     Raises:
         OSError: If a file cannot be read.

@@ -62,11 +62,7 @@ class Run:
 
 
 def input_size(nominal: int, shapes: Sequence[Sequence[int]]) -> tuple[int, ...]:
-    """Network input for a nominal size: no axis gets more voxels than the images have there.
-
-    Args:
-        nominal: Wanted voxels along each axis, a multiple of :data:`SIZE_MULTIPLE`.
-        shapes: Shapes of the images, along the networks' axes; their median is used.
+    """Network input for a nominal size: no axis gets more voxels than the images have there, by the median of their shapes.
 
     Returns:
         Size along each axis; 1 where the images are flat.

@@ -39,12 +39,7 @@ class Found:
 
 @dataclass(frozen=True)
 class TrueBoxProposer:
-    """Proposer of the boxes that the policy makes from ground truth on the rough grid, as in training: a perfect rough stage.
-
-    Args:
-        label: Ground truth, along the axes of the volume.
-        boxes: The transform of training.
-    """
+    """Proposer of the boxes that the policy makes from ground truth on the rough grid, as in training: a perfect rough stage."""
 
     label: Volume
     boxes: FineBoxesd
@@ -57,14 +52,7 @@ class TrueBoxProposer:
 
 
 class Contestant:
-    """The networks of one run on one device, with the ways of segmenting that they serve.
-
-    Args:
-        folder: Bundle folder of the run.
-        stage: ``"fine"``, or ``"rough"`` if only that one was trained.
-        device: Device of the networks.
-        trust: Take a run that is more than data, see :func:`stseg3d.bundle.read_bundle`.
-    """
+    """The networks of one run on one device, the fine one or the rough one alone, with the ways of segmenting that they serve."""
 
     def __init__(self, folder: Path, stage: str = "fine", device: str = "cpu", *, trust: bool = False) -> None:
         parser = read_config(folder, device=device, trust=trust)
@@ -81,13 +69,7 @@ class Contestant:
         self.slide = SlidingWindow(self.inferer.fine, precision=self.inferer.execution.precision, mirror=True)
 
     def segment(self, way: str, volume: Volume, label: Volume) -> Found:
-        """Segment a volume that has been read.
-
-        Args:
-            way: One of :data:`stseg3d.compare.comparison.WAYS`.
-            volume: The image.
-            label: Ground truth on its grid; only ``true_boxes`` uses it.
-        """
+        """Segment a volume that has been read, in one of :data:`stseg3d.compare.comparison.WAYS`; only ``true_boxes`` uses the label."""
         for macs in {"rough_only": ["rough_macs"], "two_stage": ["rough_macs", "fine_macs"]}.get(way, ["fine_macs"]):
             getattr(self, macs)  # counted once, outside the time of any case; the first run of a network is the slowest
         whole: dict[str, Callable[[Volume], Found]] = {"rough_only": self._rough_only, "sliding_window": self._sliding_window}

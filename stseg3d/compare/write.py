@@ -46,11 +46,7 @@ def write_outputs(comparison: Comparison, data: Path, folder: Path) -> list[Path
 
 
 def write_tables(comparison: Comparison, folder: Path) -> list[Path]:
-    """Write ``scores.csv``, ``summary.csv``, ``differences.csv`` and ``summary.md``.
-
-    Args:
-        comparison: Comparison with at least one score.
-        folder: Existing folder.
+    """Write ``scores.csv``, ``summary.csv``, ``differences.csv`` and ``summary.md`` into an existing folder.
 
     Returns:
         The files.

@@ -155,10 +155,7 @@ class CaseWork:
         return volume.grid.box.voxels * volume.channels * volume.dtype.itemsize if volume else 0
 
     def open(self, volume: Volume | None = None) -> None:
-        """Open the image, after a check that its output can be written.
-
-        Args:
-            volume: The image, if :func:`stseg3d.volumes.open_volume` has already opened it, with ``channels_last``.
+        """Open the image, unless it has been opened already with ``channels_last``, after a check that its output can be written.
 
         Raises:
             OSError: If the image cannot be read, or the folder cannot be written.

@@ -32,11 +32,7 @@ class Confusion:
 
 
 def confusion(prediction: NDArray[np.generic], label: NDArray[np.generic]) -> Confusion:
-    """Counts of the foreground, all classes together.
-
-    Args:
-        prediction: Label map or mask of any shape; values above 0 are foreground.
-        label: Label map or mask of the same shape.
+    """Counts of the foreground, all classes together, in label maps or masks of one shape; values above 0 are foreground.
 
     Raises:
         ValueError: If the shapes differ.
@@ -71,11 +67,9 @@ def recall(counts: Confusion) -> float:
 
 
 def specificity(counts: Confusion, voxels: int) -> float:
-    """Fraction of the voxels outside the label that are outside the prediction, too; 1 if the label is everywhere.
+    """Fraction of an image's voxels outside the label that are outside the prediction, too; 1 if the label is everywhere.
 
-    Args:
-        counts: Counts of the masks.
-        voxels: Voxels of the whole image: the value depends on how much background it shows.
+    It depends on how much background the image shows.
     """
     outside = voxels - counts.label_voxels
     return 1 - counts.prediction_only / outside if outside else 1.0

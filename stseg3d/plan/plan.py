@@ -91,12 +91,7 @@ class Plan:
         return plan
 
     def as_json(self, like: Any = None, *, whole: bool = False) -> dict[str, Any]:
-        """The plan as JSON, for :meth:`from_json`.
-
-        Args:
-            like: JSON of an earlier version: its entries are written even if they are the default.
-            whole: Write every entry.
-        """
+        """The plan as JSON, for :meth:`from_json`: what is not the default, and what an earlier version has, or the whole."""
         content: dict[str, Any] = dump(self, like, whole=whole)
         return content
 

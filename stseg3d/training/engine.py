@@ -62,12 +62,7 @@ class PrecisionInferer(Inferer):
 
 
 class EpochProgress:
-    """Handler: one tqdm bar over the epochs of a trainer, with the running loss and the best key metric so far.
-
-    Args:
-        name: Text before the bar.
-        best: Handler that knows the best metric.
-    """
+    """Handler: one tqdm bar over the epochs of a trainer, with the running loss and the best key metric so far."""
 
     def __init__(self, name: str, best: KeepBest | None = None) -> None:
         self.name, self.best = name, best
@@ -98,12 +93,7 @@ class EpochProgress:
 
 
 class ClipGradients:
-    """Handler: gradients are scaled down to a largest norm before each step; without it a learning rate of 2e-3 ended in NaN.
-
-    Args:
-        parameters: Parameters of the optimizer.
-        max_norm: Largest Euclidean norm of all gradients together.
-    """
+    """Handler: gradients are scaled down to a largest norm before each step; without it a learning rate of 2e-3 ended in NaN."""
 
     def __init__(self, parameters: Iterable[nn.Parameter], max_norm: float = 5.0) -> None:
         self.parameters, self.max_norm = list(parameters), max_norm

@@ -19,12 +19,9 @@ def trained_stage(bundle: Path, stage: str) -> Path | None:
 
 
 def assemble(bundle: str | Path) -> Path | None:
-    """Write the composite ``models/model.pt`` from the best checkpoint of each stage.
+    """Write the composite ``models/model.pt`` from the best checkpoint of each stage, as float16; None if one is still to be trained.
 
     A stage that was not trained keeps the weights it has in ``models/model.pt``.
-
-    Args:
-        bundle: Bundle folder; its stages lie in ``models/stages/rough.pt`` and ``fine.pt``, each a composite state dict.
 
     Returns:
         Path of the file, or None if one stage is still to be trained.

@@ -24,10 +24,6 @@ class StartFromRough:
     Weights of the same name and shape are copied. A layer with more input channels in the fine network, as its first one has with a
     rough channel, gets zeros for them. That is done once, when the trainer is made. Weights that are loaded when it starts, or that a
     server sends before each of several starts, replace them.
-
-    Args:
-        network: Composite whose fine network is trained.
-        bundle: Bundle folder; the rough weights are those of its trained stage, or of ``models/model.pt``.
     """
 
     def __init__(self, network: RoughFineNet, bundle: str | Path) -> None:
