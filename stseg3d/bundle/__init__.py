@@ -1,6 +1,6 @@
 """Bundles: found by name or path, data alone or trusted by the user, loaded strictly, written whole or not at all."""
 
-from stseg3d.bundle.config import config_parser, load_network, read_config
+from stseg3d.bundle.config import config_parser, load_network
 from stseg3d.bundle.files import METADATA, WEIGHTS, read_metadata, weights_sha256
 from stseg3d.bundle.rendering import open_bundle, render_bundle, write_plan
 from stseg3d.bundle.trained import ensure_trained_for, remember_trained
@@ -24,7 +24,6 @@ __all__ = [
     "load_weights",
     "open_bundle",
     "read_bundle",
-    "read_config",
     "read_metadata",
     "read_weights",
     "remember_trained",

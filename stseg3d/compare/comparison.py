@@ -74,9 +74,8 @@ class Score:
             ValueError: If a name is unknown or missing.
         """
         _check_names(cls, content, "score")
-        floats = {name: _number(content[name]) for name in ("coverage", "macs")}
-        tables = {name: _numbers(content[name]) for name in ("values", "seconds")}
-        return cls(**content | floats | tables | {"size": tuple(content["size"])})
+        numbers = {name: _numbers(content[name]) for name in ("coverage", "macs", "values", "seconds")}
+        return cls(**content | numbers | {"size": tuple(content["size"])})
 
 
 @dataclass
@@ -150,9 +149,9 @@ class Comparison:
             raise ValueError(msg)
         given = {name: value for name, value in content.items() if name != "version"}
         _check_names(cls, given, "comparison")
-        downscaling = {int(size): _number(ratio) for size, ratio in given["downscaling"].items()}
-        numbers = {"training_seconds": _numbers(given["training_seconds"]), "object_share": _number(given["object_share"])}
-        return cls(**given | numbers | {"scores": [Score.from_dict(s) for s in given["scores"]], "downscaling": downscaling})
+        numbers = {name: _numbers(given[name]) for name in ("training_seconds", "object_share", "downscaling")}
+        numbers["downscaling"] = {int(size): ratio for size, ratio in numbers["downscaling"].items()}
+        return cls(**given | numbers | {"scores": [Score.from_dict(s) for s in given["scores"]]})
 
     def save(self, path: Path) -> Path:
         """Write it to a JSON file, under a temporary name first."""
@@ -172,12 +171,11 @@ class Comparison:
             raise ValueError(msg) from error
 
 
-def _number(value: Any) -> float:
-    return math.nan if value is None else float(value)
-
-
-def _numbers(values: dict[str, Any]) -> dict[str, float]:
-    return {name: _number(value) for name, value in values.items()}
+def _numbers(values: Any) -> Any:
+    """A number, or several by name: NaN for null."""
+    if isinstance(values, dict):
+        return {name: _numbers(value) for name, value in values.items()}
+    return math.nan if values is None else float(values)
 
 
 def _check_names(of: type[Any], content: dict[str, Any], what: str) -> None:

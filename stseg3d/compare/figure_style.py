@@ -96,24 +96,19 @@ def add_way_legend(figure: Figure, ways: Iterable[str], *, lines: bool = True) -
 
 def set_size_axis(axes: Axes, sizes: list[int]) -> None:
     """A horizontal axis of sizes, in powers of two, a mark at each."""
-    from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator, StrMethodFormatter
-
     axes.set_xscale("log", base=2)
-    axes.xaxis.set_major_locator(FixedLocator([float(s) for s in sizes]))
-    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:.0f}"))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.set_xlim(sizes[0] / 1.25, sizes[-1] * 1.25)
-    axes.set_xlabel(SIZE_LABEL)
+    axes.set_xticks(sizes, map(str, sizes))
+    axes.set_xticks([], minor=True)
+    axes.set(xlim=(sizes[0] / 1.25, sizes[-1] * 1.25), xlabel=SIZE_LABEL)
 
 
 def set_plain_ticks(axis: Axis) -> None:
     """Numbers as people write them along a logarithmic axis: 0.5, 20, 3000."""
-    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+    from matplotlib.ticker import LogLocator, NullFormatter
 
     axis.axes.autoscale_view()
     low, high = axis.get_view_interval()
     few = low > 0 and high / low < 300
     axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if few else (1.0,)))
-    axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axis.set_major_formatter("{x:g}")
     axis.set_minor_formatter(NullFormatter())

@@ -83,9 +83,7 @@ def draw_cases(comparison: Comparison) -> Figure:
     axes.tick_params(axis="x", length=0)
     for edge in range(len(sizes) - 1):
         axes.axvline(edge + 0.5, color="#CCCCCC", linewidth=0.6)
-    axes.set_xlabel(SIZE_LABEL)
-    count = len(comparison.cases)
-    axes.set_ylabel(f"Dice of a case (n = {count}, bar: median)")
+    axes.set(xlabel=SIZE_LABEL, ylabel=f"Dice of a case (n = {len(comparison.cases)}, bar: median)")
     _limit_score(axes)
     add_way_legend(figure, ways, lines=False)
     return figure
@@ -106,9 +104,9 @@ def draw_costs(comparison: Comparison) -> Figure:
 
 
 def _draw_against_size(axes: Axes, comparison: Comparison, name: str, *, error_bars: bool = False) -> None:
-    ways = comparison.ways
+    ways, octaves = comparison.ways, max(math.log2(comparison.sizes[-1] / comparison.sizes[0]) + 0.64, 1.0)
     for n, way in enumerate(ways):
-        shift = 2 ** ((n - (len(ways) - 1) / 2) * DODGE * _octaves(comparison.sizes)) if error_bars else 1.0
+        shift = 2 ** ((n - (len(ways) - 1) / 2) * DODGE * octaves) if error_bars else 1.0
         intervals = {size: mean_of(comparison, name, (way, size)) for size in comparison.sizes}
         found = {size: i for size, i in intervals.items() if math.isfinite(i.mean)}
         bars = [[i.mean - i.low for i in found.values()], [i.high - i.mean for i in found.values()]]
@@ -122,10 +120,6 @@ def _draw_against_size(axes: Axes, comparison: Comparison, name: str, *, error_b
         )
     set_size_axis(axes, comparison.sizes)
     axes.grid(axis="y")
-
-
-def _octaves(sizes: Sequence[int]) -> float:
-    return max(math.log2(sizes[-1] / sizes[0]) + 0.64, 1.0)
 
 
 def _style(way: str) -> dict[str, Any]:
@@ -181,8 +175,7 @@ def _draw_frontier(axes: Axes, comparison: Comparison) -> None:
     axes.margins(0.1, 0.14)
     _label_sizes(axes, points, best)
     set_plain_ticks(axes.xaxis)
-    axes.set_xlabel("Multiply-adds a case [$10^9$]")
-    axes.set_ylabel("Dice (mean)")
+    axes.set(xlabel="Multiply-adds a case [$10^9$]", ylabel="Dice (mean)")
     axes.set_title("numbers: network input; grey: best at its cost", fontsize=9, loc="left")
     axes.grid(axis="y")
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from stseg3d.bundle import load_weights, read_config
+from stseg3d.bundle import INFERENCE, config_parser, load_weights, open_bundle
 from stseg3d.geometry import Box
 from stseg3d.inference import SegmentThenSegmentInferer, Stage
 from stseg3d.inference.segmentation import Stopwatch
@@ -55,7 +55,7 @@ class Contestant:
     """The networks of one run on one device, the fine one or the rough one alone, with the ways of segmenting that they serve."""
 
     def __init__(self, folder: Path, stage: str = "fine", device: str = "cpu", *, trust: bool = False) -> None:
-        parser = read_config(folder, device=device, trust=trust)
+        parser = config_parser(open_bundle(folder, trust=trust), [INFERENCE.name], device=device)
         network = cast(RoughFineNet, parser.get_parsed_content("network_def"))
         weights = trained_stage(folder, stage)
         if weights is None:

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from stseg3d.compute import Stage, on_runtime
 from stseg3d.geometry import Box
+from stseg3d.geometry.grid import AXIS_CODES
 from stseg3d.inference.fine import FineStage
 from stseg3d.inference.propose import NetworkProposer, Proposer, whole_volume
 from stseg3d.inference.segmentation import Segmentation, Stopwatch
@@ -216,7 +217,8 @@ class SegmentThenSegmentInferer(Inferer):
         ids, count = self._split(view, labels[where.slices] > 0, proposal, where)
         axcodes, first = self.image.axcodes, self.output.number_from
         if first and axcodes:
-            axis = next(i for i, code in enumerate(axcodes) if code in _same_axis(first))
+            both_ends = next(pair for pair in AXIS_CODES if first in pair)
+            axis = next(i for i, code in enumerate(axcodes) if code in both_ends)
             ids = order_instances(ids, count, axis, descending=axcodes[axis] == first)
         out = blank(labels.shape, np.min_scalar_type(count), axes)
         out[where.slices] = ids
@@ -251,10 +253,6 @@ def _rough_map(proposal: Proposal, view: CanonicalVolume) -> ArrayVolume | None:
         return None
     probability = proposal.probability.astype(np.float32)
     return ArrayVolume(probability[None], view.grid.resized(probability.shape), f"rough map of {view.name}")
-
-
-def _same_axis(code: str) -> str:
-    return next(pair for pair in ("RL", "AP", "SI") if code in pair)
 
 
 def _alike(arrays: list[NDArray[Any]]) -> list[NDArray[Any]]:

@@ -19,48 +19,31 @@ STAGES = ("rough", "fine")
 
 @dataclass(frozen=True, kw_only=True)
 class StagePlan(NetworkInput):
-    """One of the two networks and its input.
+    """One of the two networks and its input."""
 
-    Args:
-        network: The network, without ``in_channels`` and ``out_channels``, which follow from the plan.
-        is_binary: For the rough network: whether it only tells objects from background, however many classes the plan has.
-    """
-
-    network: Component
-    is_binary: bool = False
+    network: Component  # the network, without `in_channels` and `out_channels`, which follow from the plan
+    is_binary: bool = False  # for the rough network: whether it only tells objects from background, however many classes the plan has
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
     """A task. A plan does not change: :meth:`replace` and :meth:`set` return a new one.
 
-    Attributes:
-        classes: Names of the classes, background first. With two, every label above 0 is the second.
-        image: How the networks see a scan.
-        normalization: Transforms of intensities, applied in this order to the small volume and to crops.
-        rough: Input and network of the rough stage.
-        fine: Input and network of the fine stage.
-        policy: How components become boxes.
-        fine_policy: How crops are batched, rerun and fused.
-        output: Kind of output.
-        execution: How the networks are run.
-        training: How they are trained.
-        overrides: Escape hatch: entries of the rendered configs, by file name and id.
-
     Raises:
         ValueError: If the plan contradicts itself or holds an unknown name.
     """
 
-    classes: tuple[str, ...]
-    image: ImageView = ImageView()
-    normalization: tuple[Component, ...] = ()
-    rough: StagePlan
-    fine: StagePlan
-    policy: BoxPolicy = BoxPolicy()
-    fine_policy: FinePolicy = FinePolicy()
-    output: Output = Output()
-    execution: Execution = Execution()
-    training: Training
+    classes: tuple[str, ...]  # names of the classes, background first; with two, every label above 0 is the second
+    image: ImageView = ImageView()  # how the networks see a scan
+    normalization: tuple[Component, ...] = ()  # transforms of intensities, applied in this order to the small volume and to crops
+    rough: StagePlan  # input and network of the rough stage
+    fine: StagePlan  # input and network of the fine stage
+    policy: BoxPolicy = BoxPolicy()  # how components become boxes
+    fine_policy: FinePolicy = FinePolicy()  # how crops are batched, rerun and fused
+    output: Output = Output()  # kind of output
+    execution: Execution = Execution()  # how the networks are run
+    training: Training  # how they are trained
+    # Escape hatch: entries of the rendered configs, by file name and id.
     overrides: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

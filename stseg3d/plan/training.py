@@ -50,56 +50,35 @@ class Synthesis:
 class Training:
     """Recipe: samples, augmentation, loss and schedule.
 
-    Args:
-        epochs: Epochs of each stage.
-        learning_rate: Initial learning rate of each stage.
-        cases_a_batch: Cases whose samples make one batch; 1 for a rough network with ``spacing_mm``.
-        validate_every: Epochs between two validations.
-        seed: Seed of weights, order and augmentation.
-        target: Label of a crop: ``"foreground"`` is every labelled voxel in it, ``"component"`` only the component of its box.
-        crops: Where the fine network's samples come from: ``"boxes"`` of the policy, or ``"patches"`` at full resolution, half of them
-            on an object, for a sliding-window network.
-        samples: Crops of a case in each epoch.
-        jitter: Random changes of the boxes.
-        negatives: Probability that a crop is drawn anywhere, instead of at a box.
-        ema_decay: Decay of the weights' moving average, which is then validated and saved; 0 for none.
-        fine_from_rough: Whether the fine network starts from the weights of the rough one.
-        folds: Number of rough networks that are each trained without a part of the cases and predict that part for the fine stage;
-            0 for none.
-        predicted_boxes: Probability that a crop is drawn at a predicted box; needs folds.
-        corruption: Probability of each kind of corruption of the rough channel.
-        precision: Precision of training: ``"auto"``, ``"float32"``, ``"bfloat16"`` or ``"float16"``.
-        num_workers: Processes that make samples.
-        augmentation: Augmentation of each stage.
-        loss: Loss, by name.
-        optimizer: Optimiser, by name.
-        synthesis: Synthesis of CT from label maps; none by default.
-
     Raises:
         ValueError: If a value is out of range, or two values contradict each other.
     """
 
-    epochs: Both[int]
-    learning_rate: Both[float]
-    cases_a_batch: Both[int]
-    validate_every: Both[int]
-    seed: int = 0
+    epochs: Both[int]  # epochs of each stage
+    learning_rate: Both[float]  # initial learning rate of each stage
+    cases_a_batch: Both[int]  # cases whose samples make one batch; 1 for a rough network with `spacing_mm`
+    validate_every: Both[int]  # epochs between two validations
+    seed: int = 0  # seed of weights, order and augmentation
+    # Label of a crop: `"foreground"` is every labelled voxel in it, `"component"` only the component of its box.
     target: str = "foreground"
+    # Where the fine network's samples come from: `"boxes"` of the policy, or `"patches"` at full resolution, half of them on an
+    # object, for a sliding-window network.
     crops: str = "boxes"
-    samples: int = 2
-    jitter: Jitter = Jitter()
-    negatives: float = 0.0
-    ema_decay: float = 0.0
-    fine_from_rough: bool = False
+    samples: int = 2  # crops of a case in each epoch
+    jitter: Jitter = Jitter()  # random changes of the boxes
+    negatives: float = 0.0  # probability that a crop is drawn anywhere, instead of at a box
+    ema_decay: float = 0.0  # decay of the weights' moving average, which is then validated and saved; 0 for none
+    fine_from_rough: bool = False  # whether the fine network starts from the weights of the rough one
+    # Number of rough networks that are each trained without a part of the cases and predict that part for the fine stage; 0 for none.
     folds: int = 0
-    predicted_boxes: float = 0.0
-    corruption: float = 0.25
-    precision: str = "auto"
-    num_workers: int = 0
-    augmentation: Both[Augmentation] = Both(Augmentation(), Augmentation(shift=0.0))
-    loss: Component = field(default_factory=lambda: Component("DiceCELoss", {}))
-    optimizer: Component = field(default_factory=lambda: Component("AdamW", {"weight_decay": 0.01}))
-    synthesis: Synthesis | None = None
+    predicted_boxes: float = 0.0  # probability that a crop is drawn at a predicted box; needs folds
+    corruption: float = 0.25  # probability of each kind of corruption of the rough channel
+    precision: str = "auto"  # precision of training: `"auto"`, `"float32"`, `"bfloat16"` or `"float16"`
+    num_workers: int = 0  # processes that make samples
+    augmentation: Both[Augmentation] = Both(Augmentation(), Augmentation(shift=0.0))  # augmentation of each stage
+    loss: Component = field(default_factory=lambda: Component("DiceCELoss", {}))  # loss, by name
+    optimizer: Component = field(default_factory=lambda: Component("AdamW", {"weight_decay": 0.01}))  # optimiser, by name
+    synthesis: Synthesis | None = None  # synthesis of CT from label maps; none by default
 
     def __post_init__(self) -> None:
         for name, given, known in (("target", self.target, TARGETS), ("crops", self.crops, CROPS)):

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from stseg3d.machine.tables import Table, records_text
-from stseg3d.ops import BoxPolicy
 from stseg3d.planning.calibrate import Choice, cases_needed, choose, monotonised, risk_bounds
 from stseg3d.planning.measure import Calibrator, Measured
 
@@ -71,7 +70,8 @@ class Calibration:
         policies = (*calibrator.chain, calibrator.own)
         rows = [
             Row(
-                *_numbers(policy, calibrator.margin),
+                threshold=float(policy.threshold),
+                margin=float(getattr(policy, calibrator.margin)),
                 mean=float(1 - losses[:, i].mean()),
                 worst=float(1 - losses[:, i].max()),
                 guaranteed=float(guaranteed[i]) if i < len(guaranteed) and part != TRAINING else None,
@@ -153,10 +153,6 @@ class Calibration:
 
     def _cases(self) -> str:
         return f"{len(self.cases)} {self.part} case{'s' if len(self.cases) > 1 else ''}"
-
-
-def _numbers(policy: BoxPolicy, margin: str) -> tuple[float, float]:
-    return float(policy.threshold), float(getattr(policy, margin))
 
 
 def _cells(row: Row) -> list[str]:

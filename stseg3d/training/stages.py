@@ -18,6 +18,11 @@ def trained_stage(bundle: Path, stage: str) -> Path | None:
     return next((p for p in (bundle / STAGES_DIR / f"{stage}.pt", bundle / WEIGHTS) if p.is_file()), None)
 
 
+def stage_weights(path: Path, stage: str) -> dict[str, Tensor]:
+    """State dict of one of the two networks, from that of a composite in a file."""
+    return {name.removeprefix(f"{stage}."): tensor for name, tensor in read_weights(path).items() if name.startswith(f"{stage}.")}
+
+
 def assemble(bundle: str | Path) -> Path | None:
     """Write the composite ``models/model.pt`` from the best checkpoint of each stage, as float16; None if one is still to be trained.
 
@@ -32,5 +37,5 @@ def assemble(bundle: str | Path) -> Path | None:
         source = trained_stage(bundle, stage)
         if source is None:
             return None
-        state |= {name: tensor for name, tensor in read_weights(source).items() if name.startswith(f"{stage}.")}
+        state |= {f"{stage}.{name}": tensor for name, tensor in stage_weights(source, stage).items()}
     return save_weights(state, bundle / WEIGHTS)

@@ -9,9 +9,8 @@ import torch
 from ignite.engine import Engine
 from torch import Tensor
 
-from stseg3d.bundle import read_weights
 from stseg3d.networks import RoughFineNet
-from stseg3d.training.stages import trained_stage
+from stseg3d.training.stages import stage_weights, trained_stage
 
 logger = logging.getLogger(__name__)
 
@@ -36,8 +35,7 @@ class StartFromRough:
         if path is None:
             msg = f"fine_from_rough needs a trained rough stage, {self.bundle} has none: train it with --stage rough"
             raise FileNotFoundError(msg)
-        rough = {name.removeprefix("rough."): t for name, t in read_weights(path).items() if name.startswith("rough.")}
-        share = copy_fitting(rough, self.network.fine.state_dict())
+        share = copy_fitting(stage_weights(path, "rough"), self.network.fine.state_dict())
         if share < LEAST_SHARE:
             msg = f"fine_from_rough needs networks alike: rough_network_def fits {share:.0%} of fine_network_def's weights"
             msg += f", at least {LEAST_SHARE:.0%} are due, from {path}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,12 +9,12 @@ from typing import Any
 from monai.bundle import ConfigParser
 from torch import nn
 
-from stseg3d.bundle import OpenBundle, config_parser, read_weights
+from stseg3d.bundle import OpenBundle, config_parser
 from stseg3d.networks import check_same_size
 from stseg3d.plan import STAGES, Plan, render
 from stseg3d.plan.components import ENSEMBLE
 from stseg3d.training.folds import check_folds, check_ids
-from stseg3d.training.stages import STAGES_DIR
+from stseg3d.training.stages import STAGES_DIR, stage_weights
 from stseg3d.volumes import Dataset
 
 # Entries of train.json that refuse options out of range when they are made.
@@ -45,11 +44,9 @@ class TrainingTask:
         """Folder of the stages' files."""
         return self.bundle / STAGES_DIR
 
-    def parser(self, overrides: Mapping[str, Any] | None = None) -> ConfigParser:
+    def parser(self) -> ConfigParser:
         """Parser of ``train.json``, rendered from the plan, with the call's options."""
-        opened = OpenBundle(self.bundle, self.plan, render(self.plan))
-        parser = config_parser(opened, ["train.json"], overrides={**self.options, **(overrides or {})})
-        return parser
+        return config_parser(OpenBundle(self.bundle, self.plan, render(self.plan)), ["train.json"], overrides=self.options)
 
 
 def check_task(task: TrainingTask) -> None:
@@ -95,9 +92,8 @@ def load_stage(task: TrainingTask, name: str, path: Path) -> nn.Module:
         ValueError: If the weights do not fit the network.
     """
     network: nn.Module = getattr(task.parser().get_parsed_content("network_def"), name)
-    own = {key.removeprefix(f"{name}."): tensor for key, tensor in read_weights(path).items() if key.startswith(f"{name}.")}
     try:
-        network.load_state_dict(own)
+        network.load_state_dict(stage_weights(path, name))
     except RuntimeError as error:
         msg = f"{path}: weights must fit {name}_network_def; train the {name} stage anew, or delete the file"
         raise ValueError(msg) from error
