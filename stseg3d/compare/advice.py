@@ -78,15 +78,12 @@ class Ground:
 
 
 def advise(comparison: Comparison) -> Advice:
-    """Advice on whether cropping pays.
+    """Advice on whether cropping pays, from scores of at least ``rough_only`` and ``two_stage``.
 
     It pays at a size if three things hold. Two stages are better than the rough network alone, beyond the noise and by more than is
     negligible. No single network, at any size, is as good for at most the same multiply-adds. The image is downscaled at least 2 times
     for the rough network; otherwise crops show nothing new, and the gain comes from longer training. In doubt cropping does not pay. The
     advised size is the smallest that is as good as the best.
-
-    Args:
-        comparison: Scores of at least ``rough_only`` and ``two_stage``.
     """
     ground = Ground(comparison)
     place = ground.smallest_good("two_stage")

@@ -114,6 +114,8 @@ def _measure_case(contestant: Contestant, task: Task, case: Case, measured: Meas
     read_s = time.perf_counter() - start
     truth = read_classes(label)
     found = contestant.segment(task.way, volume, label)
+    # The rough network alone has the boxes that it would propose; a sliding window sees all.
+    boxes = contestant.rough_boxes(volume) if found.boxes is None and task.way != "sliding_window" else found.boxes or []
     grid = volume.grid
     values = score_found(contestant, found, truth, grid.spacing_mm)
     measured.scores.append(
@@ -123,7 +125,7 @@ def _measure_case(contestant: Contestant, task: Task, case: Case, measured: Meas
             size=task.run.size,
             nominal_size=task.run.nominal_size,
             values=values,
-            coverage=_coverage(contestant, task.way, truth, found, volume),
+            coverage=1.0 if task.way == "sliding_window" else box_coverage(truth, boxes),
             macs=found.macs,
             seconds={"read": read_s} | found.seconds,
             boxes=len(found.boxes or ()),
@@ -154,11 +156,3 @@ def _objects(labels: NDArray[Any], *, given: bool) -> NDArray[Any]:
         return labels
     ids: NDArray[np.int32] = ndimage.label(labels > 0, structure(labels.ndim, 26))[0]
     return ids
-
-
-def _coverage(contestant: Contestant, way: str, truth: NDArray[Any], found: Found, volume: Any) -> float:
-    """Share of ground truth in the boxes: for the rough network alone in those it would propose, for a sliding window all of it."""
-    if way == "sliding_window":
-        return 1.0
-    boxes = contestant.rough_boxes(volume) if found.boxes is None else found.boxes
-    return box_coverage(truth, boxes)

@@ -127,13 +127,9 @@ class Contestant:
 
 
 def multiply_adds(network: nn.Module, stage: Stage, in_channels: int, shape: Sequence[int] | None = None) -> float:
-    """Multiply-adds of convolutions and matrix products of one input, times the mirrored runs of its stage.
+    """Multiply-adds of convolutions and matrix products of one input of a stage, or of this shape, times its mirrored runs.
 
-    Args:
-        network: Network in evaluation mode.
-        stage: Its input.
-        in_channels: Channels of the image, without the rough one.
-        shape: Shape of the input if it follows from a spacing; by default the stage's size.
+    ``in_channels`` are those of the image, without the rough one.
     """
     parameter = next(network.parameters())
     channels = in_channels + int(stage.rough_channel)

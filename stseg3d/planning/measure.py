@@ -76,12 +76,6 @@ def open_labelled(case: Case) -> tuple[Volume, Volume]:
 def policy_chain(policy: BoxPolicy, margin: str, thresholds: Sequence[float], margins: Sequence[float]) -> list[BoxPolicy]:
     """Policies from the least to the most careful: a staircase from the highest threshold without margin to the lowest with the widest.
 
-    Args:
-        policy: Source of all other fields.
-        margin: Name of the margin field that grows.
-        thresholds: Thresholds of the stairs, in any order.
-        margins: Margins of the stairs, in any order.
-
     Raises:
         ValueError: If there is no threshold or no margin, or one is out of range.
 

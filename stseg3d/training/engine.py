@@ -171,11 +171,8 @@ def restart_schedule(lr_scheduler: Any, epochs: int) -> None:
 class KeepBest:
     """Handler of an evaluator: a network's weights are saved whenever its key metric is the best so far.
 
-    MONAI's ``CheckpointSaver`` forgets the best metric when a training is resumed; this one has a ``state_dict``.
-
-    Args:
-        path: File of the flat state dict; written whole or not at all.
-        network: The network.
+    They are a flat state dict, written whole or not at all. MONAI's ``CheckpointSaver`` forgets the best metric when a training is
+    resumed; this one has a ``state_dict``.
     """
 
     def __init__(self, path: str | Path, network: nn.Module) -> None:

@@ -26,9 +26,7 @@ WINDOWS_AT_ONCE = 4
 class WholeCased(Transform):
     """The whole case at full resolution: ``{"image": (C, *S), "label": (1, *S)}`` from ``{"case": OpenCase}``.
 
-    Args:
-        stage: Stage whose transform runs on the whole image, as is usual for a sliding window.
-        out_channels: Number of classes including background; for a network of two classes every label is foreground.
+    The stage's transform runs on the whole image, as is usual for a sliding window; for two classes every label is foreground.
     """
 
     def __init__(self, stage: Stage, out_channels: int = 2) -> None:
@@ -51,13 +49,7 @@ class WholeCased(Transform):
 
 
 class SlidingWindow(Inferer):
-    """MONAI's sliding window with Gaussian weights over one network, mirrored as its stage says.
-
-    Args:
-        stage: Stage with the size of the window and the axes to mirror.
-        precision: Precision for :class:`stseg3d.training.PrecisionInferer`.
-        mirror: Whether to average over mirrored windows.
-    """
+    """MONAI's sliding window of a stage's size, with Gaussian weights over one network; mirrored as the stage says, if asked for."""
 
     def __init__(self, stage: Stage, precision: str = "auto", *, mirror: bool = False) -> None:
         super().__init__()

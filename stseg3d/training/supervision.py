@@ -14,11 +14,7 @@ from torch import Tensor, nn
 
 
 class HeadsLoss(nn.Module):
-    """A loss on one or on all heads of a network.
-
-    Args:
-        loss: Loss of logits ``(B, K, *S)`` and labels ``(B, 1, *S)``; its weight is halved from head to head.
-    """
+    """A loss of logits ``(B, K, *S)`` and labels ``(B, 1, *S)`` on one head or on all, its weight halved from head to head."""
 
     def __init__(self, loss: nn.Module) -> None:
         super().__init__()
