@@ -104,7 +104,8 @@ def prepare_runs(
         msg = f"sliding_sizes must be of the sizes {sorted(sizes)}, got {alien}"
         raise ValueError(msg)
     base = open_bundle(bundle, trust=trust).require_plan()
-    shapes = _shapes(base.image.axcodes, dataset)
+    grids = [open_volume(case.image, channels_last=True).grid for case in dataset.training]
+    shapes = [grid.view(*grid.canonical(base.image.axcodes or grid.orientation)).shape for grid in grids]
     _ensure_distinct({*sizes, *rough_sizes}, shapes)
     runs = []
     for nominal in sorted({*sizes, *rough_sizes}):
@@ -146,11 +147,6 @@ def train_missing(
             _note(run, stage, time.monotonic() - start)
         left = None if left is None else max(left - _notes(run)[stage], 1.0)
     return {f"{run.nominal_size} {run.kind} {stage}": s for run in runs for stage, s in _notes(run).items()}
-
-
-def _shapes(axcodes: str | None, dataset: Dataset) -> list[tuple[int, ...]]:
-    grids = [open_volume(case.image, channels_last=True).grid for case in dataset.training]
-    return [grid.view(*grid.canonical(axcodes or grid.orientation)).shape for grid in grids]
 
 
 def _ensure_distinct(sizes: Iterable[int], shapes: Sequence[Sequence[int]]) -> None:

@@ -10,8 +10,9 @@ import torch
 from torch import nn
 
 from stseg3d.geometry import Box, Grid
-from stseg3d.inference import BoxProposer, FinePolicy, FineStage, SegmentThenSegmentInferer, Stage, fine
+from stseg3d.inference import BoxProposer, FinePolicy, SegmentThenSegmentInferer, Stage, fine
 from stseg3d.inference.borders import touched_faces
+from stseg3d.inference.fine import FineStage
 from stseg3d.networks import RoughFineNet
 from stseg3d.ops import BoxPolicy, Canvas
 from stseg3d.ops.boxes import Proposal, ProposedBox
