@@ -169,10 +169,7 @@ class Grid:
         return Box(start, tuple(ceil(b * f - 1e-6) for b, f in zip(box.stop, scale, strict=True)))
 
     def canonical(self, axcodes: str = "RAS") -> tuple[tuple[int, ...], tuple[bool, ...]]:
-        """Axis order and flips that turn the image to ``axcodes``, without a copy.
-
-        Args:
-            axcodes: One letter an axis, such as ``"RAS"`` (towards right, front, top).
+        """Axis order and flips that turn the image to ``axcodes``, such as ``"RAS"`` (towards right, front, top), without a copy.
 
         Returns:
             For each axis of the view, the axis of this grid it comes from and whether it is flipped.

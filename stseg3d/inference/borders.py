@@ -17,13 +17,10 @@ def faces_of(box: Box) -> list[tuple[int, int]]:
 
 
 def touched_faces(crop: FineCrop, shape: Sequence[int], boxes: NDArray[np.int64]) -> set[tuple[int, int]]:
-    """Inner faces of a crop's box at which its mask is cut off.
+    """Inner faces of a crop's box, not those of the image, at which its mask is cut off.
 
-    Args:
-        crop: The network's output for the box.
-        shape: The image's shape; its own faces do not count.
-        boxes: :func:`stseg3d.geometry.edges` of all boxes near by; a cut inside another box does not count, as that box holds the rest
-            of the object.
+    A cut inside another one of the boxes near by, given by :func:`stseg3d.geometry.edges`, does not count, as that box holds the rest of
+    the object.
 
     Returns:
         Pairs of axis and side, 0 for the lower and 1 for the upper face.

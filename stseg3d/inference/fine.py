@@ -66,12 +66,7 @@ class FineStage:
         return [f"out of memory: crops went through the fine network {self.batches.size} at a time, not {self.batches.wanted}"]
 
     def paint(self, volume: Volume, proposal: Proposal, canvas: Canvas) -> list[ProposedBox]:
-        """Labels of all boxes on the canvas.
-
-        Args:
-            volume: Canonical view of the image.
-            proposal: Boxes on its grid.
-            canvas: Of the image's shape.
+        """Labels of all boxes, on the grid of the canonical view, on a canvas of its shape.
 
         Returns:
             The boxes that were finally used, some of which have grown. ``counts`` has the numbers.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import mmap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from itertools import product
 from math import prod
 from typing import Any
@@ -30,15 +31,10 @@ BINARY = 2  # background and one foreground class
 
 @dataclass(frozen=True)
 class FineCrop:
-    """Output of the fine network for one box.
+    """Output of the fine network for one box."""
 
-    Attributes:
-        box: Box on the image.
-        probabilities: Class probabilities at the network's size, of shape ``(K, *S)``, class 0 the background.
-    """
-
-    box: Box
-    probabilities: NDArray[Any]
+    box: Box  # box on the image
+    probabilities: NDArray[Any]  # class probabilities at the network's size, of shape `(K, *S)`, class 0 the background
 
 
 def clusters(boxes: Sequence[Box]) -> list[list[int]]:
@@ -187,9 +183,7 @@ def _one_hot(probabilities: Float) -> Float:
 
 def _blocks(boxes: Sequence[Box]) -> Iterator[Box]:
     """Disjoint blocks that cover a cluster."""
-    whole = boxes[0]
-    for box in boxes[1:]:
-        whole = whole.union(box)
+    whole = reduce(Box.union, boxes)
     chains = [range(a, b, BLOCK_EXTENT) for a, b in zip(whole.start, whole.stop, strict=True)]
     for start in product(*chains):
         yield Box(start, tuple(a + BLOCK_EXTENT for a in start)).intersect(whole)

@@ -10,11 +10,13 @@ import torch
 from torch import nn
 
 from stseg3d.geometry import Box, Grid, edges
-from stseg3d.inference import BoxProposer, FinePolicy, FineStage, SegmentThenSegmentInferer, Stage, fine
+from stseg3d.inference import BoxProposer, FinePolicy, SegmentThenSegmentInferer, Stage, fine
 from stseg3d.inference.borders import touched_faces
+from stseg3d.inference.fine import FineStage
 from stseg3d.networks import RoughFineNet
-from stseg3d.ops import BoxPolicy, Canvas, FineCrop
+from stseg3d.ops import BoxPolicy, Canvas
 from stseg3d.ops.boxes import Proposal, ProposedBox
+from stseg3d.ops.fuse import FineCrop
 from stseg3d.ops.resample import resample
 from stseg3d.volumes import ArrayVolume
 from tests.inference.fakes import Threshold, Witness, dice, networks, pipeline, volume_of

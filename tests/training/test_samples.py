@@ -14,7 +14,8 @@ from monai.transforms import Compose, NormalizeIntensity, RandFlipd
 from monai.utils import set_determinism
 
 from stseg3d.geometry import Box
-from stseg3d.inference import FinePolicy, FineStage, NetworkProposer, Stage
+from stseg3d.inference import FinePolicy, NetworkProposer, Stage
+from stseg3d.inference.fine import FineStage
 from stseg3d.networks import RoughFineNet
 from stseg3d.ops import BoxPolicy, Canvas
 from stseg3d.ops.resample import resample

@@ -22,11 +22,12 @@ import numpy as np
 import pydicom
 import SimpleITK as sitk  # noqa: N813
 
-from stseg3d.bundle import read_config, read_weights
+from stseg3d.bundle import read_weights
 from stseg3d.geometry import Grid
 from stseg3d.inference.boxfile import read_boxes
 from stseg3d.machine.memory import peak_memory_bytes, reset_peak_memory
 from stseg3d.volumes import load_dataset, open_label, open_volume
+from tests.tiny import read_config
 from tests.volumes.dicom_files import dicom_file, enhanced, segmentation
 from tests.volumes.mutations import (
     ANYWHERE,

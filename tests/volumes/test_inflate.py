@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from stseg3d.geometry import Box
-from stseg3d.ops import resample_volume
-from stseg3d.ops.resample import SLAB_VOXELS
+from stseg3d.ops.resample import SLAB_VOXELS, resample_volume
 from stseg3d.volumes import ArrayVolume, CanonicalVolume, inflate, open_volume, read_each
 
 BOXES = [Box((0, 0, 12), (16, 16, 16)), Box((3, 4, 0), (9, 16, 5)), Box((15, 15, 15), (16, 16, 16)), Box((0, 0, 0), (1, 1, 1))]
