@@ -40,8 +40,6 @@ def open_nifti(path: Path, *, channels_last: bool = False) -> FileVolume:
         ValueError: If it is not a NIfTI file, has a fourth dimension without ``channels_last``, or header and data do not fit.
     """
     packed = is_gzip(path)
-    if packed != (path.suffix.lower() == ".gz"):
-        logger.warning("%s: file is %s, whatever its name says", path, "compressed" if packed else "not compressed")
     header, affine, slope_inter = _read_header(path, packed=packed)
     shape = tuple(int(n) for n in header.get_data_shape())
     if not shape or min(shape) < 1:
@@ -60,6 +58,8 @@ def open_nifti(path: Path, *, channels_last: bool = False) -> FileVolume:
     load, inflate = partial(_mapped, *where), None
     if packed:
         load, inflate = partial(_inflated, *where), partial(GzipVoxels, *where)
+    if packed != (path.suffix.lower() == ".gz"):
+        logger.warning("%s: file is %s, whatever its name says", path, "compressed" if packed else "not compressed")
     return FileVolume(path, grid, stored=stored, channels=channels, load=load, inflate=inflate, slope_inter=slope_inter, header=header)
 
 
