@@ -12,14 +12,13 @@ from stseg3d.geometry import Grid
 from stseg3d.volumes.dicom import open_dicom, open_series
 from stseg3d.volumes.dicom.headers import DICOM_SUFFIXES
 from stseg3d.volumes.nifti import open_nifti
-from stseg3d.volumes.picture import open_picture
+from stseg3d.volumes.pictures import PICTURE_SUFFIXES, open_picture
 from stseg3d.volumes.segmentation import SEGMENTATION_SUFFIXES, open_segmentation, paste_onto
 from stseg3d.volumes.sitk import open_sitk, volume_of_sitk
 from stseg3d.volumes.volume import LPS_RAS, Array, ArrayVolume, Volume
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
 SITK_SUFFIXES = (*SEGMENTATION_SUFFIXES, ".nrrd", ".nhdr", ".mha", ".mhd")
-PICTURE_SUFFIXES = (".png", ".tif", ".tiff", ".jpg", ".jpeg")
 SUFFIXES = NIFTI_SUFFIXES + SITK_SUFFIXES + DICOM_SUFFIXES + PICTURE_SUFFIXES
 
 
@@ -76,21 +75,26 @@ def _open_file(path: Path, suffix: str, *, channels_last: bool) -> Volume:
     raise ValueError(msg)
 
 
-def open_label(source: object, grid: Grid, *, foreground: bool = False) -> Volume:
-    """Label map of an image; cropped segmentations of 3D Slicer are extended to the image's grid.
+def open_label(source: object, grid: Grid | None = None, *, foreground: bool = False, binary: bool = False) -> Volume:
+    """Label map; cropped segmentations of 3D Slicer are extended to the image's grid, and pictures have one channel.
 
     Args:
         source: Path or object, as :func:`open_volume` takes it.
         grid: Grid of the image.
         foreground: Whether only labels above 0 against 0 matter: then segments of a file may overlap.
+        binary: Whether there is one class: a picture of 0 and 255 alone then marks object 1, as it does with ``foreground``.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the file is broken or not a volume, or a segmentation does not lie on the voxels of the image.
+        ValueError: If the file is broken or not a volume, a segmentation does not lie on the voxels of the image, or a picture is stored
+            with loss.
     """
-    if not isinstance(source, (str, Path)) or not is_segmentation(source):
-        return open_volume(source)
-    return paste_onto(open_segmentation(Path(source), foreground=foreground), grid)
+    if isinstance(source, (str, Path)) and is_segmentation(source):
+        label = open_segmentation(Path(source), foreground=foreground)
+        return label if grid is None else paste_onto(label, grid)
+    if isinstance(source, (str, Path)) and Path(source).is_file() and volume_suffix(Path(source)).lower() in PICTURE_SUFFIXES:
+        return open_picture(Path(source), label=True, binary=binary or foreground)
+    return open_volume(source)
 
 
 def is_segmentation(path: Path | str) -> bool:
