@@ -129,7 +129,11 @@ def _pillow_reads(page: Any, byteorder: str) -> bool:
 
 
 def _mapped(path: Path, offset: int, stored: np.dtype[Any], shape: tuple[int, ...]) -> Array:
-    return np.memmap(path, dtype=stored, mode="r", offset=offset, shape=shape)
+    try:
+        return np.memmap(path, dtype=stored, mode="r", offset=offset, shape=shape)
+    except (ValueError, OSError) as error:  # the file has become shorter
+        msg = f"{path}: file must be a sound TIFF, got: {error}"
+        raise ValueError(msg) from error
 
 
 def _load_with_sitk(path: Path, places: list[int], shape: tuple[int, ...]) -> Array:

@@ -104,6 +104,9 @@ def _stack(path: Path, tiff: Any) -> tuple[Stack, Any]:
         _check_others(path, whole, chosen, [p.index for level in series.levels for p in level.pages])
     page = chosen[0]
     _check_alike(path, chosen)
+    if not all(isinstance(n, int) and n > 0 for n in (*shape, page.bitspersample)):
+        msg = f"{path}: pages must have at least one pixel on each axis, got {shape} of {page.bitspersample} bits"
+        raise ValueError(msg)
     if page.photometric == CMYK:  # Pillow makes RGB of it
         shape = tuple(3 if axis == "S" else n for axis, n in zip(axes, shape, strict=True))
     stored = np.dtype(np.uint8 if page.bitspersample < 8 else page.dtype or np.void).newbyteorder(tiff.byteorder)
