@@ -18,7 +18,7 @@ from stseg3d.compare.slices import best_slice
 from stseg3d.compare.text_tables import summary_markdown
 from stseg3d.machine.files import atomic_write_text
 from stseg3d.machine.tables import csv_text, without_nan
-from stseg3d.volumes import CanonicalVolume, Case, load_dataset, open_volume, output_name
+from stseg3d.volumes import CanonicalVolume, Case, load_dataset, open_label, open_volume, output_name
 
 logger = logging.getLogger(__name__)
 
@@ -79,7 +79,7 @@ def _draw_overlays(comparison: Comparison, data: Path, folder: Path, size: int) 
 def _row(comparison: Comparison, case: Case, folder: Path, size: int, ways: Sequence[str], rank: str) -> list[Example]:
     """Panels of one case: the result of each way on the slice with most of the object."""
     assert case.label is not None
-    image, label = open_volume(case.image, channels_last=True), open_volume(case.label)
+    image, label = open_volume(case.image, channels_last=True), open_label(case.label)
     view = CanonicalVolume(image, image.grid.orientation if image.grid.shape[2] == 1 else "RAS")
     truth = view.view(label.read()[0])
     cut = best_slice(truth > 0, lies_flat=image.grid.shape[2] == 1)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from stseg3d.evaluate.pairing import Pair
 from stseg3d.metrics import Objects, confusion_per_class, score_masks, score_objects
-from stseg3d.volumes import Volume, open_label, open_volume
+from stseg3d.volumes import Volume, open_label
 
 FOREGROUND = "foreground"
 Labels = NDArray[Any]
@@ -57,10 +57,12 @@ def evaluate_case(
     Raises:
         ValueError: If the two are not on the same grid, or either is not a label map.
     """
-    prediction = open_volume(pair.prediction)
-    label = open_label(pair.label, prediction.grid, foreground=not per_class and objects != "labels")
+    prediction = open_label(pair.prediction)
+    ours = read_classes(prediction)
+    foreground = not per_class and objects != "labels"
+    label = open_label(pair.label, prediction.grid, foreground=foreground, binary=int(ours.max(initial=0)) <= 1)
     _check_grids(pair, prediction, label)
-    ours, theirs = read_classes(prediction), read_classes(label)
+    theirs = read_classes(label)
     lengths = {"tolerance_mm": tolerance_mm, "boundary_mm": boundary_mm}
     rows = [_row(pair.case, FOREGROUND, ours, theirs, prediction.grid.spacing_mm, lengths, objects)]
     if per_class:

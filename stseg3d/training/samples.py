@@ -49,7 +49,7 @@ class OpenCased(Transform):
                 channels, or holds classes that do not exist.
         """
         image = open_volume(data["image"], channels_last=True)
-        label = open_label(data["label"], image.grid, foreground=self.foreground)
+        label = open_label(data["label"], image.grid, foreground=self.foreground, binary=self.out_channels == 2)
         if image.channels != self.in_channels and not self.image.colour:
             msg = f"{image.name}: must have {self.in_channels} channel(s) for these networks, got {image.channels}"
             raise ValueError(msg)
