@@ -70,8 +70,8 @@ def test_an_imagej_stack_after_one_directory_is_whole(tmp_path, noise):
     content[first + 2 + 12 * count : first + 6 + 12 * count] = bytes(4)  # as ImageJ writes what is larger than 4 GB
     (tmp_path / "a.tif").write_bytes(content)
     np.testing.assert_array_equal(pixels(tmp_path / "a.tif"), noise[:2])
-    (tmp_path / "a.tif").write_bytes(content[:-1000])
-    assert "file must hold the" in refusal(tmp_path / "a.tif")
+    (tmp_path / "a.tif").write_bytes(content[:2000])
+    assert "file must hold the whole image that its metadata describe" in refusal(tmp_path / "a.tif")
 
 
 @pytest.mark.parametrize(("unit", "mm"), [("um", 1e-3), (r"\u00B5m", 1e-3), ("nm", 1e-6), ("cm", 10), ("inch", 25.4), ("pixel", None)])
@@ -98,28 +98,27 @@ def test_ome_without_a_distance_of_slices_takes_that_of_pixels_and_says_so(tmp_p
 
 @pytest.mark.parametrize("kind", ["imagej", "ome"])
 def test_several_time_points_are_refused_and_one_is_read(tmp_path, noise, kind):
-    tifffile.imwrite(tmp_path / "a.tif", noise[:2][None], metadata={"axes": "TCZYX"} if kind == "ome" else {"axes": "TCZYX"}, ome=True)
+    tifffile.imwrite(tmp_path / "a.tif", noise[:2][None], metadata={"axes": "TCZYX"}, ome=True)
     np.testing.assert_array_equal(pixels(tmp_path / "a.tif"), noise[:2])
     tifffile.imwrite(tmp_path / "a.tif", noise, metadata={"axes": "TZYX"}, **{kind: True})
     assert "time points must be one, got 4 along T of TZYX: save each part in a file of its own" in refusal(tmp_path / "a.tif")
 
 
 def test_ome_parts_in_other_files_are_not_made_up(tmp_path, noise):
-    tifffile.imwrite(tmp_path / "a.ome.tif", noise[0], metadata={"axes": "ZYX"})
-    content = (tmp_path / "a.ome.tif").read_bytes()
+    tifffile.imwrite(tmp_path / "a.ome.tif", noise[0], photometric="minisblack", metadata={"axes": "ZYX"})
     with tifffile.TiffFile(tmp_path / "a.ome.tif") as tiff:
-        xml = tiff.ome_metadata
-    data = re.search(r"<TiffData[^>]*/>", xml)[0]
+        xml = str(tiff.ome_metadata)
     other = '<TiffData IFD="0" PlaneCount="3"><UUID FileName="b.tif">urn:uuid:1</UUID></TiffData>'
-    tifffile.imwrite(tmp_path / "a.ome.tif", noise[0], description=xml.replace(data, other), metadata=None)
+    xml = re.sub(r"<TiffData[^>]*?(/>|>.*?</TiffData>)", other, xml)
+    assert other in xml
+    tifffile.imwrite(tmp_path / "a.ome.tif", noise[0], photometric="minisblack", description=xml, metadata=None)
     assert "file must hold the whole image that its metadata describe" in refusal(tmp_path / "a.ome.tif")
-    assert content
 
 
 def test_plain_pages_are_slices(tmp_path, noise):
     sitk.WriteImage(sitk.GetImageFromArray(noise[0].astype(np.uint16)), str(tmp_path / "a.tif"), True)
     np.testing.assert_array_equal(pixels(tmp_path / "a.tif"), noise[:1])
-    assert open_volume(tmp_path / "a.tif").grid == Grid((30, 20, 3))
+    assert open_volume(tmp_path / "a.tif").grid.is_close(Grid((30, 20, 3)))
 
 
 @pytest.mark.parametrize("copy_first", [False, True])
@@ -185,7 +184,11 @@ def test_compressed_tiff_is_right_or_refused(tmp_path, noise, dtype, samples, la
     stored = np.moveaxis(array, 0, -1) if chunky else array if samples > 1 else array[0]
     tifffile.imwrite(tmp_path / "a.tif", stored, compression="zlib", **about)
     is_special = layout and not (samples == 1 and "planarconfig" in layout)
-    impossible = is_special and dtype != "u1" and (samples > 1 or (dtype != "u2" and "byteorder" in layout))
+    impossible = (
+        is_special
+        and (dtype != "u1" or (samples == 2 and "planarconfig" in layout))
+        and (samples > 1 or (dtype != "u2" and "byteorder" in layout))
+    )
     if impossible:
         assert "TIFF must be of a kind that can be read right, got" in refusal(tmp_path / "a.tif")
     else:
@@ -227,7 +230,7 @@ def test_a_palette_gives_colours_to_images_and_indices_to_labels(tmp_path, rng, 
     image.putpalette(palette.ravel().tolist())
     image.save(tmp_path / name, compression="tiff_lzw" if name == "lzw.tif" else None)
     shown = pixels(tmp_path / name)[:, 0]
-    shown = shown // 257 if shown.dtype == np.uint16 else shown  # TIFF has palettes of 16 bits
+    shown = shown >> 8 if shown.dtype == np.uint16 else shown  # TIFF has palettes of 16 bits
     np.testing.assert_array_equal(shown, palette[indices].transpose(2, 0, 1))
     np.testing.assert_array_equal(labels(tmp_path / name), indices)
 
@@ -237,9 +240,7 @@ def test_grey_with_alpha_cmyk_and_16_bits(tmp_path, noise):
     for name in ("la.png", "la.tif"):
         Image.fromarray(both).save(tmp_path / name, compression="tiff_lzw")
         np.testing.assert_array_equal(pixels(tmp_path / name)[:, 0], noise[:2, 0])
-    cmyk = (
-        Image.fromarray(np.moveaxis(noise[:, 0], 0, -1), "CMYK") if False else Image.merge("CMYK", [Image.fromarray(n[0]) for n in noise])
-    )
+    cmyk = Image.merge("CMYK", [Image.fromarray(n[0]) for n in noise])
     cmyk.save(tmp_path / "a.tif")
     np.testing.assert_array_equal(pixels(tmp_path / "a.tif")[:, 0], np.asarray(cmyk.convert("RGB")).transpose(2, 0, 1))
     sitk.WriteImage(sitk.GetImageFromArray(both[..., 0].astype(np.uint16) * 201), str(tmp_path / "a.png"))
@@ -247,17 +248,17 @@ def test_grey_with_alpha_cmyk_and_16_bits(tmp_path, noise):
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.tif", "lzw.tif"])
-def test_a_picture_stands_upright(tmp_path, noise, name, orientation):
-    image = Image.fromarray(noise[0, 0])
+@pytest.mark.parametrize(("name", "bits"), [("a.jpg", 0), ("a.png", 0), ("a.tif", 0), ("lzw.tif", 0), ("a.tif", 1), ("lzw.tif", 1)])
+def test_a_picture_stands_upright(tmp_path, noise, name, bits, orientation):
+    image = Image.fromarray(noise[0, 0] % 5 > 2 if bits else noise[0, 0])
     exif = image.getexif()
     exif[274] = orientation
-    image.save(tmp_path / name, exif=exif, dpi=(100, 50), quality=100, compression="tiff_lzw" if name == "lzw.tif" else None)
-    if name == "lzw.tif" and orientation > 1:
-        exif = None
-    expected = np.asarray(ImageOps.exif_transpose(Image.open(tmp_path / name)))
+    more = {".jpg": {"quality": 100}, "lzw.tif": {"compression": "tiff_lzw"}}
+    image.save(tmp_path / name, exif=exif, dpi=(100, 50), **more.get(name, more.get(name[1:], {})))
+    expected = np.asarray(ImageOps.exif_transpose(image)).astype(int)
     assert expected.shape == ((20, 30) if orientation < 5 else (30, 20))
-    np.testing.assert_allclose(pixels(tmp_path / name)[0, 0].astype(int), expected.astype(int), atol=1 if name == "a.jpg" else 0)
+    shown = pixels(tmp_path / name)[0, 0] // (255 if bits else 1)
+    np.testing.assert_allclose(shown.astype(int), expected, atol=2 if name == "a.jpg" else 0)
     if name.endswith(".tif"):
         spacing = open_volume(tmp_path / name).grid.spacing_mm
         assert spacing == pytest.approx((0.254, 0.508, 1) if orientation < 5 else (0.508, 0.254, 1))
@@ -278,8 +279,7 @@ def test_a_resolution_is_that_of_itk_to_the_last_digit(tmp_path, noise, unit):
 def test_a_label_kept_with_loss_is_refused(tmp_path, noise):
     Image.fromarray(noise[0, 0]).save(tmp_path / "a.jpg")
     Image.fromarray(noise[0, 0]).save(tmp_path / "a.tif", compression="jpeg")
-    (tmp_path / "a.png").write_bytes((tmp_path / "a.jpg").read_bytes())
-    for name in ("a.jpg", "a.tif", "a.png"):
+    for name in ("a.jpg", "a.tif"):
         assert "a label must be stored without loss, got a JPEG, whose compression makes up values" in refusal(tmp_path / name, label=True)
 
 
@@ -312,12 +312,11 @@ def test_a_mask_of_0_and_255_is_object_1_where_there_is_one_class(tmp_path):
 def test_a_label_of_few_bits_keeps_its_values(tmp_path, bits):
     ids = (np.arange(600) % (1 << bits)).reshape(20, 30).astype(np.uint8)
     Image.fromarray(ids).save(tmp_path / "a.png", bits=bits)
-    content = bytearray((tmp_path / "a.png").read_bytes())
-    assert content[24] == 8  # Pillow packs palettes only
     tifffile.imwrite(tmp_path / "a.tif", np.packbits(_bits_of(ids, bits), axis=1), metadata=None)
     _set_tags(tmp_path / "a.tif", {256: 30, 258: bits})
-    np.testing.assert_array_equal(pixels(tmp_path / "a.tif")[0, 0], ids * (255 // ((1 << bits) - 1)))
-    np.testing.assert_array_equal(labels(tmp_path / "a.tif"), ids)
+    for name in ("a.png", "a.tif"):
+        np.testing.assert_array_equal(pixels(tmp_path / name)[0, 0], ids * (255 // ((1 << bits) - 1)))
+        np.testing.assert_array_equal(labels(tmp_path / name), ids)
 
 
 def _bits_of(ids: Array, bits: int) -> Array:

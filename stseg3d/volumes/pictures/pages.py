@@ -83,10 +83,13 @@ def load_of(stack: Stack, tiff: Any) -> Load:
         if is_plain and _sitk_reads(stack, page):
             places = [page.index for page in stack.whole]
             return partial(_load_with_sitk, stack.path, [places.index(n) for n in stack.indices], shape)
+        by_tifffile = partial(_load_with_tifffile, stack.path, stack.indices, shape)
+        if is_plain and all(p.compression == UNCOMPRESSED for p in stack.pages):
+            return by_tifffile
         if _pillow_reads(page, tiff.byteorder):
             return partial(_load_with_pillow, stack.path, stack.indices, page.axes, shape, stack.stored.newbyteorder("="))
-        if is_plain and (page.compression == UNCOMPRESSED or find_spec("imagecodecs")):
-            return partial(_load_with_tifffile, stack.path, stack.indices, shape)
+        if is_plain and find_spec("imagecodecs"):
+            return by_tifffile
     packing, colours = (getattr(kind, "name", kind) for kind in (page.compression, page.photometric))
     kind = f"{page.samplesperpixel} x {page.bitspersample} bits, {'tiles' if page.is_tiled else 'strips'}"
     kind += f", compression {packing}, colours {colours}"
@@ -117,11 +120,14 @@ def _sitk_reads(stack: Stack, page: Any) -> bool:
     colours = (page.photometric in GREY and samples == 1) or (page.photometric == RGB and samples in (3, 4) and page.axes == "YXS")
     packed = all(p.compression in SITK_COMPRESSIONS or (p.compression == JPEG and samples == 1) for p in stack.pages)
     upright = orientation_of(page) == 1 and not any(p.is_tiled for p in stack.pages)
-    return colours and packed and upright and stack.stored.name in SITK_TYPES and set(stack.indices) == {p.index for p in stack.whole}
+    selected = stack.whole[0].index == 0 and set(stack.indices) == {p.index for p in stack.whole}
+    return colours and packed and upright and selected and stack.stored.name in SITK_TYPES
 
 
 def _pillow_reads(page: Any, byteorder: str) -> bool:
     bits, samples, name = page.bitspersample, page.samplesperpixel, str(page.dtype)
+    if page.axes == "SYX" and (page.photometric != RGB or samples != 3):  # Pillow 13 leaves out a plane of alpha
+        return False
     if bits <= 8:
         return name in ("bool", "uint8", "None") and samples <= 4 and page.photometric in (*GREY, RGB, PALETTE, CMYK, YCBCR)
     little = byteorder == "<" or name == "uint16"  # Pillow 13 does not swap the bytes of others

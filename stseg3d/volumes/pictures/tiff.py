@@ -91,7 +91,8 @@ def _stack(path: Path, tiff: Any) -> tuple[Stack, Any]:
     pages = list(tiff.pages)
     whole = [p for p in pages if not (p.is_reduced or p.is_mask)] or pages
     series = tiff.series[0] if tiff.series else None
-    if series is None or ((tiff.is_ome or tiff.is_imagej) and series.kind in BY_LIKENESS and len(whole) > 1):
+    described = (tiff.imagej_metadata or {}).get("images", 1)
+    if series is None or (series.kind in BY_LIKENESS and (tiff.is_ome or (tiff.is_imagej and max(len(whole), described) > 1))):
         msg = f"{path}: file must hold the whole image that its metadata describe, got {len(pages)} pages that do not fit them"
         raise ValueError(msg)
     if series.kind in BY_LIKENESS:
@@ -110,7 +111,7 @@ def _stack(path: Path, tiff: Any) -> tuple[Stack, Any]:
     if page.photometric == CMYK:  # Pillow makes RGB of it
         shape = tuple(3 if axis == "S" else n for axis, n in zip(axes, shape, strict=True))
     stored = np.dtype(np.uint8 if page.bitspersample < 8 else page.dtype or np.void).newbyteorder(tiff.byteorder)
-    offset = series.dataoffset if len(chosen) == 1 else None
+    offset = series.dataoffset if len(chosen) == 1 and series.kind not in BY_LIKENESS else None
     return Stack(path, tuple(chosen), tuple(whole), shape, axes, stored, None if offset is None else int(offset)), page
 
 
