@@ -179,7 +179,7 @@ FORMATS: Mapping[str, Format] = {
     "tif, pages": _file("a.tif", _sitk("a.tif", 9, 8, 5, dtype=sitk.sitkUInt16, compress=True), TIFF),
     "tif, ImageJ": _file("a.tif", _tiff(3, 2, 8, 9, imagej=True, metadata={"axes": "ZCYX"}), TIFF),
     "tif, OME": _file("a.tif", _tiff(2, 3, 8, 9, ome=True, metadata={"axes": "CZYX"}), TIFF),
-    "tif, tiles": _file("a.tif", _tiff(3, 40, 50, tile=(16, 16), compression="zlib", metadata=None), TIFF),
+    "tif, tiles": _file("a.tif", _tiff(3, 40, 50, tile=(16, 16), compression="zlib", photometric="minisblack", metadata=None), TIFF),
     "tif, 1 bit": _file("a.tif", _bits, TIFF),
     "jpg": _file("a.jpg", _sitk("a.jpg", 9, 8, dtype=sitk.sitkUInt8), ANYWHERE),
     "boxes, JSON": Format(

@@ -34,6 +34,7 @@ SITK_COMPRESSIONS = (UNCOMPRESSED, 5, 8, 32946, 32773)
 SITK_TYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32")
 # Pillow's method of Image.transpose that undoes each orientation of EXIF.
 TURNED_BACK = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}
+PILLOW_COMPRESSIONS = (*SITK_COMPRESSIONS, JPEG, 2, 3, 4, 34925, 50000)  # and of faxes, LZMA, Zstandard
 PILLOW_TYPES = ("uint16", "uint32", "int32", "float32")
 
 
@@ -65,7 +66,7 @@ class Stack:
         return tuple(page.index for page in self.pages)
 
 
-def load_of(stack: Stack, tiff: Any) -> Load:
+def load_of(stack: Stack) -> Load:
     """Function that returns the pixels of a stack, of ``stack.shape``, as stored: not upright, zero white where the file has it so.
 
     Pixels of fewer than 8 bits are an exception: they are spread over 0 to 255, zero is black, and indices of palettes stay. CMYK and YCbCr
@@ -86,14 +87,14 @@ def load_of(stack: Stack, tiff: Any) -> Load:
         by_tifffile = partial(_load_with_tifffile, stack.path, stack.indices, shape)
         if is_plain and all(p.compression == UNCOMPRESSED for p in stack.pages):
             return by_tifffile
-        if _pillow_reads(page, tiff.byteorder):
+        if _pillow_reads(stack, page):
             return partial(_load_with_pillow, stack.path, stack.indices, page.axes, shape, stack.stored.newbyteorder("="))
         if is_plain and find_spec("imagecodecs"):
             return by_tifffile
     packing, colours = (getattr(kind, "name", kind) for kind in (page.compression, page.photometric))
     kind = f"{page.samplesperpixel} x {page.bitspersample} bits, {'tiles' if page.is_tiled else 'strips'}"
     kind += f", compression {packing}, colours {colours}"
-    msg = f"{stack.path}: TIFF must be of a kind that can be read right, got {kind}: save it uncompressed, or `pip install imagecodecs`"
+    msg = f"{stack.path}: TIFF must be of a kind that can be read right, got {kind}: save it uncompressed and in whole bytes, or `pip install imagecodecs`"
     raise ValueError(msg)
 
 
@@ -124,13 +125,15 @@ def _sitk_reads(stack: Stack, page: Any) -> bool:
     return colours and packed and upright and selected and stack.stored.name in SITK_TYPES
 
 
-def _pillow_reads(page: Any, byteorder: str) -> bool:
+def _pillow_reads(stack: Stack, page: Any) -> bool:
+    if not all(p.compression in PILLOW_COMPRESSIONS for p in stack.pages):
+        return False
     bits, samples, name = page.bitspersample, page.samplesperpixel, str(page.dtype)
     if page.axes == "SYX" and (page.photometric != RGB or samples != 3):  # Pillow 13 leaves out a plane of alpha
         return False
     if bits <= 8:
         return name in ("bool", "uint8", "None") and samples <= 4 and page.photometric in (*GREY, RGB, PALETTE, CMYK, YCBCR)
-    little = byteorder == "<" or name == "uint16"  # Pillow 13 does not swap the bytes of others
+    little = stack.stored.str[0] != ">" or name == "uint16"  # Pillow 13 does not swap the bytes of others
     return name in PILLOW_TYPES and bits == 8 * page.dtype.itemsize and samples == 1 and page.photometric in GREY and little
 
 

@@ -49,7 +49,7 @@ def open_tiff(path: Path, label: bool) -> Picture:
     with _opened(path) as tiff:
         stack, page = _stack(path, tiff)
         _check_size(stack, page)
-        load = load_of(stack, tiff)
+        load = load_of(stack)
         channels, shape = _arrangement(stack)
         stored, arranged = stack.stored.newbyteorder("="), partial(_arranged, load, stack.axes, (channels, *shape))
         if page.photometric == PALETTE and not label:
