@@ -59,7 +59,7 @@ def test_the_channels_of_an_imagej_hyperstack_are_no_slices(tmp_path, noise, com
     tags[270] = HYPERSTACK
     pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:], tiffinfo=tags, compression=compression)
     np.testing.assert_array_equal(pixels(tmp_path / "a.tif"), noise[:2][:, [0, 1, 2, 0, 1, 2]])
-    assert open_volume(tmp_path / "a.tif").grid.spacing_mm == pytest.approx((1, 1, 0.002))  # a unit, but no resolution in plane
+    assert open_volume(tmp_path / "a.tif").grid.spacing_mm == pytest.approx((0.001, 0.001, 0.002))  # one pixel a unit
 
 
 def test_an_imagej_stack_after_one_directory_is_whole(tmp_path, noise):
@@ -133,6 +133,15 @@ def test_reduced_copies_are_left_out_and_pages_of_other_sizes_refused(tmp_path, 
         if reduced:
             np.testing.assert_array_equal(pixels(tmp_path / "a.tif")[0, 0], plane)
     assert "pages must be of one size and kind to be slices, got" in refusal(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("kinds", [(2, 2, 43, 2, 2), (0, 2, 2, 2, 2), (2, 2, 2, 2, 0), (4, 2, 2, 2, 2)])
+def test_pages_of_several_kinds_do_not_overrun_itk(tmp_path, noise, kinds):
+    with tifffile.TiffWriter(tmp_path / "a.tif") as writer:
+        for n, kind in enumerate(kinds):
+            writer.write(noise[n % 4, n % 3], subfiletype=kind, compression="zlib", metadata=None)
+    kept = [noise[n % 4, n % 3] for n, kind in enumerate(kinds) if not kind & 5]
+    np.testing.assert_array_equal(pixels(tmp_path / "a.tif")[0], kept)
 
 
 def test_a_page_of_another_size_in_the_midst_is_refused(tmp_path, noise):

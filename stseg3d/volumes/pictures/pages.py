@@ -45,7 +45,7 @@ class Stack:
     Args:
         path: The file.
         pages: Its pages, as tifffile has them, in the order of ``axes``; one alone may stand for contiguous pages after it.
-        whole: All pages of the file that are no reduced copies, in the order of the file.
+        subfiles: Values of NewSubfileType of all pages in the file, in its order; None where a page has none.
         shape: Shape of all pixels.
         axes: Letter of each axis, as tifffile has them.
         stored: Type of the pixels, in the byte order of the file.
@@ -54,7 +54,7 @@ class Stack:
 
     path: Path
     pages: tuple[Any, ...]
-    whole: tuple[Any, ...]
+    subfiles: tuple[int | None, ...]
     shape: tuple[int, ...]
     axes: str
     stored: np.dtype[Any]
@@ -82,8 +82,7 @@ def load_of(stack: Stack) -> Load:
         return partial(_mapped, stack.path, offset, stack.stored, shape)
     if prod(shape) == prod(page.shape) * len(stack.pages) or page.photometric == CMYK:
         if is_plain and _sitk_reads(stack, page):
-            places = [page.index for page in stack.whole]
-            return partial(_load_with_sitk, stack.path, [places.index(n) for n in stack.indices], shape)
+            return partial(_load_with_sitk, stack.path, stack.indices, shape)
         by_tifffile = partial(_load_with_tifffile, stack.path, stack.indices, shape)
         if is_plain and all(p.compression == UNCOMPRESSED for p in stack.pages):
             return by_tifffile
@@ -94,7 +93,8 @@ def load_of(stack: Stack) -> Load:
     packing, colours = (getattr(kind, "name", kind) for kind in (page.compression, page.photometric))
     kind = f"{page.samplesperpixel} x {page.bitspersample} bits, {'tiles' if page.is_tiled else 'strips'}"
     kind += f", compression {packing}, colours {colours}"
-    msg = f"{stack.path}: TIFF must be of a kind that can be read right, got {kind}: save it uncompressed and in whole bytes, or `pip install imagecodecs`"
+    msg = f"{stack.path}: TIFF must be of a kind that can be read right, got {kind}"
+    msg += ": save it uncompressed and in whole bytes, or `pip install imagecodecs`"
     raise ValueError(msg)
 
 
@@ -121,7 +121,8 @@ def _sitk_reads(stack: Stack, page: Any) -> bool:
     colours = (page.photometric in GREY and samples == 1) or (page.photometric == RGB and samples in (3, 4) and page.axes == "YXS")
     packed = all(p.compression in SITK_COMPRESSIONS or (p.compression == JPEG and samples == 1) for p in stack.pages)
     upright = orientation_of(page) == 1 and not any(p.is_tiled for p in stack.pages)
-    selected = stack.whole[0].index == 0 and set(stack.indices) == {p.index for p in stack.whole}
+    # ITK miscounts the pages of a file that marks only some as copies, and writes beyond its buffer.
+    selected = len(set(stack.indices)) == len(stack.subfiles) and len(set(stack.subfiles)) == 1
     return colours and packed and upright and selected and stack.stored.name in SITK_TYPES
 
 
@@ -145,7 +146,7 @@ def _mapped(path: Path, offset: int, stored: np.dtype[Any], shape: tuple[int, ..
         raise ValueError(msg) from error
 
 
-def _load_with_sitk(path: Path, places: list[int], shape: tuple[int, ...]) -> Array:
+def _load_with_sitk(path: Path, indices: tuple[int, ...], shape: tuple[int, ...]) -> Array:
     import SimpleITK
 
     try:
@@ -155,7 +156,7 @@ def _load_with_sitk(path: Path, places: list[int], shape: tuple[int, ...]) -> Ar
     if array.size != prod(shape):
         msg = f"{path}: file must be a sound TIFF, got {array.size} values for {prod(shape)}"
         raise ValueError(msg)
-    array = array if places == sorted(places) else array[places]
+    array = array if list(indices) == sorted(indices) else array[list(indices)]
     return array.reshape(shape)
 
 

@@ -68,9 +68,11 @@ def _imagej_spacing(about: dict[str, Any], page: Any, plain: Spacing, depth: int
     unit = UNIT_MM.get(str(about.get("unit", "")).strip().casefold())
     between = about.get("spacing")
     between = abs(float(between)) if isinstance(between, (int, float)) else 1.0  # ImageJ leaves 1 out, and shows the amount
-    x, y = (_pixels_per_unit(page, tag) for tag in ("XResolution", "YResolution"))
     z = between * (unit or 1.0) if depth > 1 else 1.0
-    return (unit / x, unit / y, z) if unit and min(x, y) > 0 else (plain[0], plain[1], z)
+    if not unit:
+        return plain[0], plain[1], z
+    x, y = (_pixels_per_unit(page, tag) or 1.0 for tag in ("XResolution", "YResolution"))
+    return unit / x, unit / y, z
 
 
 def _ome_spacing(xml: str, plain: Spacing, depth: int, path: Path) -> Spacing:

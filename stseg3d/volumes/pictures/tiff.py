@@ -112,7 +112,12 @@ def _stack(path: Path, tiff: Any) -> tuple[Stack, Any]:
         shape = tuple(3 if axis == "S" else n for axis, n in zip(axes, shape, strict=True))
     stored = np.dtype(np.uint8 if page.bitspersample < 8 else page.dtype or np.void).newbyteorder(tiff.byteorder)
     offset = series.dataoffset if len(chosen) == 1 and series.kind not in BY_LIKENESS else None
-    return Stack(path, tuple(chosen), tuple(whole), shape, axes, stored, None if offset is None else int(offset)), page
+    return Stack(path, tuple(chosen), tuple(map(_subfile, pages)), shape, axes, stored, None if offset is None else int(offset)), page
+
+
+def _subfile(page: Any) -> int | None:
+    found = page.tags.get("NewSubfileType")
+    return None if found is None else int(found.value)
 
 
 def _check_alike(path: Path, pages: list[Any]) -> None:
