@@ -44,3 +44,15 @@ def test_objects_are_scored_if_asked(objects: str, pair: Pair, maps: tuple[np.nd
     assert first.values.items() >= score_objects(*maps, objects=objects).items()
     # A class of an instance map would be one object; its components are several.
     assert all(("objects_found" in row.values) == (objects == "components") for row in classes)
+
+
+def test_a_picture_of_0_and_255_is_scored_as_object_1_and_a_jpeg_is_refused(tmp_path):
+    mask = np.zeros((20, 30), np.uint8)
+    mask[5:9, 3:20] = 1
+    sitk = pytest.importorskip("SimpleITK")
+    for name, value in (("a_seg.png", 1), ("a.png", 255), ("a.jpg", 255)):
+        sitk.WriteImage(sitk.GetImageFromArray(mask * value), str(tmp_path / name))
+    rows = evaluate_case(Pair("a", tmp_path / "a_seg.png", tmp_path / "a.png"), per_class=True)
+    assert [(row.name, row.values["dice"]) for row in rows] == [("foreground", 1), ("1", 1)]
+    with pytest.raises(ValueError, match=r"a.jpg: a label must be stored without loss"):
+        evaluate_case(Pair("a", tmp_path / "a_seg.png", tmp_path / "a.jpg"))

@@ -135,12 +135,12 @@ def test_reduced_copies_are_left_out_and_pages_of_other_sizes_refused(tmp_path, 
     assert "pages must be of one size and kind to be slices, got" in refusal(tmp_path / "a.tif")
 
 
-@pytest.mark.parametrize("kinds", [(2, 2, 43, 2, 2), (0, 2, 2, 2, 2), (2, 2, 2, 2, 0), (4, 2, 2, 2, 2)])
+@pytest.mark.parametrize("kinds", [(2, 2, 43, 2, 2), (0, 2, 2, 2, 2), (2, 2, 2, 2, 0)])
 def test_pages_of_several_kinds_do_not_overrun_itk(tmp_path, noise, kinds):
     with tifffile.TiffWriter(tmp_path / "a.tif") as writer:
         for n, kind in enumerate(kinds):
             writer.write(noise[n % 4, n % 3], subfiletype=kind, compression="zlib", metadata=None)
-    kept = [noise[n % 4, n % 3] for n, kind in enumerate(kinds) if not kind & 5]
+    kept = [noise[n % 4, n % 3] for n, kind in enumerate(kinds) if not kind & 1]
     np.testing.assert_array_equal(pixels(tmp_path / "a.tif")[0], kept)
 
 
