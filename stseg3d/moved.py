@@ -32,6 +32,7 @@ MOVED: dict[str, str] = {
     "stseg3d.compare.table": "stseg3d.compare.text_tables",
     "stseg3d.networks.strides": "stseg3d.networks.size_check",
     "stseg3d.inference.memory": "stseg3d.machine.memory",
+    "stseg3d.volumes.picture": "stseg3d.volumes.pictures",
     "stseg3d.volumes.threads": "stseg3d.machine.threads",
     "stseg3d.training.anatomy": "stseg3d.synthesis.phantoms",
     "stseg3d.training.anatomy.painting": "stseg3d.synthesis.phantoms.shapes",

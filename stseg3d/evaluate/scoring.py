@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from stseg3d.evaluate.pairing import Pair
 from stseg3d.metrics import Objects, score_masks, score_objects
-from stseg3d.volumes import Meaning, open_volume, read_classes, read_label
+from stseg3d.volumes import Meaning, open_label, read_classes, read_label
 
 FOREGROUND = "foreground"
 Labels = NDArray[Any]
@@ -51,10 +51,12 @@ def evaluate_case(
     Raises:
         ValueError: If the two are not on the same grid, or either is not a label map.
     """
-    prediction = open_volume(pair.prediction)
+    prediction = open_label(pair.prediction)
+    labels = read_classes(prediction)
     meaning: Meaning = "objects" if objects == "labels" else "classes" if per_class else "foreground"
-    truth = read_label(pair.label, prediction, pair.label_values, meaning=meaning)
-    ours, theirs = truth.clear(read_classes(prediction)), truth.classes
+    binary = int(labels.max(initial=0)) <= 1
+    truth = read_label(pair.label, prediction, pair.label_values, meaning=meaning, binary=binary)
+    ours, theirs = truth.clear(labels), truth.classes
     spacing, settings = prediction.grid.spacing_mm, {"tolerance_mm": tolerance_mm, "boundary_mm": boundary_mm}
     settings["ignored_voxels"] = truth.ignored_voxels
     rows = [_row(pair.case, FOREGROUND, ours, theirs, spacing, settings, objects)]

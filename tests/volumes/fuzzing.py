@@ -21,6 +21,8 @@ import nibabel as nib
 import numpy as np
 import pydicom
 import SimpleITK as sitk  # noqa: N813
+import tifffile
+from PIL import Image
 
 from stseg3d.bundle import read_weights
 from stseg3d.geometry import Grid
@@ -36,6 +38,7 @@ from tests.volumes.mutations import (
     TEXT,
     Mutation,
     set_nifti,
+    set_numbers,
     set_png,
     set_tiff,
     zipped,
@@ -87,6 +90,16 @@ def _image(*shape: int) -> sitk.Image:
 
 def _sitk(name: str, *shape: int, dtype: int = sitk.sitkInt16, compress: bool = False) -> Callable[[Path], None]:
     return lambda folder: sitk.WriteImage(sitk.Cast(_image(*shape), dtype), str(folder / name), compress)
+
+
+def _tiff(*shape: int, dtype: str = "uint8", **options: Any) -> Callable[[Path], None]:
+    array = np.random.default_rng(0).integers(0, 255, shape).astype(dtype)
+    return lambda folder: tifffile.imwrite(folder / "a.tif", array, **options)
+
+
+def _bits(folder: Path) -> None:
+    array = np.random.default_rng(0).integers(0, 2, (8, 9)).astype(bool)
+    Image.fromarray(array).save(folder / "a.tif", compression="group4", save_all=True, append_images=[Image.fromarray(~array)])
 
 
 def _nifti(name: str, *shape: int) -> Callable[[Path], None]:
@@ -213,6 +226,7 @@ def _file(name: str, write: Callable[[Path], None], mutations: tuple[Mutation, .
     return Format(write, broken or name, mutations, _voxels(name, **options), name)
 
 
+TIFF = (*ANYWHERE, *[set_tiff] * 8, set_numbers)
 FORMATS: Mapping[str, Format] = {
     "nii": _file("a.nii", _nifti("a.nii", 9, 8, 7), (*ANYWHERE, *[set_nifti] * 5)),
     "nii, 4-D": _file("a.nii", _nifti("a.nii", 9, 8, 7, 2), (*ANYWHERE, *[set_nifti] * 5), channels_last=True),
@@ -235,8 +249,13 @@ FORMATS: Mapping[str, Format] = {
     "DICOM series": Format(_series, "series/*.dcm", (*ANYWHERE, *DICOM), _stored_voxels("series"), "series"),
     "png": _file("a.png", _sitk("a.png", 9, 8, dtype=sitk.sitkUInt8), (*ANYWHERE, *[set_png] * 4)),
     "png, 16 bit": _file("a.png", _sitk("a.png", 9, 8, dtype=sitk.sitkUInt16), (*ANYWHERE, *[set_png] * 4)),
-    "tif": _file("a.tif", _sitk("a.tif", 9, 8, dtype=sitk.sitkUInt8), (*ANYWHERE, *[set_tiff] * 4)),
-    "tif, packed": _file("a.tif", _sitk("a.tif", 9, 8, dtype=sitk.sitkUInt16, compress=True), (*ANYWHERE, *[set_tiff] * 4)),
+    "tif": _file("a.tif", _sitk("a.tif", 9, 8, dtype=sitk.sitkUInt8), TIFF),
+    "tif, packed": _file("a.tif", _sitk("a.tif", 9, 8, dtype=sitk.sitkUInt16, compress=True), TIFF),
+    "tif, pages": _file("a.tif", _sitk("a.tif", 9, 8, 5, dtype=sitk.sitkUInt16, compress=True), TIFF),
+    "tif, ImageJ": _file("a.tif", _tiff(3, 2, 8, 9, imagej=True, metadata={"axes": "ZCYX"}), TIFF),
+    "tif, OME": _file("a.tif", _tiff(2, 3, 8, 9, ome=True, metadata={"axes": "CZYX"}), TIFF),
+    "tif, tiles": _file("a.tif", _tiff(3, 40, 50, tile=(16, 16), compression="zlib", photometric="minisblack", metadata=None), TIFF),
+    "tif, 1 bit": _file("a.tif", _bits, TIFF),
     "jpg": _file("a.jpg", _sitk("a.jpg", 9, 8, dtype=sitk.sitkUInt8), ANYWHERE),
     "boxes, JSON": Format(
         _text("a.json", json.dumps(BOXES, indent=1)), "a.json", TEXT, lambda f: read_boxes(f / "a.json", Grid((9, 8, 7))), "a.json"

@@ -20,6 +20,8 @@ NUMBERS = (
     *("nan", "inf", "-inf", "1e308", "1e-320", "-0", "", "x", "0x10", "1" * 400),
 )
 WORDS = (0, 1, 0x7F, 0xFF, 0xFFFF, 0x10000, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 0x7FC00000, 0x7F800000, 0xFF800000, 0x00000001)
+# Tags that say how a TIFF's pixels are stored, what they are, and where more pages are.
+TIFF_TAGS = (*range(254, 260), 262, 266, 270, 273, 274, 277, 278, 279, 282, 284, 296, 297, 317, 320, *range(322, 326), 330, 338, 339, 530)
 
 
 def flip_bits(content: bytes, rng: np.random.Generator) -> Bytes:
@@ -242,18 +244,32 @@ def set_png(content: bytes, rng: np.random.Generator) -> Bytes:
 
 
 def set_tiff(content: bytes, rng: np.random.Generator) -> Bytes:
-    """An entry of a TIFF's first directory: its tag, type, count or value."""
+    """Entries of a TIFF's directories: tags, types, counts, values and offsets; or where the next directory is."""
     out = bytearray(content)
-    (start,) = struct.unpack("<I", content[4:8])
-    (count,) = struct.unpack("<H", content[start : start + 2])
-    for entry in rng.integers(count, size=int(rng.integers(1, 4))):
-        at = start + 2 + 12 * int(entry)
-        kind = int(rng.integers(4))
+    order = "<" if content[:2] == b"II" else ">"
+    starts, counts = [], []
+    (start,) = struct.unpack(order + "I", content[4:8])
+    while start and start not in starts:
+        (count,) = struct.unpack(order + "H", content[start : start + 2])
+        starts.append(start)
+        counts.append(count)
+        (start,) = struct.unpack(order + "I", content[start + 2 + 12 * count : start + 6 + 12 * count])
+    for _ in range(int(rng.integers(1, 4))):
+        n = int(rng.integers(len(starts)))
+        at = starts[n] + 2 + 12 * int(rng.integers(counts[n]))
+        words = (*WORDS, *starts, len(content), len(content) - 1, int(rng.integers(len(content))), int(rng.integers(70)))
+        word = struct.pack(order + "I", int(rng.choice(words)))
+        kind = int(rng.integers(6))
         if kind == 0:
-            out[at + 2 : at + 4] = struct.pack("<H", int(rng.integers(0, 19)))
+            out[at : at + 2] = struct.pack(order + "H", int(rng.choice(TIFF_TAGS)))
+        elif kind == 1:
+            out[at + 2 : at + 4] = struct.pack(order + "H", int(rng.integers(0, 19)))
+        elif kind == 5:
+            end = starts[n] + 2 + 12 * counts[n]
+            out[end : end + 4] = word
         else:
-            where = at + (4 if kind == 1 else 8)
-            out[where : where + 4] = struct.pack("<I", int(rng.choice(WORDS)))
+            where = at + (4 if kind == 2 else 8)
+            out[where : where + 4] = word
     return out
 
 
