@@ -7,15 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from stseg3d.cli.arguments import (
-    Command,
-    add_machine,
-    add_trust,
-    ensure_own,
-    positive,
-    seconds,
-    setting,
-)
+from stseg3d.cli.arguments import Command, add_machine, add_settings, add_trust, ensure_own, positive, seconds
 from stseg3d.cli.terminal import DONE, loading, say
 
 WEIGHTS, STAGES = Path("models", "model.pt"), Path("models", "stages")
@@ -43,14 +35,7 @@ def add_train(commands: Any) -> Command:
         metavar="K",
         help="train each candidate K times, each without a part of the patients, for `stseg3d select`",
     )
-    command.add_argument(
-        "--set",
-        action="append",
-        type=setting,
-        default=[],
-        metavar="KEY=JSON",
-        help="a plan entry, such as training#ema_decay=0.99",
-    )
+    add_settings(command, "a plan entry, such as training#ema_decay=0.99")
     command.add_argument("--overwrite", action="store_true", help="replace the weights that the bundle has")
     add_trust(command)
     add_machine(command)
@@ -61,13 +46,11 @@ def _train(args: argparse.Namespace) -> int:
     with loading():
         from tqdm import tqdm
 
-        from stseg3d.bundle import find_bundle, open_bundle
+        from stseg3d.bundle import find_bundle
         from stseg3d.machine.threads import set_threads
-        from stseg3d.selection import train_folds
-        from stseg3d.training.outcome import outcome_table, validate, write_outcome
+        from stseg3d.training.outcome import score_trained
         from stseg3d.training.processes import rank
         from stseg3d.training.run import train_bundle
-        from stseg3d.volumes import load_dataset
 
     bundle = find_bundle(args.bundle)
     ensure_own(args.bundle, bundle, "train")
@@ -77,35 +60,33 @@ def _train(args: argparse.Namespace) -> int:
         raise ValueError(msg)
     set_threads(args.threads)
     options = {name: value for name in ("epochs", "budget_s", "seed") if (value := getattr(args, name)) is not None}
-    options |= {"device": args.device, "trust": args.trust, **({"overrides": dict(args.set)} if args.set else {})}
+    options |= {"device": args.device, "overrides": dict(args.overrides), "trust": args.trust}
     if args.folds:
-        _ensure_for_folds(args)
-        train_folds(bundle, data, args.folds, tell=_tell_fold, **options)
-        say(f"stseg3d: all folds are trained: `stseg3d select {bundle} -o OUT`")
-        return DONE
+        return _train_folds(args, bundle, data, options)
     _ensure_unfinished(bundle, overwrite=args.overwrite)
     weights = train_bundle(bundle, data, stage=args.stage, **options, **({"weights": args.weights} if args.weights else {}))
     if rank() == 0:
         print(weights)
         if weights == bundle / WEIGHTS:
-            cases, plan = load_dataset(data).validation, open_bundle(bundle, trust=args.trust).require_plan()
             bar = partial(tqdm, desc="validation", unit="case")
-            outcomes = validate(bundle, cases, plan, device=args.device, trust=args.trust, progress=bar)
-            write_outcome(bundle, outcomes)
-            print(outcome_table(outcomes).text())
+            print(score_trained(bundle, data, device=args.device, trust=args.trust, progress=bar).text())
     return DONE
 
 
-def _tell_fold(folder: Path, number: int, count: int) -> None:
-    say(f"stseg3d: {folder.parent.name}, {folder.name}: training {number} of {count}")
+def _train_folds(args: argparse.Namespace, bundle: Path, data: Path, options: dict[str, Any]) -> int:
+    from stseg3d.selection import train_folds
 
-
-def _ensure_for_folds(args: argparse.Namespace) -> None:
-    """Refuse options that folds cannot have."""
     if args.weights or args.stage != "all":
         given = f"--from {args.weights}, which may have seen the cases held out" if args.weights else f"--stage {args.stage}"
         msg = f"--folds must train all stages from the beginning, got {given}"
         raise ValueError(msg)
+
+    def tell(folder: Path, number: int, count: int) -> None:
+        say(f"stseg3d: {folder.parent.name}, {folder.name}: training {number} of {count}")
+
+    train_folds(bundle, data, args.folds, tell=tell, **options)
+    say(f"stseg3d: all folds are trained: `stseg3d select {bundle} -o OUT`")
+    return DONE
 
 
 def _ensure_unfinished(bundle: Path, *, overwrite: bool) -> None:
