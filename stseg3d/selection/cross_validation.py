@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from stseg3d.evaluate import Interval, bootstrap_interval
 from stseg3d.inference import Request
 from stseg3d.plan import Output, Plan
 from stseg3d.planning.new_bundle import DATASET
+from stseg3d.results.notes import NOTES_SUFFIX, read_notes
 from stseg3d.selection.candidates import fold_folder
 from stseg3d.selection.pieces import Pieces
 from stseg3d.selection.rules import case_means, class_means
@@ -103,7 +103,7 @@ def cross_validate(
         if failed:
             msg = f"{failed[0].case}: {failed[0].reason}"
             raise ValueError(msg)
-        found += [(case.id, n, _pieces(case, out, plan), _seconds(case, out)) for case in cases]
+        found += [(case.id, n, _pieces(case, out, plan), read_notes(out / f"{case.id}{NOTES_SUFFIX}").seconds["total"]) for case in cases]
     ids, folds, pieces, seconds = zip(*found, strict=True)
     return Validated(name, plan, ids, folds, pieces, float(np.mean(seconds)))
 
@@ -118,8 +118,3 @@ def _pieces(case: Case, folder: Path, plan: Plan) -> Pieces:
     predicted, true = (labels, truth.classes) if several else ((part > 0).astype(np.uint8) for part in (labels, truth.classes))
     voxel_mm3 = 1.0 if plan.image.colour else prediction.grid.voxel_mm3
     return Pieces.of(predicted, true, plan.classes, ignored=truth.ignored, voxel_mm3=voxel_mm3)
-
-
-def _seconds(case: Case, folder: Path) -> float:
-    notes = json.loads((folder / f"{case.id}_seg.json").read_text(encoding="utf-8"))
-    return float(notes["seconds"]["total"])

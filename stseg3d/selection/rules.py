@@ -1,8 +1,8 @@
 """Choice of rules for components by nnU-Net's rule: what helps on held-out cases, and harms no class.
 
 nnU-Net keeps only the largest component of the foreground if that raises the mean Dice and lowers that of no class, and then that of each
-class for which it raises the class's Dice (Isensee et al. 2021, Nature Methods 18:203, supplementary note 4; in its second version
-``postprocessing/remove_connected_components.py``). A least volume for each class is chosen here in the same way.
+class for which it raises the class's Dice (Isensee et al. 2021, Nature Methods 18:203, Methods, "Empirical parameters"). A least volume
+for each class is chosen here in the same way.
 """
 
 from __future__ import annotations
