@@ -74,5 +74,9 @@ def train_folds(
     for n, folder in enumerate(left):
         tell(folder, n + 1, len(left))
         share = None if budget_s is None else max((end - time.monotonic()) / (len(left) - n), 1.0)
-        train_bundle(folder, folder / DATASET, epochs=epochs, budget_s=share, device=device, seed=seed, trust=trust)
+        try:
+            train_bundle(folder, folder / DATASET, epochs=epochs, budget_s=share, device=device, seed=seed, trust=trust)
+        except ValueError as error:
+            msg = f"{folder.parent.name}, {folder.name}: {error}"
+            raise ValueError(msg) from error
     return folders

@@ -95,6 +95,22 @@ def test_a_candidate_that_contradicts_itself_is_named(bundle: Path, dataset: Pat
     assert trainer.asked == []
 
 
+def test_a_training_that_cannot_be_is_told_with_its_fold(bundle: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def train_bundle(*_: object, **__: object) -> None:
+        raise ValueError("the policy must keep the objects")  # noqa: EM101
+
+    monkeypatch.setattr("stseg3d.selection.train.train_bundle", train_bundle)
+    with pytest.raises(ValueError, match="two_stages, fold_0: the policy must keep the objects"):
+        train_folds(bundle, dataset, 3)
+
+
+def test_several_processes_are_refused(bundle: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR"):
+        monkeypatch.setenv(name, "0")
+    with pytest.raises(ValueError, match="folds must be trained by one process, got several of torchrun"):
+        train_folds(bundle, dataset, 3)
+
+
 def test_the_command_line_trains_folds_and_refuses_what_they_cannot_have(
     bundle: Path, dataset: Path, trainer: Trainer, capsys: pytest.CaptureFixture[str]
 ) -> None:
