@@ -15,7 +15,9 @@ from typing import cast
 MOVED: dict[str, str] = {
     "stseg3d.bundle.lookup": "stseg3d.bundle_folders",
     "stseg3d.compare.sliding_window": "stseg3d.training.sliding_window",
-    "stseg3d.batch.fingerprints": "stseg3d.batch.stamps",
+    "stseg3d.batch.fingerprints": "stseg3d.results.stamps",
+    "stseg3d.batch.outcomes": "stseg3d.results.journal",
+    "stseg3d.batch.stamps": "stseg3d.results.stamps",
     "stseg3d.inference.batches": "stseg3d.compute.batches",
     "stseg3d.inference.gather": "stseg3d.compute.gather",
     "stseg3d.inference.onednn": "stseg3d.compute.onednn",

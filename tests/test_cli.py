@@ -24,6 +24,7 @@ from stseg3d.cli.arguments import seconds as read_seconds
 from stseg3d.cli.tables import write_table
 from stseg3d.cli.terminal import loading, log_to_stderr
 from stseg3d.inference import Request
+from stseg3d.machine.tables import Table
 from stseg3d.metrics import Confusion
 from stseg3d.volumes import Case
 from tests.systems import on_posix
@@ -480,9 +481,26 @@ def test_train_is_a_thin_caller(bundle: Path, monkeypatch: pytest.MonkeyPatch, c
 
     module.train_bundle = train_bundle  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "stseg3d.training.run", module)
-    given = ["--epochs", "3", "--budget", "2min", "--stage", "fine", "--seed", "5", "--from", "w.pt", "--device", "cpu", "--trust"]
+    scores = Table(["Dice", "mean"], [["foreground", "0.900"]])
+    monkeypatch.setattr("stseg3d.training.outcome.score_trained", lambda *_, **__: scores)
+    given = [
+        "--epochs",
+        "3",
+        "--budget",
+        "2min",
+        "--stage",
+        "fine",
+        "--seed",
+        "5",
+        "--from",
+        "w.pt",
+        "--device",
+        "cpu",
+        "--trust",
+        "--overwrite",
+    ]
     assert cli.main(["train", str(bundle), "--data", "dataset.json", *given]) == 0
-    assert capsys.readouterr().out == f"{bundle / 'models' / 'model.pt'}\n"
+    assert capsys.readouterr().out == f"{bundle / 'models' / 'model.pt'}\n{scores.text()}\n"
     expected = {"stage": "fine", "epochs": 3, "budget_s": 120, "device": "cpu", "seed": 5, "weights": Path("w.pt"), "trust": True}
     assert calls == [((bundle, Path("dataset.json")), expected)]
 

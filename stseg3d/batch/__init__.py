@@ -4,10 +4,10 @@
 """
 
 from stseg3d.batch.cluster import RayCluster
-from stseg3d.batch.outcomes import CaseOutcome, OutcomeLog, write_summary
 from stseg3d.batch.processes import Processes
 from stseg3d.batch.run import BatchResult, BatchStoppedError, InProcess, Runner, run_batch
 from stseg3d.batch.work import CaseWorker
+from stseg3d.results.journal import CaseOutcome, OutcomeLog, write_summary
 
 __all__ = [
     "BatchResult",

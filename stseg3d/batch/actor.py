@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from stseg3d import __version__
 from stseg3d.batch.claims import CLAIMS_NAME
 from stseg3d.batch.logs import send_logs
-from stseg3d.batch.outcomes import FAILED, CaseOutcome
 from stseg3d.batch.work import CaseWorker
 from stseg3d.inference import Request
+from stseg3d.results.journal import FAILED, CaseOutcome
 from stseg3d.volumes import Case, ensure_writable
 
 

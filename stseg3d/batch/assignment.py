@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import replace
 
-from stseg3d.batch.outcomes import FAILED, TIME_LIMIT, WORKER_DIED, CaseOutcome, utc_now
+from stseg3d.results.journal import FAILED, TIME_LIMIT, WORKER_DIED, CaseOutcome, utc_now
 from stseg3d.volumes import Case
 
 ATTEMPTS = 2  # of a case whose worker died: the cause may have been its neighbour's memory
@@ -17,10 +17,15 @@ MAX_STILLBORN = 3  # workers in a row that die while they load the bundle
 
 
 class CaseQueue:
-    """Cases to be done: those to be tried again, then new ones, each pulled only when a worker is free."""
+    """Cases to be done: those to be tried again, then new ones, each pulled only when a worker is free.
 
-    def __init__(self, cases: Iterator[Case]) -> None:
-        self._cases, self._again = cases, deque[tuple[Case, int]]()
+    Args:
+        cases: The new ones.
+        attempts: How often a case is tried whose worker dies.
+    """
+
+    def __init__(self, cases: Iterator[Case], attempts: int = ATTEMPTS) -> None:
+        self._cases, self._again, self._attempts = cases, deque[tuple[Case, int]](), attempts
         self._has_ended = False
 
     @property
@@ -38,7 +43,7 @@ class CaseQueue:
 
     def takes_back(self, case: Case | None, outcome: CaseOutcome) -> bool:
         """Whether a case is to be tried again because its worker died."""
-        if case is None or outcome.error != WORKER_DIED or outcome.attempt >= ATTEMPTS:
+        if case is None or outcome.error != WORKER_DIED or outcome.attempt >= self._attempts:
             return False
         self._again.append((case, outcome.attempt + 1))
         return True

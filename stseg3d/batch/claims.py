@@ -6,6 +6,7 @@ import hashlib
 import os
 from pathlib import Path
 
+from stseg3d.machine.files import open_regular
 from stseg3d.machine.locks import lock_byte, unlock_byte
 
 CLAIMS_NAME = ".claims"
@@ -21,12 +22,12 @@ class Claims:
         folder: The output folder.
 
     Raises:
-        OSError: If the file cannot be created.
+        OSError: If the file cannot be created, or is a link or a pipe.
     """
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / CLAIMS_NAME
-        self._file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
+        self._file = open_regular(self.path, os.O_RDWR | os.O_CREAT)
 
     def take(self, case: str) -> bool:
         """Claim the case; False if another process has claimed it.
@@ -51,4 +52,4 @@ class Claims:
 
 def _byte(case: str) -> int:
     """Offset of a case's lock: 62 bits of the hash of its name."""
-    return int.from_bytes(hashlib.sha256(case.encode()).digest()[:8]) >> 2
+    return int.from_bytes(hashlib.sha256(case.encode(errors="surrogateescape")).digest()[:8]) >> 2

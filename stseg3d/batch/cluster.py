@@ -23,10 +23,10 @@ from stseg3d.batch.actor import Place, place_of
 from stseg3d.batch.assignment import CaseQueue
 from stseg3d.batch.claims import CLAIMS_NAME
 from stseg3d.batch.crew import Crew, Job
-from stseg3d.batch.outcomes import CaseOutcome
 from stseg3d.batch.work import CaseWorker
 from stseg3d.inference import Request
 from stseg3d.machine.threads import cores
+from stseg3d.results.journal import CaseOutcome
 from stseg3d.volumes import Case
 
 LOCAL, AUTO = "local", "auto"

@@ -13,9 +13,9 @@ from typing import Any, cast
 
 from stseg3d.batch.actor import NodeWorker, Place, Reply
 from stseg3d.batch.assignment import ATTEMPTS, KILL_TIMEOUT_S, MAX_STILLBORN, Assignment
-from stseg3d.batch.outcomes import WORKER_DIED, CaseOutcome
 from stseg3d.batch.work import CaseWorker
 from stseg3d.inference import Request
+from stseg3d.results.journal import WORKER_DIED, CaseOutcome
 from stseg3d.volumes import Case
 
 logger = logging.getLogger(__name__)

@@ -10,9 +10,9 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from threading import Thread
 from typing import Any, Generic, TypeVar
 
-from stseg3d.batch.outcomes import CaseOutcome
 from stseg3d.batch.work import CaseAttempt, CaseWorker
 from stseg3d.machine.memory import has_room
+from stseg3d.results.journal import CaseOutcome
 from stseg3d.volumes import Case
 
 T = TypeVar("T")

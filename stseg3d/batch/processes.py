@@ -22,9 +22,9 @@ from typing import Any
 
 from stseg3d.batch.assignment import ATTEMPTS, KILL_TIMEOUT_S, MAX_STILLBORN, Assignment, CaseQueue
 from stseg3d.batch.logs import send_logs
-from stseg3d.batch.outcomes import FAILED, WORKER_DIED, CaseOutcome
 from stseg3d.batch.work import CaseWorker
 from stseg3d.inference import Request
+from stseg3d.results.journal import FAILED, WORKER_DIED, CaseOutcome
 from stseg3d.volumes import Case
 
 logger = logging.getLogger(__name__)
@@ -42,13 +42,14 @@ class Processes:
         request: The request; ``threads`` are those of each worker.
         jobs: Number of processes.
         time_limit_s: How long a case may take, not counting the loading of the bundle; a worker that takes longer is killed.
+        attempts: How often a case is tried whose process dies.
     """
 
-    def __init__(self, request: Request, jobs: int, *, time_limit_s: float | None = None) -> None:
+    def __init__(self, request: Request, jobs: int, *, time_limit_s: float | None = None, attempts: int = ATTEMPTS) -> None:
         if jobs < 1 or (time_limit_s is not None and not time_limit_s > 0):
             msg = f"jobs and time_limit_s must be above 0, got {jobs} and {time_limit_s}"
             raise ValueError(msg)
-        self.request, self.jobs = request, jobs
+        self.request, self.jobs, self.attempts = request, jobs, attempts
         self.time_limit_s = math.inf if time_limit_s is None else time_limit_s
 
     def run(self, cases: Iterator[Case]) -> Generator[CaseOutcome, None, None]:
@@ -59,10 +60,10 @@ class Processes:
             RuntimeError: If it cannot be loaded for another reason.
         """
         workers: list[_Worker] = []
-        queue = CaseQueue(cases)
+        queue = CaseQueue(cases, self.attempts)
         try:
             for _ in range(self.jobs):
-                workers.append(_Worker(self.request))  # one by one, so that an interrupt ends those that exist
+                workers.append(_Worker(self.request, self.attempts))  # one by one, so that an interrupt ends those that exist
             while self._give(workers, queue):
                 for worker in _wait(workers):
                     outcome = worker.take(self.time_limit_s)
@@ -79,7 +80,7 @@ class Processes:
         at = workers.index(worker)
         stillborn = 0 if worker.is_ready else worker.stillborn + 1
         if stillborn < MAX_STILLBORN:
-            workers[at] = _Worker(self.request, stillborn)
+            workers[at] = _Worker(self.request, self.attempts, stillborn)
             return
         del workers[at]
         msg = f"worker processes must live to load the bundle, got {stillborn} that died one after the other, the last of {worker.death}"
@@ -101,8 +102,9 @@ class Processes:
 class _Worker(Assignment):
     """The driver's end of a process: its pipe, and its current case."""
 
-    def __init__(self, request: Request, stillborn: int = 0) -> None:
+    def __init__(self, request: Request, attempts: int, stillborn: int = 0) -> None:
         super().__init__()
+        self.attempts = attempts
         context = multiprocessing.get_context("spawn")  # a fork of a process with threads, as torch's, may hang
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(theirs, request), daemon=True)
@@ -159,7 +161,8 @@ class _Worker(Assignment):
         self.pipe.close()
         if self.case is None:
             return None
-        return self.lose(WORKER_DIED, f"worker process died of {self.death} in attempt {self.attempt} of {ATTEMPTS}")
+        when = f"in attempt {self.attempt} of {self.attempts}" if self.attempts > 1 else "as an earlier one did"
+        return self.lose(WORKER_DIED, f"worker process died of {self.death} {when}")
 
 
 def _wait(workers: list[_Worker]) -> list[_Worker]:

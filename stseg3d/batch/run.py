@@ -5,17 +5,18 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from stseg3d.batch.claims import CLAIMS_NAME, Claims
-from stseg3d.batch.outcomes import DONE, FAILED, STARTED, CaseOutcome, OutcomeLog, utc_now, write_summary
 from stseg3d.batch.overlap import overlapped
+from stseg3d.batch.processes import Processes
 from stseg3d.batch.resume import remove_leftovers, settled
-from stseg3d.batch.stamps import stamp_if_there
 from stseg3d.batch.work import CaseWorker
 from stseg3d.inference import Request
+from stseg3d.results.journal import DONE, FAILED, STARTED, STOPPED, CaseOutcome, OutcomeLog, utc_now, write_summary
+from stseg3d.results.stamps import stamp_if_there
 from stseg3d.volumes import Case, ensure_writable
 from stseg3d.volumes.ahead import CaseAhead
 
@@ -38,6 +39,8 @@ class Runner(Protocol):
 
 class InProcess:
     """Runner in this process: the next case is read and the last one written while the networks run.
+
+    If this process dies, the next batch gives the cases that were in progress to :class:`stseg3d.batch.Processes`.
 
     Args:
         request: The request.
@@ -109,9 +112,10 @@ def run_batch(
         todo = batch.unsettled(cases)
         on_todo(len(todo))
         while todo:
-            with closing(runner.run(batch.claimed(todo))) as outcomes:
-                for outcome in outcomes:
-                    batch.finish(outcome)
+            for one, share in batch.shares(todo, runner):
+                with closing(one.run(batch.claimed(share))) as outcomes:
+                    for outcome in outcomes:
+                        batch.finish(outcome)
             todo = batch.wait()
         batch.tell_vanished()
     finally:
@@ -135,6 +139,16 @@ class _Batch:
         """Cases that are to be done; the outcomes of the others are reported."""
         return [case for case in cases if not self._settle(case)]
 
+    def shares(self, cases: Sequence[Case], runner: Runner) -> Iterator[tuple[Runner, list[Case]]]:
+        """The cases by runner: those that may have killed an earlier process like this one come last, in a process of their own."""
+        alone = {case.id for case in cases if isinstance(runner, InProcess) and self._may_kill(case)}
+        if len(alone) < len(cases):
+            yield runner, [case for case in cases if case.id not in alone]
+        if alone:
+            names = ", ".join(sorted(alone))
+            logger.warning("an earlier process died while it worked on them, so these get one of their own: %s", names)
+            yield Processes(self.request, 1, attempts=1), [case for case in cases if case.id in alone]
+
     def claimed(self, cases: Iterable[Case]) -> Iterator[Case]:
         """The cases, each once it is claimed and its beginning recorded; those of another run are kept for later."""
         for case in cases:
@@ -148,7 +162,7 @@ class _Batch:
 
     def finish(self, outcome: CaseOutcome) -> None:
         """Record an outcome and release the case."""
-        begun = self.begun.pop(outcome.case)
+        begun = self.begun[outcome.case]
         if outcome.was_interrupted:
             remove_leftovers(outcome.case, self.folder)
         attempt = begun.attempt + outcome.attempt - 1
@@ -166,9 +180,8 @@ class _Batch:
 
     def tell_vanished(self) -> None:
         """Report outputs of this run that are missing by now."""
-        outcomes = {outcome.case: outcome for outcome in self.log.latest()}
         for case in sorted(self.result.done):
-            then = outcomes.get(case)
+            then = self.log.last(case)
             if then is None or then.output is None or not (self.folder / then.output.path).is_file():
                 self.result.done.remove(case)
                 msg = f"{self.folder}: output of {case} must stay where it is until the batch ends, got none"
@@ -176,8 +189,10 @@ class _Batch:
 
     def close(self, *, new_folder: bool) -> None:
         """Write the summary, release all cases, and leave no files if nothing was done."""
-        for case in self.begun:  # of workers that were killed when the batch was stopped
+        for case, begun in self.begun.items():  # of workers that were killed when the batch was stopped
             remove_leftovers(case, self.folder)
+            with suppress(OSError):
+                self.log.append(replace(begun, state=FAILED, error=STOPPED, reason="the batch was stopped", ended_utc=utc_now()))
         self.claims.close()
         try:
             if self.log.path.is_file():
@@ -194,17 +209,26 @@ class _Batch:
             self._tell(outcome)
         return outcome is not None
 
+    def _may_kill(self, case: Case) -> bool:
+        last = self.log.last(case.id)
+        if not last or not last.may_have_killed or not self.claims.take(case.id):  # another run is at it
+            return False
+        self.claims.release(case.id)
+        return True
+
     def _begin(self, case: Case) -> None:
         last = self.log.last(case.id)
         if last and last.was_interrupted:
             remove_leftovers(case.id, self.folder)
         attempt = last.attempt + 1 if last else 1
-        begun = CaseOutcome(case.id, STARTED, attempt, input=stamp_if_there(case.image), started_utc=utc_now())
+        stamped = stamp_if_there(case.image)
+        begun = CaseOutcome(case.id, STARTED, attempt, input=stamped, request=self.request.digest, started_utc=utc_now())
         self.begun[case.id] = begun
         self._write(begun)
 
     def _tell(self, outcome: CaseOutcome) -> None:
         self._write(outcome)
+        self.begun.pop(outcome.case, None)
         if outcome.state == DONE:
             self.result.done.add(outcome.case)
         elif outcome.state == FAILED:

@@ -8,11 +8,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from stseg3d.batch.outcomes import DONE, FAILED, CaseOutcome, utc_now
-from stseg3d.batch.stamps import FileStamp, stamp, stamp_if_there
 from stseg3d.inference import Request
 from stseg3d.inference.segment import CaseWork, SegmentedCase, Segmenter
 from stseg3d.machine.memory import peak_memory_bytes, reset_peak_memory
+from stseg3d.results.journal import DONE, FAILED, CaseOutcome, utc_now
+from stseg3d.results.stamps import FileStamp, stamp, stamp_if_there
 from stseg3d.volumes import Case
 from stseg3d.volumes.ahead import CaseAhead
 from stseg3d.volumes.open import Source

@@ -108,13 +108,15 @@ def _cases(args: argparse.Namespace, channels: int) -> tuple[list[Case], int]:
 
 def _ahead(args: argparse.Namespace, first: Case) -> CaseAhead | None:
     """The first case, read while torch and MONAI are loaded, if this process is to work on it."""
+    from stseg3d.results import OutcomeLog
     from stseg3d.volumes import output_name
     from stseg3d.volumes.ahead import begin_reading
 
     elsewhere = args.ray or args.jobs is not None or args.time_limit is not None
-    if elsewhere or first.fault or args.series or (args.output_dir / output_name(first.id)).exists():
-        return None  # a case that was done before is most often skipped
-    return begin_reading(first)
+    if elsewhere or first.fault or args.series:
+        return None
+    begun_before = (args.output_dir / output_name(first.id)).exists() or OutcomeLog(args.output_dir).names(first.id)
+    return None if begun_before else begin_reading(first)
 
 
 def _run(args: argparse.Namespace, bundle: Path, cases: list[Case], ahead: CaseAhead | None) -> BatchResult:

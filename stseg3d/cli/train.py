@@ -58,12 +58,11 @@ def _train(args: argparse.Namespace) -> int:
     with loading():
         from tqdm import tqdm
 
-        from stseg3d.bundle import find_bundle, open_bundle
+        from stseg3d.bundle import find_bundle
         from stseg3d.machine.threads import set_threads
-        from stseg3d.training.outcome import outcome_table, validate, write_outcome
+        from stseg3d.training.outcome import score_trained
         from stseg3d.training.processes import rank
         from stseg3d.training.run import train_bundle
-        from stseg3d.volumes import load_dataset
 
     bundle = find_bundle(args.bundle)
     ensure_own(args.bundle, bundle, "train")
@@ -80,11 +79,8 @@ def _train(args: argparse.Namespace) -> int:
     if rank() == 0:
         print(weights)
         if weights == bundle / WEIGHTS:
-            cases, plan = load_dataset(data).validation, open_bundle(bundle, trust=args.trust).require_plan()
             bar = partial(tqdm, desc="validation", unit="case")
-            outcomes = validate(bundle, cases, plan, device=args.device, trust=args.trust, progress=bar)
-            write_outcome(bundle, outcomes)
-            print(outcome_table(outcomes).text())
+            print(score_trained(bundle, data, device=args.device, trust=args.trust, progress=bar).text())
     return DONE
 
 

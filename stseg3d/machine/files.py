@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,7 +37,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
 def atomic_write_text(path: Path, text: str) -> Path:
     r"""Write a text file, whole or not at all: UTF-8, with the line ends of the text (``\n``) on every system.
 
-    Bytes of a path that are no UTF-8 are written as ``\udcff``.
+    Bytes of a file name that are not UTF-8 are written as escapes, such as ``\udcff``.
 
     Raises:
         OSError: If the file cannot be written.
@@ -44,6 +45,28 @@ def atomic_write_text(path: Path, text: str) -> Path:
     with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace", newline="")
     return path
+
+
+def open_regular(path: Path, flags: int = os.O_RDONLY) -> int:
+    """Descriptor of a regular file. Nothing else is opened: a pipe may wait for ever, and a device may do anything.
+
+    Args:
+        path: The file.
+        flags: Those of ``os.open``. A link is followed only to read, so that no file elsewhere is written.
+
+    Raises:
+        OSError: If it is not a regular file or cannot be opened; the message names it.
+    """
+    writes = flags != os.O_RDONLY
+    try:
+        mode = os.lstat(path).st_mode if writes else os.stat(path).st_mode
+    except FileNotFoundError:
+        mode = stat.S_IFREG if flags & os.O_CREAT else 0
+    kinds = {stat.S_IFLNK: "a link", stat.S_IFIFO: "a pipe", stat.S_IFDIR: "a folder", stat.S_IFSOCK: "a socket", 0: "none"}
+    if not stat.S_ISREG(mode):
+        msg = f"{path}: file must be a regular file, got {kinds.get(stat.S_IFMT(mode), 'a device')}"
+        raise OSError(msg)
+    return os.open(path, flags | getattr(os, "O_BINARY", 0) | (getattr(os, "O_NOFOLLOW", 0) if writes else 0), 0o666)
 
 
 def remove_temporary_files(folder: Path, names: re.Pattern[str]) -> None:

@@ -17,7 +17,8 @@ def read_json(content: bytes, what: str) -> Any:
         what: Name of the file in messages.
 
     Raises:
-        ValueError: If it is not JSON, or holds a key twice or a number that is not finite.
+        ValueError: If it is not JSON, or holds a key twice, a number that is not finite, or text that is not Unicode. Bytes of a file
+            name that are not UTF-8 are text, as Python has them (``surrogateescape``).
     """
 
     def unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
@@ -37,15 +38,17 @@ def read_json(content: bytes, what: str) -> Any:
 
     try:
         found = json.loads(content.decode("utf-8-sig"), object_pairs_hook=unique, parse_float=finite, parse_constant=finite)
-        level = [found]
-        for _ in range(MAX_DEPTH):
-            level = [
-                item for part in level for item in (part.values() if isinstance(part, dict) else part if isinstance(part, list) else ())
-            ]
-        if level:
-            msg = f"it is nested more than {MAX_DEPTH} deep"
-            raise ValueError(msg)
+        level, depth = [found], 0
+        while level := [part for part in level if isinstance(part, dict | list)]:
+            level = [item for part in level for item in (part.values() if isinstance(part, dict) else part)]
+            depth += 1
+            if depth >= MAX_DEPTH and level:
+                msg = f"it is nested more than {MAX_DEPTH} deep"
+                raise ValueError(msg)
+        if b"\\u" in content:
+            json.dumps(found, ensure_ascii=False).encode("utf-8", "surrogateescape")
         return found
     except (ValueError, RecursionError) as error:
-        msg = f"{what} must be JSON: {error}"
+        deep = isinstance(error, RecursionError)
+        msg = f"{what} must be JSON: {f'it is nested more than {MAX_DEPTH} deep' if deep else error}"
         raise ValueError(msg) from error

@@ -8,11 +8,13 @@ from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from difflib import get_close_matches
 from functools import cache
 from types import NoneType, UnionType
-from typing import Any, Generic, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Generic, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 T = TypeVar("T")
 WIDTH = 110
 MAX_WHOLE_NUMBER = 2**63
+MAX_RULE = f"less than {MAX_WHOLE_NUMBER}"
+WORDS: Mapping[Any, str] = {int: "a whole number", float: "a number", str: "a word", bool: "true or false"}
 
 
 @dataclass(frozen=True)
@@ -40,14 +42,19 @@ def build(kind: Any, content: Any, where: str) -> Any:
     """A value of a type, from parsed JSON.
 
     Args:
-        kind: A dataclass, ``int``, ``float``, ``str``, ``bool``, ``X | None``, ``tuple[X, ...]``, ``Mapping[str, X]`` or ``Any``.
+        kind: A dataclass, ``int``, ``float``, ``str``, ``bool``, ``Literal``, ``X | None``, ``tuple[X, ...]``, ``Mapping[str, X]``,
+            ``Any``, or ``Annotated[X, low, high]`` with the smallest and largest number, or length of all else.
         content: Parsed JSON.
         where: Name of the place in messages, such as ``plan.json: rough``.
 
     Raises:
         ValueError: If a key is unknown or missing, a type is wrong, or a value breaks a rule of its class; the message names the place.
     """
+    if kind is Any or (type(kind) is type and kind in WORDS):  # a journal has millions of them
+        return content if kind is Any else _plain(kind, content, where)
     origin, arguments = get_origin(kind), get_args(kind)
+    if origin in (Annotated, Literal):
+        return _bounded(origin, arguments, content, where)
     if origin in (Union, UnionType):
         inner = next(a for a in arguments if a is not NoneType)
         return None if content is None and NoneType in arguments else build(inner, content, where)
@@ -55,9 +62,8 @@ def build(kind: Any, content: Any, where: str) -> Any:
         return _component(content, where)
     if is_dataclass(origin or kind):
         return _value(kind, content, where)
-    if origin in (tuple, Sequence, Mapping):
-        return _items(origin, arguments, content, where)
-    return content if kind is Any else _plain(kind, content, where)
+    assert origin in (tuple, Sequence, Mapping), kind
+    return _items(origin, arguments, content, where)
 
 
 def dump(value: Any, like: Any = None, *, whole: bool = False) -> Any:
@@ -103,14 +109,12 @@ def _value(kind: Any, content: Any, where: str) -> Any:
     """A dataclass; the first parameter of a generic one is the type of all its fields."""
     cls = get_origin(kind) or kind
     _ensure(isinstance(content, dict), "an object", content, where)
-    hints = _hints(cls)
-    for key in content:
-        if key not in hints:
-            near = get_close_matches(str(key), hints, n=1)
-            msg = f"{where} has no entry {key!r}" + (f"; is {near[0]!r} meant?" if near else f"; it has {', '.join(hints)}")
-            raise ValueError(msg)
-    missing = next((f.name for f in fields(cls) if f.name not in content and f.default is f.default_factory is MISSING), None)
-    if missing:
+    hints, required = _hints(cls)
+    if unknown := next((key for key in content if key not in hints), None):
+        near = get_close_matches(str(unknown), hints, n=1)
+        msg = f"{where} has no entry {unknown!r}" + (f"; is {near[0]!r} meant?" if near else f"; it has {', '.join(hints)}")
+        raise ValueError(msg)
+    if missing := next((key for key in required if key not in content), None):
         msg = f"{where} must have the entry {missing!r}"
         raise ValueError(msg)
     own = get_args(kind)
@@ -136,12 +140,23 @@ def _component(content: Any, where: str) -> Component:
 
 
 def _plain(kind: type, content: Any, where: str) -> Any:
-    _ensure(type(content) is not int or abs(content) < MAX_WHOLE_NUMBER, f"less than {MAX_WHOLE_NUMBER}", content, where)
-    if kind is float and type(content) is int:
-        return float(content)
-    words = {int: "a whole number", float: "a number", str: "a word", bool: "true or false"}
-    _ensure(type(content) is kind, words[kind], content, where)
+    if type(content) is int:
+        _ensure(abs(content) < MAX_WHOLE_NUMBER, MAX_RULE, content, where)
+        content = float(content) if kind is float else content
+    _ensure(type(content) is kind, WORDS[kind], content, where)
     return content
+
+
+def _bounded(origin: Any, arguments: Sequence[Any], content: Any, where: str) -> Any:
+    if origin is Literal:
+        _ensure(isinstance(content, str) and content in arguments, f"one of {', '.join(arguments)}", content, where)
+        return content
+    kind, low, high = arguments
+    value = build(kind, content, where)
+    is_number = type(value) in (int, float)
+    if not low <= (value if is_number else len(value)) <= high:
+        _ensure(False, f"{'' if is_number else 'of length '}{low:g} to {high:g}", content, where)
+    return value
 
 
 def _ensure(holds: bool, rule: str, content: Any, where: str) -> None:
@@ -157,5 +172,7 @@ def _is_default(field: Field[Any], value: Any) -> bool:
 
 
 @cache
-def _hints(cls: type) -> dict[str, Any]:
-    return {f.name: get_type_hints(cls)[f.name] for f in fields(cls)}
+def _hints(cls: type) -> tuple[dict[str, Any], list[str]]:
+    """Types of the fields of a dataclass, and the names of those without a default."""
+    hints = get_type_hints(cls, include_extras=True)
+    return {f.name: hints[f.name] for f in fields(cls)}, [f.name for f in fields(cls) if f.default is f.default_factory is MISSING]

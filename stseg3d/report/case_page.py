@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from stseg3d.metrics import METRICS
 from stseg3d.report.formats import DASH, bytes_text, count_text, metric_text, seconds_text, volume_text
@@ -13,6 +11,7 @@ from stseg3d.report.look import Look, Shot
 from stseg3d.report.markup import Markup, element, join
 from stseg3d.report.overview import badge, volume_ml
 from stseg3d.report.plots import shares, swatch
+from stseg3d.results.notes import NOTES_SUFFIX, NotedBox
 
 LEGEND = {"labels": "segmentation", "rough": "rough mask", "truth": "truth", "boxes": "boxes"}
 WIDE_FACTS = {"Image": "long", "Bundle": "broad"}  # facts on a line of their own: always, or only on narrow screens
@@ -36,9 +35,9 @@ def case_page(n: int, look: Look, *, viewer: bool) -> Markup:
         _pictures(look) if look.shots else None,
         _viewer(n, record.name) if viewer else None,
         element("div", _times(look), _scores(look), class_="columns"),
-        _boxes("Boxes", record.boxes),
-        _boxes("Dropped", record.dropped),
-        _details("What was recorded", element("pre", json.dumps(record.notes, indent=2))) if record.notes else None,
+        _boxes("Boxes", record.known.boxes, record.known.box_count),
+        _boxes("Dropped", record.known.dropped, record.known.dropped_count),
+        _details("What was recorded", element("pre", record.notes.text)) if record.notes else None,
     ]
     return element("template", element("article", *parts), id=f"template-{n}", data_name=record.name)
 
@@ -48,23 +47,23 @@ def _messages(look: Look) -> Markup:
     notes = [element("p", element("b", "Failed: "), record.reason, class_="note failed")] if record.state == FAILED else []
     if record.state == EMPTY:
         notes.append(element("p", element("b", "Nothing found: "), "the segmentation is empty.", class_="note empty"))
-    notes += [element("p", element("b", "Warning: "), sentence, class_="note warning") for sentence in record.warnings]
+    warnings = [*record.known.warnings[:MAX_ROWS], *_more(len(record.known.warnings))]
+    notes += [element("p", element("b", "Warning: "), sentence, class_="note warning") for sentence in warnings]
     notes += [element("p", element("b", "Note: "), sentence, class_="note") for sentence in record.remarks]
     return join(*notes)
 
 
 def _facts(look: Look) -> Markup:
-    record = look.record
-    grid, bundle = record.section("grid"), record.section("bundle")
-    found = count_text(len(record.volumes_ml), "label" if record.notes.get("kind") != "instances" else "instance")
-    facts = {
-        "Image": record.image or record.notes.get("input") or DASH,
-        "Size": _by(grid.get("shape"), "voxels"),
-        "Spacing": _by(grid.get("spacing_mm"), "mm"),
-        "Found": f"{volume_text(volume_ml(look))} in {found}" if record.volumes_ml else DASH,
-        "Boxes": f"{len(record.boxes)} from {record.notes.get('boxes_from', 'unknown')}" if record.state != FAILED else DASH,
-        "Bundle": " ".join(str(bundle.get(key, "")) for key in ("name", "version")).strip() or DASH,
-        "Device": record.notes.get("device", DASH),
+    record, notes = look.record, look.record.known
+    found = count_text(len(notes.volume_ml), "label" if notes.kind != "instances" else "instance")
+    facts: dict[str, object] = {
+        "Image": record.image or record.input or DASH,
+        "Size": _by(notes.grid.shape, "voxels"),
+        "Spacing": _by(notes.grid.spacing_mm, "mm"),
+        "Found": f"{volume_text(volume_ml(look))} in {found}" if notes.volume_ml else DASH,
+        "Boxes": f"{notes.box_count} from {notes.boxes_from}" if record.state != FAILED else DASH,
+        "Bundle": " ".join(str(notes.bundle.get(key, "")) for key in ("name", "version")).strip() or DASH,
+        "Device": notes.device or DASH,
         "Time": seconds_text(record.seconds),
         "Peak memory": bytes_text(record.peak_memory_bytes),
     }
@@ -75,8 +74,12 @@ def _facts(look: Look) -> Markup:
     return element("dl", *rows, class_="facts")
 
 
-def _by(values: Any, unit: str) -> str:
-    return f"{' × '.join(f'{v:g}' for v in values)} {unit}" if isinstance(values, list) and values else DASH  # noqa: RUF001
+def _by(values: Sequence[float], unit: str) -> str:
+    return f"{' × '.join(f'{v:g}' for v in values)} {unit}" if values else DASH  # noqa: RUF001
+
+
+def _more(count: int) -> list[str]:
+    return [f"… and {count - MAX_ROWS} more, in {NOTES_SUFFIX.lstrip('_')}"] if count > MAX_ROWS else []
 
 
 def _pictures(look: Look) -> Markup:
@@ -122,10 +125,10 @@ def _viewer(n: int, name: str) -> Markup:
 
 
 def _times(look: Look) -> Markup | None:
-    parts = look.record.stage_seconds
+    parts = look.record.known.stage_seconds
     if not parts:
         return None
-    peaks = look.record.stage_peak_bytes
+    peaks = look.record.known.stage_peak_bytes
     heads = ["stage", "time", *(["peak memory until its end"] if peaks else [])]
     rows = []
     for n, (name, seconds) in enumerate(parts.items()):
@@ -151,30 +154,25 @@ def _scores(look: Look) -> Markup | None:
     return element("section", element("h3", "Against the label"), element("table", element("tbody", *rows), class_="plain"))
 
 
-def _boxes(title: str, entries: Sequence[Mapping[str, Any]]) -> Markup | None:
+def _boxes(title: str, entries: Sequence[NotedBox], count: int) -> Markup | None:
     """Table of boxes or of dropped components."""
     if not entries:
         return None
-    dropped = "why" in entries[0]
+    dropped = bool(entries[0].why)
     heads = ["", "from", "to", *(("volume", "why") if dropped else ("remarks",))]
     rows = []
     for n, entry in enumerate(entries[:MAX_ROWS], 1):
-        ends = [_corner(entry.get(end)) for end in ("start", "stop")]
+        ends = [", ".join(map(str, end)) for end in (entry.start, entry.stop)]
         if dropped:
-            size = entry.get("volume_mm3")
-            rest = [volume_text(size / 1000) if isinstance(size, int | float) else DASH, entry.get("why", "")]
+            rest = [volume_text(entry.volume_mm3 and entry.volume_mm3 / 1000), entry.why]
         else:
-            rest = [", ".join(word for word, key in (("clipped", "clipped"), ("one of several tiles", "tile")) if entry.get(key)) or DASH]
+            rest = [", ".join(word for word, holds in (("clipped", entry.clipped), ("one of several tiles", entry.tile)) if holds) or DASH]
         rows.append(element("tr", element("th", n, scope="row"), *(element("td", cell) for cell in ends + rest)))
     head = element("thead", element("tr", *(element("th", text, scope="col") for text in heads)))
-    more = element("p", f"… and {len(entries) - MAX_ROWS} more, in what was recorded", class_="hint") if len(entries) > MAX_ROWS else None
+    more = [element("p", sentence, class_="hint") for sentence in _more(count)]
     table = element("table", head, element("tbody", *rows), class_="plain")
-    body = join(element("div", table, class_="scroll", tabindex=0, role="region", aria_label=f"{title}, in voxels of the file"), more)
-    return _details(f"{title} ({len(entries)})", body)
-
-
-def _corner(values: Any) -> str:
-    return ", ".join(f"{v:g}" if isinstance(v, int | float) else str(v) for v in values) if isinstance(values, list) else DASH
+    body = join(element("div", table, class_="scroll", tabindex=0, role="region", aria_label=f"{title}, in voxels of the file"), *more)
+    return _details(f"{title} ({count})", body)
 
 
 def _details(title: str, body: Markup) -> Markup:

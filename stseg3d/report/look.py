@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import tempfile
 from base64 import b64encode
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from stseg3d.report.drawing import Picture, resize
 from stseg3d.report.gather import CaseRecord
 from stseg3d.report.panels import draw_panels, panels_of_case
 from stseg3d.report.viewer import LEVELS, Scene, scene_data
+from stseg3d.results.journal import LOG_NAME
 from stseg3d.volumes import ArrayVolume, Volume, open_volume, read_classes, read_label
 
 logger = logging.getLogger(__name__)
@@ -80,7 +82,8 @@ def look_at(record: CaseRecord, viewer_bytes: float = 0) -> Look:
     if record.truth is not None:
         _try(look, "not scored", _score)
     if record.image is None:
-        record.remarks.append(f"image {record.notes.get('input') or 'unknown'} is not there: no pictures (--images says where images are)")
+        why = f"is not one that {LOG_NAME} names" if os.path.lexists(record.input) else "is not there"
+        record.remarks.append(f"image {record.input or 'unknown'} {why}: no pictures (--images says where images are)")
         return look
     _try(look, "not drawn", lambda one: _draw(one, viewer_bytes))
     return look
@@ -99,7 +102,7 @@ def _score(look: Look) -> None:
     record = look.record
     assert record.labels is not None
     assert record.truth is not None
-    if record.notes.get("kind") == "probabilities":
+    if record.known.kind == "probabilities":
         record.remarks.append("not scored: the output holds probabilities, not labels")
         return
     look.scores = evaluate_case(Pair(record.name, record.labels, record.truth, record.label_values))[0].values
@@ -138,7 +141,11 @@ def _labels(volume: Volume) -> NDArray[np.integer]:
 
 
 def _boxes(record: CaseRecord, volume: Volume) -> list[Box]:
-    return [Box(tuple(b["start"]), tuple(b["stop"])).clip(volume.grid.shape) for b in record.boxes]
+    notes = record.known
+    if notes.box_count > len(notes.boxes):
+        record.remarks.append(f"only the first {len(notes.boxes)} of {notes.box_count} boxes are drawn")
+    clipped = (Box(b.start, b.stop).clip(volume.grid.shape) for b in notes.boxes)
+    return [box for box in clipped if not box.is_empty()]
 
 
 def _truth(record: CaseRecord, volume: Volume) -> NDArray[np.integer] | None:
@@ -152,11 +159,11 @@ def _truth(record: CaseRecord, volume: Volume) -> NDArray[np.integer] | None:
 
 def _rough(record: CaseRecord) -> tuple[Volume | None, float]:
     """Foreground probability of the rough stage, and the threshold of its mask."""
-    if record.rough is None:
+    if record.rough is None or record.known.rough is None:
         return None, 0.5
     stored = open_volume(record.rough)
     array = stored.read().astype(np.float32) / LEVELS
-    return ArrayVolume(array, stored.grid, stored.name), float(record.section("rough").get("threshold", 0.5))
+    return ArrayVolume(array, stored.grid, stored.name), record.known.rough.threshold
 
 
 def _square(picture: Picture) -> Picture:

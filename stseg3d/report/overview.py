@@ -24,9 +24,8 @@ def overview(looks: Sequence[Look]) -> Markup:
 
 def volume_ml(look: Look) -> float | None:
     """Total volume of the segmentation; None for a case without result."""
-    if look.record.state == FAILED and not look.record.volumes_ml:
-        return None
-    return sum(look.record.volumes_ml.values())
+    volumes = look.record.known.volume_ml
+    return None if look.record.state == FAILED and not volumes else sum(volumes.values())
 
 
 def badge(state: str) -> Markup:
@@ -96,9 +95,9 @@ def _row(n: int, look: Look, *, scored: bool) -> Markup:
     record = look.record
     link = element("a", record.name, href=f"#case-{n}")
     # The table shows the name, so the folder is left out of the reason.
-    folder = f"{Path(record.notes.get('input', '')).parent}/"
+    folder = f"{Path(record.input).parent}/"
     reason = element("p", record.reason.replace(folder, ""), class_="reason") if record.reason else None
-    warnings = len(record.warnings) + len(record.remarks)
+    warnings = len(record.known.warnings) + len(record.remarks)
     numbers = [(volume_ml(look), volume_text(volume_ml(look)), "")]
     if scored:
         dice, hd95 = look.scores.get("dice"), look.scores.get("hd95_mm")
@@ -108,7 +107,7 @@ def _row(n: int, look: Look, *, scored: bool) -> Markup:
         (record.peak_memory_bytes, bytes_text(record.peak_memory_bytes), "wide"),
         (warnings, str(warnings), "wide"),
     ]
-    boxes = None if record.state == FAILED else len(record.boxes)
+    boxes = None if record.state == FAILED else record.known.box_count
     return element(
         "tr",
         element("td", _thumbnail(look), class_="picture"),

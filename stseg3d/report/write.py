@@ -73,8 +73,10 @@ def write_report(
 
 
 def _write_volumes(path: Path, looks: Sequence[Look]) -> None:
-    """Write volumes as scripts, the only files that a page from disk may load."""
+    """Write volumes as scripts, the only files that a page from disk may load; a link in their folder's place is replaced."""
     folder = path.with_name(f"{path.stem}_volumes")
+    if folder.is_symlink():
+        folder.unlink()
     folder.mkdir(exist_ok=True)
     for old in folder.glob("[0-9]*.js"):  # from an earlier report; other files stay
         old.unlink()
@@ -125,7 +127,7 @@ def _part(name: str) -> str:
 
 
 def _top(out: Path, looks: Sequence[Look]) -> Markup:
-    bundles = sorted({str(look.record.section("bundle").get("name", "")) for look in looks} - {""})
+    bundles = sorted({str(look.record.known.bundle.get("name", "")) for look in looks} - {""})
     now = datetime.now(UTC)
     when = element("time", f"{now:%Y-%m-%d %H:%M} UTC", datetime=now.isoformat(timespec="minutes"))
     about = joined([element("span", out, class_="path"), *bundles, when])

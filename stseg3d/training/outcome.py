@@ -10,16 +10,17 @@ from typing import Any
 
 import numpy as np
 
+from stseg3d.bundle import open_bundle
 from stseg3d.evaluate import FOREGROUND
 from stseg3d.inference.segment import Segmenter
 from stseg3d.machine.files import atomic_write_text
 from stseg3d.machine.tables import Table, json_text
 from stseg3d.metrics import confusion_per_class, dice
 from stseg3d.ops import box_coverage
-from stseg3d.plan import Plan
-from stseg3d.volumes import Case, open_volume, read_label
+from stseg3d.volumes import Case, load_dataset, open_volume, read_label
 
 FILE = Path("eval", "validation.json")
+Progress = Callable[[Iterable[Case]], Iterable[Case]]
 
 
 @dataclass(frozen=True)
@@ -41,21 +42,40 @@ class CaseOutcome:
     seconds: float
 
 
+def score_trained(bundle: Path, data: Path, *, device: str = "auto", trust: bool = False, progress: Progress = iter) -> Table:
+    """Scores of a trained bundle on the validation cases of a data set, as a table; ``eval/validation.json`` has each case.
+
+    Args:
+        bundle: Folder of the bundle.
+        data: The ``dataset.json``.
+        device: Device of the networks.
+        trust: Run a bundle that is more than data.
+        progress: Wrapper of the cases, such as a progress bar.
+
+    Raises:
+        OSError: If a file cannot be read or written.
+        ValueError: If the bundle has no weights, or a case does not fit it.
+    """
+    outcomes = validate(bundle, load_dataset(data).validation, device=device, trust=trust, progress=progress)
+    (bundle / FILE).parent.mkdir(exist_ok=True)
+    content: dict[str, Any] = {"part": "validation", "mean": summary(outcomes), "cases": [vars(one) for one in outcomes]}
+    atomic_write_text(bundle / FILE, json_text(content))
+    return outcome_table(outcomes)
+
+
 def validate(
     bundle: Path,
     cases: Iterable[Case],
-    plan: Plan,
     *,
     device: str = "auto",
     trust: bool = False,
-    progress: Callable[[Iterable[Case]], Iterable[Case]] = iter,
+    progress: Progress = iter,
 ) -> list[CaseOutcome]:
     """Scores of a trained bundle on labelled cases.
 
     Args:
         bundle: Folder of the bundle.
         cases: The cases.
-        plan: The bundle's plan.
         device: Device of the networks.
         trust: Run a bundle that is more than data.
         progress: Wrapper of the cases, such as a progress bar.
@@ -64,6 +84,7 @@ def validate(
         OSError: If a file cannot be read.
         ValueError: If the bundle has no weights, or a case does not fit it.
     """
+    plan = open_bundle(bundle, trust=trust).require_plan()
     segmenter = Segmenter(bundle, device=device, trust=trust)
     binary = len(plan.classes) == 2 or plan.output.kind == "instances"
     out = []
@@ -100,10 +121,3 @@ def outcome_table(outcomes: list[CaseOutcome]) -> Table:
     covered = [one.coverage for one in outcomes]
     rows.append(["labelled voxels in boxes", f"{np.mean(covered):.3f}", f"{min(covered):.3f}", f"{max(covered):.3f}", str(len(covered))])
     return Table(["Dice of the pipeline, validation", "mean", "lowest", "highest", "cases"], rows, words=1)
-
-
-def write_outcome(bundle: Path, outcomes: list[CaseOutcome]) -> Path:
-    """Write ``eval/validation.json``, whole or not at all."""
-    (bundle / FILE).parent.mkdir(exist_ok=True)
-    content: dict[str, Any] = {"part": "validation", "mean": summary(outcomes), "cases": [vars(one) for one in outcomes]}
-    return atomic_write_text(bundle / FILE, json_text(content))

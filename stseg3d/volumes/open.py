@@ -59,8 +59,9 @@ def open_volume(source: object, *, channels_last: bool = False, series: str | No
     path = Path(source)
     if path.is_dir():
         return open_series(path, series=series)
-    if not path.exists():
-        msg = f"{path}: file must exist, got {'a link that leads nowhere' if path.is_symlink() else 'none'}"
+    if not path.is_file():  # a pipe may wait for ever
+        found = "a pipe or a device" if path.exists() else "a link that leads nowhere" if path.is_symlink() else "none"
+        msg = f"{path}: file must exist, got {found}"
         raise FileNotFoundError(msg)
     if series is not None:
         msg = f"{path}: series must be left out for what is no folder of DICOM files, got {series!r}"

@@ -8,7 +8,7 @@ import pytest
 
 from stseg3d.batch import CaseOutcome, assignment
 from stseg3d.batch.assignment import Assignment, CaseQueue
-from stseg3d.batch.outcomes import TIME_LIMIT, WORKER_DIED
+from stseg3d.results.journal import TIME_LIMIT, WORKER_DIED
 from stseg3d.volumes import Case
 
 CASES = [Case(name, Path(f"{name}.nii")) for name in "abc"]

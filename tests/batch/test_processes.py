@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from stseg3d.batch import CaseOutcome, InProcess, OutcomeLog, Processes, run_batch
-from stseg3d.batch.outcomes import TIME_LIMIT, WORKER_DIED
 from stseg3d.inference import Request
+from stseg3d.results.journal import TIME_LIMIT, WORKER_DIED
 from stseg3d.volumes import list_cases
 from tests.batch import fakes
 from tests.systems import on_linux, on_posix
@@ -177,6 +177,23 @@ def test_a_pipe_that_nobody_writes_to(scans: Path, bundle: Path, undisturbed: Pa
     assert "silent" in said
     assert done(tmp_path / "out") == ["a", "b", "c", "d"]
     assert labels(tmp_path / "out") == labels(undisturbed)
+
+
+@on_linux
+@pytest.mark.slow
+def test_a_case_that_kills_a_batch_without_workers_is_one_failed_case_of_the_next(
+    scans: Path, bundle: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    fakes.make_scan(scans / "aa.nii", brightest=fakes.DIES)
+    out = tmp_path / "out"
+    assert finish(segment(scans, bundle, out))[0] == -signal.SIGKILL
+    status, said = finish(segment(scans, bundle, out))
+    assert status == 1, said
+    assert "WorkerDied: aa: worker process died of SIGKILL as an earlier one did" in said
+    assert done(out) == ["a", "b", "c", "d"]
+    assert labels(out) == labels(undisturbed)
+    (failed,) = [outcome for outcome in OutcomeLog(out).latest() if outcome.error]
+    assert (failed.case, failed.attempt) == ("aa", 2)
 
 
 # --- the driver --------------------------------------------------------------

@@ -19,10 +19,10 @@ from stseg3d import cli
 from stseg3d.batch import CaseOutcome, InProcess, OutcomeLog, RayCluster, run_batch
 from stseg3d.batch.actor import ensure_in, place_of
 from stseg3d.batch.crew import Crew, Job, Worker
-from stseg3d.batch.outcomes import TIME_LIMIT, WORKER_DIED
 from stseg3d.batch.run import BatchResult
 from stseg3d.bundle import find_bundle
 from stseg3d.inference import Request
+from stseg3d.results.journal import TIME_LIMIT, WORKER_DIED
 from stseg3d.synthesis.phantoms import write_dataset
 from stseg3d.volumes import Case, list_cases
 from tests.batch import fakes

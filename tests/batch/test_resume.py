@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Generator, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from stseg3d.batch import BatchResult, InProcess, OutcomeLog, run_batch
-from stseg3d.batch.stamps import is_unchanged, stamp
+from stseg3d.batch import BatchResult, BatchStoppedError, CaseOutcome, InProcess, OutcomeLog, run_batch
 from stseg3d.inference import Request
+from stseg3d.results.stamps import is_unchanged, stamp
 from stseg3d.volumes import Case
 from tests.batch import fakes
+from tests.systems import on_posix
 
 
 def run(cases: list[Case], wanted: Request, *, overwrite: bool = False) -> BatchResult:
@@ -68,6 +70,36 @@ def test_an_output_that_is_missing_is_made_again(wanted: Request, cases: list[Ca
     result = run(cases, wanted)
     assert (result.done, result.skipped) == ({"a"}, 3)
     assert output(wanted, "a").read_bytes() == content
+
+
+def test_bad_lines_block_no_case(wanted: Request, cases: list[Case], caplog: pytest.LogCaptureFixture) -> None:
+    log = wanted.output_dir / "outcomes.jsonl"
+    lines = [
+        "[" * 100_000,
+        '{"case": []}',
+        '{"case": "a", "state": "done", "stages_s": 5, "attempt": 1}',
+        '{"case": "\\ud800", "state": "done"}',
+    ]
+    log.write_text("\n".join(lines) + "\n" + log.read_text())
+    output(wanted, "b").unlink()
+    for done in ({"b"}, set()):
+        result = run(cases, wanted)
+        assert (result.done, result.skipped, result.failed) == (done, 4 - len(done), [])
+    assert [caplog.text.count(f"line {n} is not an outcome") for n in range(1, 6)] == [2, 2, 2, 2, 0]  # once in each run
+
+
+@on_posix
+@pytest.mark.parametrize("name", ["outcomes.jsonl", ".claims"])
+@pytest.mark.parametrize("kind", ["a link", "a pipe", "a folder"])
+def test_nothing_is_written_through_what_is_no_file(name: str, kind: str, bundle: Path, cases: list[Case], tmp_path: Path) -> None:
+    wanted = fakes.request_for(bundle, tmp_path / "out")
+    wanted.output_dir.mkdir()
+    (tmp_path / "elsewhere").write_text("half a line")
+    make = {"a link": lambda path: path.symlink_to(tmp_path / "elsewhere"), "a pipe": os.mkfifo, "a folder": os.mkdir}[kind]
+    make(wanted.output_dir / name)
+    with pytest.raises((OSError, BatchStoppedError), match=f"{name}: file must be a regular file, got {kind}"):
+        run(cases, wanted)
+    assert (tmp_path / "elsewhere").read_text() == "half a line"
 
 
 def change_input(wanted: Request, cases: list[Case]) -> Request:
@@ -132,7 +164,64 @@ def test_a_file_of_somebody_else_is_refused(bundle: Path, cases: list[Case], tmp
     assert run(cases, wanted, overwrite=True).done == {"b"}
 
 
+@pytest.fixture
+def alone(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
+    """Cases that get a process of their own, with the attempts that it has; played in this process."""
+    given: list[tuple[str, int]] = []
+
+    class Played(InProcess):
+        def __init__(self, request: Request, jobs: int, attempts: int) -> None:
+            super().__init__(request)
+            self.attempts = attempts
+            assert jobs == 1
+
+        def run(self, cases: Iterator[Case]) -> Generator[CaseOutcome, None, None]:
+            return super().run(given.append((case.id, self.attempts)) or case for case in cases)  # type: ignore[func-returns-value]
+
+    monkeypatch.setattr("stseg3d.batch.run.Processes", Played)
+    return given
+
+
+def begin(wanted: Request, case: Case, **known: object) -> None:
+    """What a process leaves that dies of a case."""
+    begun = CaseOutcome(case.id, "started", 1, input=stamp(case.image), request=wanted.digest)
+    OutcomeLog(wanted.output_dir).append(replace(begun, **known))  # type: ignore[arg-type]
+
+
+def test_a_case_that_killed_its_process_gets_one_of_its_own_after_the_others(
+    bundle: Path, cases: list[Case], tmp_path: Path, alone: list[tuple[str, int]], caplog: pytest.LogCaptureFixture
+) -> None:
+    wanted = fakes.request_for(bundle, tmp_path / "out")
+    begin(wanted, cases[0])
+    begin(wanted, cases[1], state="failed", error="Stopped")  # by a person: it killed nothing
+    told: list[str] = []
+    run_batch(cases, wanted, InProcess(wanted), on_outcome=lambda outcome: told.append(outcome.case))
+    assert told == ["b", "c", "d", "a"]
+    assert alone == [("a", 1)]
+    assert "get one of their own: a\n" in caplog.text
+    assert {o.case: (o.state, o.attempt) for o in OutcomeLog(wanted.output_dir).latest()}["a"] == ("done", 2)
+    assert run(cases, wanted).skipped == 4
+
+
+def test_what_kills_its_process_is_not_tried_for_ever(
+    bundle: Path, cases: list[Case], tmp_path: Path, alone: list[tuple[str, int]]
+) -> None:
+    wanted = fakes.request_for(bundle, tmp_path / "out")
+    for case, known in zip(cases, ({}, {"state": "failed", "error": "WorkerDied"}, {"request": "another"}, {"attempt": 3}), strict=True):
+        begin(wanted, case, **{"attempt": 4} | known)
+    for _ in range(2):
+        result = run(cases, wanted)
+        assert refusals(result) == dict.fromkeys("ab", "the process died in attempt 4, the last one; --overwrite tries again")
+        assert {outcome.error for outcome in result.failed} == {"WorkerDied"}
+    assert [case for case, _ in alone] == ["c", "d"]
+    fakes.make_scan(cases[0].image, seed=9)  # another image
+    assert run(cases, wanted).done == {"a"}
+    assert run(cases, wanted, overwrite=True).done == {"b"}
+    assert [case for case, _ in alone] == ["c", "d", "a", "b"]
+
+
 @pytest.mark.parametrize("left", ["nothing", "the whole output", "notes alone"])
+@pytest.mark.usefixtures("alone")
 def test_what_a_killed_run_left_is_done_again(left: str, wanted: Request, cases: list[Case]) -> None:
     content = output(wanted, "b").read_bytes()
     log = wanted.output_dir / "outcomes.jsonl"

@@ -255,9 +255,10 @@ def test_the_keyboard_leaves_what_can_be_resumed(
         patch.setattr(CaseWork, "find", stopped)
         with pytest.raises(KeyboardInterrupt):
             run_batch(cases, wanted, InProcess(wanted, overlap=overlap))
-    states = ["done", "started", "started"] if overlap else ["done", "started"]
-    assert [outcome.state for outcome in OutcomeLog(wanted.output_dir).latest()] == states
-    assert "b,started" in (wanted.output_dir / "summary.csv").read_text()
+    latest = OutcomeLog(wanted.output_dir).latest()
+    assert [outcome.error for outcome in latest] == (["", "Stopped", "Stopped"] if overlap else ["", "Stopped"])
+    assert latest[1].reason == "the batch was stopped"
+    assert "b,failed" in (wanted.output_dir / "summary.csv").read_text()
     check_resumes(cases, wanted, undisturbed)
 
 
@@ -270,9 +271,9 @@ def test_an_output_of_which_nobody_said_that_it_is_done_is_made_again(
 
     with pytest.raises(KeyboardInterrupt):
         run_batch(cases, wanted, InProcess(wanted), on_outcome=stop)
-    states = [outcome.state for outcome in OutcomeLog(wanted.output_dir).latest()]
-    assert states[0] == "done"
-    assert set(states[1:]) == {"started"}
+    errors = [outcome.error for outcome in OutcomeLog(wanted.output_dir).latest()]
+    assert errors[0] == ""
+    assert set(errors[1:]) == {"Stopped"}
     check_resumes(cases, wanted, undisturbed)
 
 

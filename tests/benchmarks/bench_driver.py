@@ -17,9 +17,9 @@ from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 from stseg3d.batch import CaseOutcome, RayCluster, Runner, run_batch
-from stseg3d.batch.stamps import stamp
 from stseg3d.bundle import find_bundle
 from stseg3d.inference import Request
+from stseg3d.results.stamps import stamp
 from stseg3d.volumes import Case, output_name
 
 STEPS = ("read", "rough", "boxes", "fine", "fuse", "write")

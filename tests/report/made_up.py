@@ -26,7 +26,7 @@ STAGES = ("open", "rough", "fine", "write")
 def write_case(
     out: Path, name: str, *, empty: bool = False, flat: bool = False, images: Path | None = None, seed: int = 0, **notes: Any
 ) -> Path:
-    """One case in ``out``, its image in ``images`` (by default beside ``out``); more entries of its JSON by name."""
+    """One case in ``out`` and its journal, its image in ``images`` (by default beside ``out``); more entries of its JSON by name."""
     images = images or out.parent / "images"
     for folder in (out, images):
         folder.mkdir(parents=True, exist_ok=True)
@@ -42,6 +42,7 @@ def write_case(
     write_rough(out / f"{name}_rough.nii.gz", mask, grid)
     said = _notes(name, image, mask, grid, boxes) | notes
     (out / f"{name}_seg.json").write_text(json.dumps(said))
+    journal(out, {"case": name, "state": "done", "input": stamp(image)})
     return image
 
 
@@ -84,6 +85,12 @@ def write_labels_folder(folder: Path, names: Sequence[str]) -> Path:
 
 
 def journal(out: Path, *entries: dict[str, Any] | str) -> None:
-    """``outcomes.jsonl``, a line an entry."""
+    """More of ``outcomes.jsonl``, a line an entry."""
     out.mkdir(parents=True, exist_ok=True)
-    (out / "outcomes.jsonl").write_text("".join(e if isinstance(e, str) else json.dumps(e) + "\n" for e in entries))
+    with (out / "outcomes.jsonl").open("a") as file:
+        file.writelines(e if isinstance(e, str) else json.dumps(e) + "\n" for e in entries)
+
+
+def stamp(path: Path | str) -> dict[str, Any]:
+    """A file as the journal names it."""
+    return {"path": str(path), "size_bytes": 1, "mtime_ns": 1}

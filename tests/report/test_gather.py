@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 
 import pytest
 
 from stseg3d.report.gather import DONE, EMPTY, FAILED, gather_cases
-from tests.report.made_up import journal, write_case, write_labels_folder
+from tests.report.made_up import journal, stamp, write_case, write_labels_folder
+from tests.systems import on_posix
 
 
 def by_name(out, **folders):
@@ -17,14 +19,15 @@ def test_a_folder_without_a_journal_is_read_from_the_json_files(tmp_path):
     out = tmp_path / "out"
     image = write_case(out, "a")
     write_case(out, "b", empty=True)
+    (out / "outcomes.jsonl").unlink()
     records = by_name(out)
     a = records["a"]
     assert [records[name].state for name in "ab"] == [DONE, EMPTY]
-    assert (a.image, a.labels, a.rough) == (image, out / "a_seg.nii.gz", out / "a_rough.nii.gz")
+    assert (a.image, a.input, a.labels, a.rough) == (None, str(image), out / "a_seg.nii.gz", out / "a_rough.nii.gz")
     assert (a.seconds, a.peak_memory_bytes, a.attempts) == (1.0, 600 * 2**20, 1)
-    assert list(a.stage_seconds) == ["open", "rough", "fine", "write"]
-    assert (len(a.boxes), len(a.dropped), a.volumes_ml, a.remarks) == (2, 1, {"1": 12.5}, [])
-    assert records["b"].warnings == ["nothing found by the rough stage"]
+    assert list(a.known.stage_seconds) == ["open", "rough", "fine", "write"]
+    assert (a.known.box_count, a.known.dropped_count, a.known.volume_ml, a.remarks) == (2, 1, {"1": 12.5}, [])
+    assert records["b"].known.warnings == ("nothing found by the rough stage",)
 
 
 def test_failures_and_attempts_come_from_the_journal(tmp_path):
@@ -35,10 +38,10 @@ def test_failures_and_attempts_come_from_the_journal(tmp_path):
         {"case": "a", "state": "started", "attempt": 1},
         {"case": "a", "state": "failed", "attempt": 1, "reason": "the disk was full", "seconds": 3},
         {"case": "a", "state": "started", "attempt": 2},
-        {"case": "a", "state": "done", "attempt": 2, "seconds": 2.5, "peak_memory_bytes": 7, "output": {"path": "a_seg.nii.gz"}},
-        {"case": "a", "state": "skipped", "attempt": 2, "reason": "done before"},
-        {"case": "broken", "state": "failed", "reason": "it ends early", "input": {"path": "in/broken.nii.gz"}},
-        {"case": "begun", "state": "started", "attempt": 1, "input": "in/begun.nii.gz"},
+        {"case": "a", "state": "done", "attempt": 2, "seconds": 2.5, "peak_memory_bytes": 7, "output": stamp("a_seg.nii.gz")},
+        {"case": "a", "state": "skipped", "attempt": 2, "seconds": 2.5, "peak_memory_bytes": 7, "reason": "done before"},
+        {"case": "broken", "state": "failed", "reason": "it ends early", "input": stamp("in/broken.nii.gz")},
+        {"case": "begun", "state": "started", "attempt": 1, "input": stamp("in/begun.nii.gz")},
         "not json\n",
         '["no outcome"]\n',
         '{"case": "torn", "state": "fai',
@@ -46,7 +49,7 @@ def test_failures_and_attempts_come_from_the_journal(tmp_path):
     records = by_name(out)
     assert {name: record.state for name, record in records.items()} == {"a": DONE, "broken": FAILED, "begun": FAILED}
     assert (records["a"].attempts, records["a"].seconds, records["a"].peak_memory_bytes) == (2, 2.5, 7)
-    assert (records["broken"].reason, records["broken"].notes["input"]) == ("it ends early", "in/broken.nii.gz")
+    assert (records["broken"].reason, records["broken"].input) == ("it ends early", "in/broken.nii.gz")
     assert "nobody saw its end" in records["begun"].reason
 
 
@@ -60,23 +63,50 @@ def test_a_case_that_failed_later_is_failed_and_shows_what_there_was(tmp_path):
 
 
 def test_done_by_the_journal_but_gone(tmp_path):
-    journal(tmp_path / "out", {"case": "a", "state": "done", "input": "x.nii.gz"})
+    journal(tmp_path / "out", {"case": "a", "state": "done", "input": stamp("x.nii.gz")})
     (record,) = gather_cases(tmp_path / "out")
     assert (record.state, record.reason) == (FAILED, "it was done, but <case>_seg.json is gone")
 
 
-def test_broken_notes_are_a_failed_case_and_odd_values_are_left_out(tmp_path):
+def test_broken_notes_are_a_failed_case(tmp_path):
     out = tmp_path / "out"
-    write_case(out, "odd", volume_ml=["no", "mapping"], boxes="none", seconds={"open": "slow", "total": True}, warnings={"a": 1})
+    write_case(out, "good")
     (out / "half_seg.json").write_text('{"case": ')
     (out / "list_seg.json").write_text("[]")
     (out / ".12.new_seg.json").write_text("{}")  # being written
     records = by_name(out)
-    assert set(records) == {"odd", "half", "list"}
+    assert {name: record.state for name, record in records.items()} == {"good": DONE, "half": FAILED, "list": FAILED}
     assert "file must be JSON" in records["half"].reason
     assert "JSON object, got list" in records["list"].reason
-    odd = records["odd"]
-    assert (odd.state, odd.boxes, odd.stage_seconds, odd.seconds, odd.warnings) == (EMPTY, [], {}, None, [])
+
+
+@on_posix
+@pytest.mark.parametrize("kind", ["pipe", "folder", "device"])
+def test_notes_and_journals_that_are_no_files_are_not_opened(kind, tmp_path, caplog):
+    make = {"pipe": os.mkfifo, "folder": os.mkdir, "device": lambda path: path.symlink_to("/dev/zero")}[kind]
+    write_case(tmp_path / "out", "good")
+    write_case(tmp_path / "out" / "below", "a").rename(tmp_path / "image.nii.gz")
+    for name in ("out/a_seg.json", "out/below/outcomes.jsonl"):
+        (tmp_path / name).unlink(missing_ok=True)
+        make(tmp_path / name)
+    records = by_name(tmp_path / "out")
+    assert records["good"].state == DONE
+    assert f"a_seg.json: file must be a regular file, got a {kind}" in " ".join(r.reason for r in gather_cases(tmp_path / "out"))
+    assert f"outcomes.jsonl: file must be a regular file, got a {kind}" in caplog.text
+
+
+@on_posix
+def test_files_outside_of_the_folder_are_left_out(tmp_path):
+    out = tmp_path / "out"
+    image = write_case(out, "a")
+    write_case(out, "b", input=str(image))  # not what the journal says
+    write_case(tmp_path / "other", "a")
+    (out / "a_seg.nii.gz").unlink()
+    (out / "a_seg.nii.gz").symlink_to(tmp_path / "other" / "a_seg.nii.gz")
+    records = by_name(out)
+    assert (records["a"].labels, records["a"].image) == (None, image)
+    assert records["a"].remarks == ["a_seg.nii.gz is a link to another folder: nothing can be drawn"]
+    assert records["b"].image == tmp_path / "images" / "b.nii.gz"
 
 
 def test_images_that_moved_are_found_elsewhere_or_missing(tmp_path):
@@ -116,12 +146,11 @@ def test_labels_of_a_folder_or_a_data_set(tmp_path):
 def test_cases_of_folders_in_the_folder(tmp_path):
     for place in ("x", "y"):
         write_case(tmp_path / "out" / place, "a", images=tmp_path / "images" / place)
-    journal(
-        tmp_path / "out", {"case": "x/a", "state": "failed", "reason": "no"}, {"case": "other", "state": "done", "output": "z/q_seg.nii.gz"}
-    )
+    journal(tmp_path / "out", {"case": "x/a", "state": "failed", "reason": "no"}, {"case": "other", "state": "done"})
+    journal(tmp_path / "out" / "y", {"case": "b", "state": "failed", "reason": "no"})
     records = gather_cases(tmp_path / "out")
-    assert [(r.name, r.state) for r in records] == [("other", FAILED), ("a", FAILED), ("a", DONE)]
-    assert records[2].remarks == ["in the folder y"]
+    assert [(r.name, r.state) for r in records] == [("other", FAILED), ("a", DONE), ("a", DONE), ("b", FAILED)]
+    assert [r.remarks for r in records[2:]] == [["in the folder y"]] * 2
 
 
 def test_no_results(tmp_path):

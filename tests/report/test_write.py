@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from base64 import b64decode, b64encode
 from html.parser import HTMLParser
@@ -12,7 +13,8 @@ import pytest
 from stseg3d import cli
 from stseg3d.report import write_report
 from stseg3d.volumes import write_labels
-from tests.report.made_up import GRID, journal, write_case, write_labels_folder
+from tests.report.made_up import GRID, journal, stamp, write_case, write_labels_folder
+from tests.systems import on_posix
 
 EVIL = "<img src=x onerror=alert(1)>&\"'"
 
@@ -61,7 +63,7 @@ def folder(tmp_path_factory):
     write_case(out, "flat", flat=True)
     write_case(out, "nothing", empty=True)
     write_case(out, "moved", warnings=[EVIL], bundle={"name": EVIL}, boxes_from=EVIL).unlink()
-    journal(out, {"case": f"bad{EVIL}", "state": "failed", "reason": f"it ends early {EVIL}", "input": "in/bad.nii.gz"})
+    journal(out, {"case": f"bad{EVIL}", "state": "failed", "reason": f"it ends early {EVIL}", "input": stamp("in/bad.nii.gz")})
     write_labels_folder(base / "labels", ["good"])
     return base
 
@@ -155,16 +157,18 @@ def test_one_case_that_cannot_be_drawn_or_scored_never_stops_the_others(tmp_path
     write_labels(np.ones((4, 4, 4), np.uint8), write_case(tmp_path / "out", "other_shape"), GRID.resized((4, 4, 4)))
     write_case(tmp_path / "out", "broken").write_bytes(b"no gzip")
     write_case(tmp_path / "out", "boxless", boxes=[{"start": [0, 0, 0]}])
+    write_case(tmp_path / "out", "upside_down", boxes=[{"start": [9, 9, 9], "stop": [0, 0, 0]}])
     labels = tmp_path / "labels"
     labels.mkdir()
     for name in ("good", "other_shape"):
         write_labels(np.ones((4, 4, 4), np.uint8), labels / f"{name}.nii.gz", GRID.resized((4, 4, 4)))
     _, looks = write_report(tmp_path / "out", labels=labels)
     remarks = {look.record.name: " ".join(look.record.remarks) for look in looks}
-    assert [bool(look.shots) for look in looks] == [False, False, True, False]
+    assert [look.record.name for look in looks if look.shots] == ["good"]
     assert "must have the shape of its labels" in remarks["other_shape"]
     assert "not drawn" in remarks["broken"]
-    assert "not drawn" in remarks["boxless"]
+    assert "not drawn: stop must be as long as start and not before it" in remarks["upside_down"]
+    assert "boxless_seg.json#boxes#0 must have the entry 'stop'" in looks[0].record.reason
     assert "must be on the same grid" in remarks["good"]
 
 
@@ -172,6 +176,49 @@ def test_a_case_whose_name_is_no_text_has_its_row(tmp_path):
     journal(tmp_path / "out", {"case": "b\udcff", "state": "failed", "reason": "case must have a name without '\udcff'"})
     page, _ = write_report(tmp_path / "out")
     assert "b\\udcff" in page.read_text(encoding="utf-8")
+
+
+@on_posix
+def test_a_pipe_in_place_of_an_image_is_not_opened(tmp_path):
+    image = write_case(tmp_path / "out", "a")
+    image.unlink()
+    os.mkfifo(image)
+    _, (look,) = write_report(tmp_path / "out")
+    assert look.record.remarks == [f"not drawn: {image}: file must exist, got a pipe or a device"]
+
+
+def test_only_images_of_the_run_or_of_the_given_folder_are_shown(tmp_path):
+    out = tmp_path / "out"
+    image = write_case(out, "a", images=tmp_path / "private")
+    (out / "outcomes.jsonl").unlink()
+    _, (look,) = write_report(out, volumes="none")
+    assert not look.shots
+    assert look.record.remarks == [f"image {image} is not one that outcomes.jsonl names: no pictures (--images says where images are)"]
+    assert write_report(out, images=image.parent, volumes="none")[1][0].shots
+
+
+def test_the_page_of_very_many_boxes_shows_the_first_and_says_how_many_there_are(tmp_path):
+    boxes = [{"start": [n % 30, 4, 4], "stop": [n % 30 + 9, 20, 24]} for n in range(5000)]
+    write_case(tmp_path / "out", "a", boxes=boxes, warnings=[f"warning {n}" for n in range(3000)])
+    path, (look,) = write_report(tmp_path / "out", volumes="none")
+    assert look.record.remarks == ["only the first 1000 of 5000 boxes are drawn"]
+    page = page_of(path)
+    assert "Boxes (5000)" in {text for _, text in page.all("summary")}
+    assert "… and 4950 more, in seg.json" in {text for _, text in page.all("p")}
+    assert len(path.read_bytes()) < 1_000_000
+
+
+@on_posix
+def test_a_link_in_place_of_the_folder_of_volumes_is_replaced(tmp_path):
+    write_case(tmp_path / "out", "a")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "0.js").write_text("somebody's")
+    (tmp_path / "page_volumes").symlink_to(elsewhere)
+    write_report(tmp_path / "out", tmp_path / "page.html", volumes="link")
+    assert [(path.name, path.read_text()) for path in elsewhere.iterdir()] == [("0.js", "somebody's")]
+    assert not (tmp_path / "page_volumes").is_symlink()
+    assert [path.name for path in (tmp_path / "page_volumes").iterdir()] == ["0.js"]
 
 
 def test_probabilities_and_a_label_of_several_classes_are_drawn(tmp_path):

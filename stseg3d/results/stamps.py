@@ -7,9 +7,12 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from stseg3d.machine.files import open_regular
+from stseg3d.plan.json_values import MAX_WHOLE_NUMBER
 from stseg3d.volumes.names import paths_of
 from stseg3d.volumes.open import Source
 
+SEPARATOR = " + "
 # Headers whose voxels are in a file beside them, under one of these suffixes.
 DETACHED = {".mhd": (".raw", ".zraw"), ".nhdr": (".raw", ".raw.gz")}
 
@@ -19,7 +22,7 @@ class FileStamp:
     """A file, or the files of a series, as they were at one time.
 
     Attributes:
-        path: File, or folder of a series; absolute, unless it says otherwise. Several of one image stand behind each other, with " + ".
+        path: File, or folder of a series; absolute, unless it says otherwise. Several of one image are joined by :data:`SEPARATOR`.
         size_bytes: Size of all files together; -1 if there was none.
         mtime_ns: Time of the newest change, according to the file system; only compared for equality.
         sha256: SHA-256 of the content; empty if it was not read.
@@ -29,6 +32,11 @@ class FileStamp:
     size_bytes: int
     mtime_ns: int
     sha256: str = ""
+
+    @property
+    def first(self) -> str:
+        """Path of the first file of an image that has several."""
+        return self.path.split(SEPARATOR, maxsplit=1)[0]
 
     def looks_like(self, other: FileStamp) -> bool:
         """Whether size and time are the same, which needs no reading."""
@@ -48,7 +56,8 @@ def stamp(path: Source, *, content: bool = False) -> FileStamp:
     files = [file for each in paths_of(path) for file in _files(each)]
     found = [os.stat(file) for file in files]
     sha256 = _sha256(files) if content else ""
-    return FileStamp(_name(path), sum(s.st_size for s in found), max((s.st_mtime_ns for s in found), default=0), sha256)
+    newest = max((s.st_mtime_ns for s in found), default=0) % MAX_WHOLE_NUMBER  # JSON of ours holds no larger numbers
+    return FileStamp(_name(path), sum(s.st_size for s in found), newest, sha256)
 
 
 def stamp_if_there(path: Source, *, content: bool = False) -> FileStamp:
@@ -71,7 +80,7 @@ def is_unchanged(path: Source, then: FileStamp) -> bool:
 
 
 def _name(path: Source) -> str:
-    return " + ".join(str(each.absolute()) for each in paths_of(path))
+    return SEPARATOR.join(str(each.absolute()) for each in paths_of(path))
 
 
 def _files(path: Path) -> list[Path]:
@@ -85,7 +94,7 @@ def _sha256(files: list[Path]) -> str:
     """SHA-256 of one file's content, or of the names and contents of several."""
     hashes = []
     for path in files:
-        with path.open("rb") as file:
+        with open(open_regular(path), "rb") as file:
             hashes.append(hashlib.file_digest(file, "sha256").hexdigest())
     if len(hashes) == 1:
         return hashes[0]

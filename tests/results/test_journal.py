@@ -11,14 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from stseg3d.batch import CaseOutcome, OutcomeLog, write_summary
-from stseg3d.batch.stamps import FileStamp
+from stseg3d.results import CaseOutcome, OutcomeLog, write_summary
+from stseg3d.results.stamps import FileStamp
+from tests.systems import on_posix
 
 DONE = CaseOutcome(
     "a",
     "done",
     attempt=1,
-    warnings=["small"],
+    warnings=("small",),
     seconds=1.5,
     stages_s={"open": 0.5, "rough": 1.0},
     peak_memory_bytes=2**30,
@@ -79,17 +80,76 @@ def test_a_torn_last_line_is_passed_over_and_cut_off(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", [b"\0\0\0\n", b"[1]\n", b'{"case": "x"}\n', b'{"case": "x", "state": "done", "of": "another version"}\n', b"\xff\n"]
+    ("line", "why"),
+    [
+        (b"\0\0\0\n", "must be JSON"),
+        (b"[1]\n", "must be an object, got [1]"),
+        (b'{"case": "x"}\n', "must have the entry 'state'"),
+        (b'{"case": "x", "state": "done", "of": "another version"}\n', "has no entry 'of'"),
+        (b"\xff\n", "must be JSON"),
+        (b"[" * 100_000 + b"\n", "must be JSON"),
+        (b'{"case": "x", "state": "done", "stages_s": ' + b'{"a":' * 50 + b"1" + b"}" * 52 + b"\n", "must be JSON"),
+        (b'{"case": ["a"], "state": "done"}\n', 'line#case must be a word, got ["a"]'),
+        (b'{"case": "", "state": "done"}\n', "must name a case"),
+        (b'{"case": "x", "state": "perhaps"}\n', "line#state must be one of started, done, skipped, failed"),
+        (b'{"case": "x", "state": "done", "stages_s": 5}\n', "line#stages_s must be an object, got 5"),
+        (b'{"case": "x", "state": "done", "stages_s": {"open": "1"}}\n', "line#stages_s#open must be a number"),
+        (b'{"case": "x", "state": "done", "attempt": NaN}\n', "NaN is not a finite number"),
+        (b'{"case": "x", "state": "done", "seconds": 1e999}\n', "1e999 is not a finite number"),
+        (b'{"case": "x", "state": "done", "seconds": -1}\n', "line#seconds must be 0 to 1e+15, got -1"),
+        (b'{"case": "x", "state": "done", "attempt": ' + b"9" * 400 + b"}\n", "line#attempt must be less than"),
+        (b'{"case": "x", "state": "done", "attempt": ' + b"9" * 9000 + b"}\n", "must be JSON"),
+        (b'{"case": "\\ud800", "state": "done"}\n', "surrogates not allowed"),
+        (b'{"case": "x", "state": "done", "input": "a.nii"}\n', "line#input must be an object"),
+        (b'{"case": "x", "state": "done", "warnings": "no list"}\n', "line#warnings must be a list"),
+    ],
 )
-def test_a_line_of_others_is_told_and_left_out(line: bytes, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_line_that_is_no_outcome_is_named_once_and_the_rest_counts(
+    line: bytes, why: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     log = OutcomeLog(tmp_path)
     log.append(BEGUN)
     log.path.write_bytes(log.path.read_bytes() + line)
     log.append(FAILED)
-    assert OutcomeLog(tmp_path).latest() == [BEGUN, FAILED]
-    assert "a line is not an outcome and is left out" in caplog.text
     reader = OutcomeLog(tmp_path)
     assert (reader.last("a"), reader.last("b")) == (BEGUN, FAILED)
+    assert reader.latest() == [BEGUN, FAILED]
+    assert write_summary(reader).is_file()
+    assert caplog.text.count("outcomes.jsonl: line 2 is not an outcome and is left out") == 1
+    assert why in caplog.text
+
+
+def test_a_path_that_is_no_utf_8_is_read_as_it_was_written(tmp_path: Path) -> None:
+    log = OutcomeLog(tmp_path)
+    outcome = replace(DONE, input=FileStamp(os.fsdecode(b"scans/\xff/a.nii"), 10, 7))
+    log.append(outcome)
+    assert log.last("a") == outcome
+    assert "scans/\\udcff/a.nii" in write_summary(log).read_text()
+
+
+@on_posix
+@pytest.mark.parametrize("kind", ["a pipe", "a folder", "a device"])
+def test_a_journal_that_is_no_file_is_refused_and_not_opened(kind: str, tmp_path: Path) -> None:
+    log = OutcomeLog(tmp_path)
+    {"a pipe": os.mkfifo, "a folder": os.mkdir, "a device": lambda path: os.symlink("/dev/zero", path)}[kind](log.path)
+    for use in (log.latest, lambda: log.last("a")):
+        with pytest.raises(OSError, match=f"outcomes.jsonl: file must be a regular file, got {kind}"):
+            use()
+    with pytest.raises(OSError, match="file must be a regular file"):
+        log.append(DONE)
+
+
+@on_posix
+@pytest.mark.parametrize("there", [True, False])
+def test_a_journal_that_is_a_link_is_read_and_not_written_through(there: bool, tmp_path: Path) -> None:
+    elsewhere = OutcomeLog(tmp_path / "elsewhere")
+    if there:
+        elsewhere.append(BEGUN)
+    log = OutcomeLog(tmp_path)
+    log.path.symlink_to(elsewhere.path)
+    with pytest.raises(OSError, match="file must be a regular file, got a link"):
+        log.append(DONE)
+    assert OutcomeLog(tmp_path).latest() == elsewhere.latest() == [BEGUN] * there
 
 
 def test_a_line_of_an_earlier_version_is_read_but_is_of_no_request_of_today(tmp_path: Path) -> None:
@@ -114,7 +174,7 @@ def test_on_a_full_disk_a_line_is_not_there_at_all(fault: str, tmp_path: Path, m
             return written
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("stseg3d.batch.outcomes.os.write", full)
+    monkeypatch.setattr("stseg3d.results.journal.os.write", full)
     with pytest.raises(OSError, match=r"[Nn]o space left"):
         log.append(DONE)
     assert log.path.read_bytes() == before

@@ -6,24 +6,33 @@ import json
 import logging
 import os
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Final, Literal
 
-from stseg3d.batch.stamps import FileStamp
-from stseg3d.machine.files import atomic_write_text
+from stseg3d.machine.files import atomic_write_text, open_regular
+from stseg3d.machine.json_files import read_json
 from stseg3d.machine.locks import lock_file
 from stseg3d.machine.tables import csv_text
+from stseg3d.plan.json_values import build
+from stseg3d.results.stamps import FileStamp
 
 logger = logging.getLogger(__name__)
 
 LOG_NAME, SUMMARY_NAME = "outcomes.jsonl", "summary.csv"
-STARTED, DONE, SKIPPED, FAILED = "started", "done", "skipped", "failed"
+State = Literal["started", "done", "skipped", "failed"]
+STARTED: Final = "started"
+DONE: Final = "done"
+SKIPPED: Final = "skipped"
+FAILED: Final = "failed"
 # Errors of the worker, not of the case: nobody was left to tidy up.
 WORKER_DIED, TIME_LIMIT = "WorkerDied", "TimeLimit"
+STOPPED = "Stopped"  # error of a case that a batch had begun when it was stopped, as by Ctrl-C
+Amount = Annotated[float, 0, 1e15]  # seconds, and all else that is not negative
+Count = Annotated[int, 0, 1e15]
 MAX_REASON_LENGTH = 1000  # torch puts pages into an error
 
 
@@ -51,16 +60,16 @@ class CaseOutcome:
     """
 
     case: str
-    state: str
-    attempt: int = 0
+    state: State
+    attempt: Count = 0
     reason: str = ""
     error: str = ""
     bad_input: bool = False
     traceback: str = ""
-    warnings: list[str] = field(default_factory=list)
-    seconds: float = 0.0
-    stages_s: dict[str, float] = field(default_factory=dict)
-    peak_memory_bytes: int = 0
+    warnings: Sequence[str] = ()
+    seconds: Amount = 0.0
+    stages_s: Annotated[Mapping[str, Amount], 0, 100] = field(default_factory=dict)
+    peak_memory_bytes: Count = 0
     input: FileStamp | None = None
     request: str = ""
     output: FileStamp | None = None
@@ -75,7 +84,12 @@ class CaseOutcome:
     @property
     def was_interrupted(self) -> bool:
         """Whether the end is unknown, so that the output may or may not exist."""
-        return self.state == STARTED or self.error in (WORKER_DIED, TIME_LIMIT)
+        return self.may_have_killed or self.error in (TIME_LIMIT, STOPPED)
+
+    @property
+    def may_have_killed(self) -> bool:
+        """Whether a process died while it worked on the case, perhaps because of it."""
+        return self.state == STARTED or self.error == WORKER_DIED
 
     def failed(self, error: Exception) -> CaseOutcome:
         """The outcome of the same case when it fails with an error."""
@@ -104,32 +118,35 @@ def read_line(line: bytes) -> CaseOutcome:
     """Outcome in a line.
 
     Raises:
-        ValueError: If the line is not an outcome.
+        ValueError: If the line is not an outcome; the message names the entry.
     """
-    content = json.loads(line)
-    try:
+    content = read_json(line, "line")
+    if isinstance(content, dict):
         content.pop("recipe", None)  # which earlier versions wrote in place of `request`
-        stamps = {key: FileStamp(**content[key]) for key in ("input", "output") if key in content}
-        return CaseOutcome(**(content | stamps))
-    except (TypeError, AttributeError) as error:
-        msg = f"line must be an outcome, got {line[:80]!r}"
-        raise ValueError(msg) from error
+    outcome: CaseOutcome = build(CaseOutcome, content, "line")
+    if not outcome.case:
+        msg = "line must name a case"
+        raise ValueError(msg)
+    return outcome
 
 
 class OutcomeLog:
     """The journal ``OUT/outcomes.jsonl``: a line for the beginning of each case and one for its end; the last one counts.
 
     Several processes may append to it. A line is one write at the end of the file, under a lock. It is on disk when :meth:`append`
-    returns, except for skipped cases, which the next run would skip again. The next writer cuts off an incomplete line.
+    returns, except for skipped cases, which the next run would skip again. The next writer cuts off an incomplete line. A line that is
+    not an outcome is told once, with its number, and left out.
 
     Args:
         folder: The output folder; the first line creates the file.
+
+    Raises:
+        OSError: By all methods, if the file cannot be read, or is a pipe, a device or a folder; by :meth:`append` also if it is a link.
     """
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / LOG_NAME
-        self._begun: dict[str, bytes] = {}  # lines: objects would take several times as much
-        self._offset, self._inode = 0, 0
+        self._forget()
 
     def append(self, outcome: CaseOutcome) -> None:
         """Write a line, whole or not at all.
@@ -157,45 +174,59 @@ class OutcomeLog:
         line = self._begun.get(case)
         return read_line(line) if line else None
 
+    def names(self, case: str) -> bool:
+        """Whether a line may be about the case, found without reading the lines."""
+        if not self.path.exists():
+            return False
+        with open(open_regular(self.path), "rb") as file:
+            return json.dumps(case).encode() in file.read()
+
     def latest(self) -> list[CaseOutcome]:
         """The last outcome of each case, in the order in which cases came up."""
-        lines = {outcome.case: line for line, outcome in self._read(0) if outcome}
-        return [read_line(line) for line in lines.values()]
+        self._refresh()
+        return [read_line(line) for line in self._latest.values()]
+
+    def _forget(self) -> None:
+        self._begun: dict[str, bytes] = {}  # lines: objects would take several times as much
+        self._latest: dict[str, bytes] = {}
+        self._offset, self._number, self._line, self._state = 0, 0, b"", (0, 0)
 
     def _refresh(self) -> None:
-        """Read what was appended since, by whomever."""
-        try:
-            found = self.path.stat()
-        except FileNotFoundError:
-            self._begun, self._offset, self._inode = {}, 0, 0
+        """Read what was appended since, by whomever; a line that holds no outcome is told."""
+        if not self.path.exists():
+            self._forget()
             return
-        if found.st_ino != self._inode or found.st_size < self._offset:
-            self._begun, self._offset, self._inode = {}, 0, found.st_ino
-        if found.st_size > self._offset:
-            for line, outcome in self._read(self._offset):
-                self._offset += len(line)
-                if outcome and outcome.attempt:
-                    self._begun[outcome.case] = line
-
-    def _read(self, offset: int) -> Iterator[tuple[bytes, CaseOutcome | None]]:
-        """Whole lines from ``offset`` on, and their outcomes; one that holds none is told."""
-        if not self.path.is_file():
+        found = self.path.stat()
+        if (found.st_ino, found.st_size) == self._state:
             return
-        with self.path.open("rb") as file:
-            file.seek(offset)
+        with open(open_regular(self.path), "rb") as file:
+            file.seek(self._offset - len(self._line))
+            if file.read(len(self._line)) != self._line:  # another file
+                self._forget()
+                file.seek(0)
+            self._state = found.st_ino, found.st_size
             for line in file:
                 if not line.endswith(b"\n"):
                     return  # its writer is at it, or dead
-                try:
-                    yield line, read_line(line)
-                except ValueError:
-                    logger.warning("%s: a line is not an outcome and is left out: %r", self.path, line[:80])
-                    yield line, None
+                self._take(line)
+
+    def _take(self, line: bytes) -> None:
+        self._offset += len(line)
+        self._number += 1
+        self._line = line
+        try:
+            outcome = read_line(line)
+        except ValueError as error:
+            logger.warning("%s: line %d is not an outcome and is left out: %s", self.path, self._number, error)
+            return
+        self._latest[outcome.case] = line
+        if outcome.attempt:
+            self._begun[outcome.case] = line
 
 
 @contextmanager
 def _locked(path: Path) -> Iterator[int]:
-    file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
+    file = open_regular(path, os.O_RDWR | os.O_APPEND | os.O_CREAT)
     try:
         lock_file(file)
         yield file
