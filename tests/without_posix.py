@@ -21,7 +21,7 @@ ATTRIBUTES = {
 }
 # They know by `sys.platform` where they are, and so are imported before attributes are missing.
 OTHERS = ("numpy", "scipy.ndimage", "torch", "monai.bundle", "ignite.engine", "nibabel", "SimpleITK", "itk", "tqdm")
-EXTRAS = {"matplotlib", "openvino", "pydicom", "ray", "tensorboard"}
+EXTRAS = {"matplotlib", "openvino", "ray", "tensorboard"}
 
 
 class Hidden(importlib.abc.MetaPathFinder):

@@ -15,7 +15,7 @@ from stseg3d.inference.segmentation import Segmentation
 from stseg3d.ops.boxes import ProposedBox
 from stseg3d.volumes import FileVolume, Volume
 
-PACKAGES = ("stseg3d", "torch", "monai", "numpy", "scipy", "nibabel", "SimpleITK")
+PACKAGES = ("stseg3d", "torch", "monai", "numpy", "scipy", "nibabel", "SimpleITK", "pydicom")
 
 
 def describe_segmentation(found: Segmentation, volume: Volume) -> dict[str, Any]:

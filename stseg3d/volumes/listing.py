@@ -8,7 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from stseg3d.volumes.cases import Case, cases_at, without_faults
-from stseg3d.volumes.dicom.headers import DICOM_SUFFIXES
+from stseg3d.volumes.dicom.elements import sop_class
+from stseg3d.volumes.dicom.kinds import DICOM_SUFFIXES, is_dicom, kind_without_image
 from stseg3d.volumes.lists import LIST_SUFFIXES, read_list
 from stseg3d.volumes.names import NUMBERED, Place, ensure_file_name, paths_of, stem, told_apart
 from stseg3d.volumes.open import is_segmentation, is_volume_file, volume_suffix
@@ -146,7 +147,9 @@ def _images_at(path: Path, *, skip_outputs: bool) -> list[Path]:
             raise ValueError(msg)
         return [path]
     inner = (d for d in sorted(path.iterdir()) if d.is_dir())
-    images = _images_in(path, skip_outputs=skip_outputs) or [d for d in inner if any(is_dicom(p) for p in _files_in(d))]
+    images = _images_in(path, skip_outputs=skip_outputs) or [
+        d for d in inner if any(is_dicom(p, segmentations=not skip_outputs) for p in _files_in(d))
+    ]
     if not images:
         msg = f"{path}: folder must hold volumes, such as .nii.gz, or DICOM series, got {len(_files_in(path))} other files"
         raise ValueError(msg)
@@ -160,11 +163,23 @@ def _images_in(folder: Path, *, skip_outputs: bool) -> list[Path]:
     volumes = [p for p in volumes if not _is_rough_map(p) and not (skip_outputs and is_output(p))]
     volumes = _without_twins(volumes, labels=not skip_outputs)
     if not volumes:
-        return [folder] if any(is_dicom(p) for p in files) else []
+        return _dicom_in(folder, files, labels=not skip_outputs)
     slices = sum(volume_suffix(p).lower() in DICOM_SUFFIXES for p in files)
     if slices:
         logger.warning("%s: %d DICOM files are left out, as there are %d other volumes beside them", folder, slices, len(volumes))
     return volumes
+
+
+def _dicom_in(folder: Path, files: list[Path], *, labels: bool) -> list[Path]:
+    """The folder if a DICOM image is in it; else its segmentations if they are wanted as labels; other objects are left out and told."""
+    if any(is_dicom(p, segmentations=False) for p in files):
+        return [folder]
+    if labels:
+        return [p for p in files if is_dicom(p)]
+    kinds = {kind_without_image(sop_class(p)) for p in files} - {"", "DICOMDIR"}
+    if kinds:
+        logger.warning("%s: left out, as its DICOM files hold no image: %s", folder, ", ".join(sorted(kinds)))
+    return []
 
 
 def _without_twins(volumes: list[Path], *, labels: bool) -> list[Path]:
@@ -188,13 +203,3 @@ def _is_rough_map(path: Path) -> bool:
     """Whether it is a rough map of ``stseg3d segment --keep-rough``: neither an image nor a prediction."""
     name = stem(path)
     return name.endswith("_rough") and path.with_name(f"{name.removesuffix('_rough')}_seg.json").is_file()
-
-
-def is_dicom(path: Path) -> bool:
-    """Whether the file's name or first bytes are those of DICOM; the index file ``DICOMDIR`` does not count."""
-    if path.name.upper() == "DICOMDIR":
-        return False
-    if volume_suffix(path).lower() in DICOM_SUFFIXES:
-        return True
-    with path.open("rb") as file:
-        return file.read(132)[128:] == b"DICM"

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from stseg3d.geometry import Grid
 from stseg3d.volumes.channels import StackedVolume
 from stseg3d.volumes.dicom import open_dicom, open_series
-from stseg3d.volumes.dicom.headers import DICOM_SUFFIXES
+from stseg3d.volumes.dicom.kinds import DICOM_SUFFIXES
+from stseg3d.volumes.dicom.segments import open_segments, segmentation_at
 from stseg3d.volumes.nifti import open_nifti
 from stseg3d.volumes.picture import open_picture
 from stseg3d.volumes.segmentation import SEGMENTATION_SUFFIXES, open_segmentation, paste_onto
@@ -85,7 +86,7 @@ def _open_file(path: Path, suffix: str, *, channels_last: bool) -> Volume:
 
 
 def open_label(source: object, grid: Grid, *, overlap: bool = False) -> Volume:
-    """Label map of an image; cropped segmentations of 3D Slicer are extended to the image's grid.
+    """Label map of an image; cropped segmentations of 3D Slicer and DICOM are extended to the image's grid.
 
     Args:
         source: Path or object, as :func:`open_volume` takes it.
@@ -96,7 +97,11 @@ def open_label(source: object, grid: Grid, *, overlap: bool = False) -> Volume:
         FileNotFoundError: If there is no such file.
         ValueError: If the file is broken or not a volume, or a segmentation does not lie on the voxels of the image.
     """
-    if not isinstance(source, (str, Path)) or not is_segmentation(source):
+    if not isinstance(source, (str, Path)):
+        return open_volume(source)
+    if dicom := segmentation_at(Path(source)):
+        return paste_onto(open_segments(dicom, grid, overlap=overlap), grid)
+    if not is_segmentation(source):
         return open_volume(source)
     return paste_onto(open_segmentation(Path(source), overlap=overlap), grid)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import multiprocessing
 import os
@@ -11,20 +12,24 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import nibabel as nib
 import numpy as np
+import pydicom
 import SimpleITK as sitk  # noqa: N813
 
 from stseg3d.bundle import read_config, read_weights
 from stseg3d.geometry import Grid
 from stseg3d.inference.boxfile import read_boxes
 from stseg3d.machine.memory import peak_memory_bytes, reset_peak_memory
-from stseg3d.volumes import load_dataset, open_volume
+from stseg3d.volumes import load_dataset, open_label, open_volume
+from tests.volumes.dicom_files import dicom_file, enhanced, segmentation
 from tests.volumes.mutations import (
     ANYWHERE,
+    DICOM,
     TEXT,
     Mutation,
     set_nifti,
@@ -37,6 +42,8 @@ from tests.volumes.mutations import (
 MEMORY_BYTES = 256 << 20
 ADDRESS_BYTES = 2 << 30
 SECONDS = 20.0
+# Option of glibc's mallopt: memory is filled with a byte when it is set aside (https://man7.org/linux/man-pages/man3/mallopt.3.html).
+LIBC, M_PERTURB = ctypes.CDLL(None) if os.name == "posix" else None, -6
 
 
 @dataclass(frozen=True)
@@ -100,6 +107,29 @@ def _series(folder: Path) -> None:
         writer.Execute(one)
 
 
+def _frames(folder: Path) -> None:
+    enhanced(folder / "a.dcm", [0, 4, 2, 8, 6])
+
+
+def _segments(folder: Path) -> None:
+    segmentation(folder / "seg.dcm")
+
+
+def _slice(folder: Path, compress: str = "") -> None:
+    array, path = np.random.default_rng(0).integers(0, 4000, (24, 28)).astype(np.uint16), folder / "a.dcm"
+    dicom_file(path, array, ImagePositionPatient=[0, 0, 0])
+    if compress == "RLE":
+        content = pydicom.dcmread(path)
+        content.compress(pydicom.uid.RLELossless)
+        content.save_as(path)
+    elif compress:
+        writer = sitk.ImageFileWriter()
+        writer.UseCompressionOn()
+        writer.SetCompressor(compress)
+        writer.SetFileName(str(path))
+        writer.Execute(sitk.GetImageFromArray(array.astype(np.int16)[None]))
+
+
 def _text(name: str, content: str) -> Callable[[Path], None]:
     def write(folder: Path) -> None:
         (folder / "a.nii.gz").write_bytes(b"")
@@ -118,6 +148,28 @@ def _weights(folder: Path) -> None:
     import torch
 
     torch.save({"weight": torch.ones(20, 3), "bias": torch.zeros(3)}, folder / "model.pt")
+
+
+def _stored_voxels(name: str) -> Callable[[Path], Any]:
+    """Reads twice, into memory that is filled differently: voxels that are not in the file differ."""
+
+    def read(folder: Path) -> None:
+        arrays = []
+        for fill in (0x11, 0xEE):
+            if hasattr(LIBC, "mallopt"):
+                LIBC.mallopt(M_PERTURB, fill)
+            try:
+                arrays.append(_opened(folder / name).read())
+            finally:
+                if hasattr(LIBC, "mallopt"):
+                    LIBC.mallopt(M_PERTURB, 0)
+        assert np.array_equal(*arrays, equal_nan=arrays[0].dtype.kind == "f"), "voxels that are not in the file"
+
+    return read
+
+
+def _opened(path: Path) -> Any:
+    return open_label(path, Grid((32, 32, 8), np.diag([-2.0, -2, 3, 1]))) if path.name == "seg.dcm" else open_volume(path)
 
 
 def _voxels(name: str, **options: Any) -> Callable[[Path], Any]:
@@ -156,8 +208,13 @@ FORMATS: Mapping[str, Format] = {
     "mha, packed": _file("a.mha", _sitk("a.mha", 9, 8, 7, compress=True), TEXT),
     "mhd": _file("a.mhd", _sitk("a.mhd", 9, 8, 7), TEXT),
     "mhd's raw": _file("a.mhd", _sitk("a.mhd", 9, 8, 7), ANYWHERE, "a.raw"),
-    "DICOM file": _file("a.dcm", _sitk("a.dcm", 9, 8, 1), (*ANYWHERE, *ANYWHERE)),
-    "DICOM series": Format(_series, "series/*.dcm", ANYWHERE, _voxels("series"), "series"),
+    "DICOM file": Format(_slice, "a.dcm", (*ANYWHERE, *DICOM), _stored_voxels("a.dcm"), "a.dcm"),
+    "DICOM, RLE": Format(partial(_slice, compress="RLE"), "a.dcm", (*ANYWHERE, *DICOM), _stored_voxels("a.dcm"), "a.dcm"),
+    "DICOM, JPEG": Format(partial(_slice, compress="JPEG"), "a.dcm", (*ANYWHERE, *DICOM), _stored_voxels("a.dcm"), "a.dcm"),
+    "DICOM, JPEG 2000": Format(partial(_slice, compress="JPEG2000"), "a.dcm", (*ANYWHERE, *DICOM), _stored_voxels("a.dcm"), "a.dcm"),
+    "DICOM, frames": Format(_frames, "a.dcm", (*ANYWHERE, *DICOM), _stored_voxels("a.dcm"), "a.dcm"),
+    "DICOM, segments": Format(_segments, "seg.dcm", (*ANYWHERE, *DICOM), _stored_voxels("seg.dcm"), "seg.dcm"),
+    "DICOM series": Format(_series, "series/*.dcm", (*ANYWHERE, *DICOM), _stored_voxels("series"), "series"),
     "png": _file("a.png", _sitk("a.png", 9, 8, dtype=sitk.sitkUInt8), (*ANYWHERE, *[set_png] * 4)),
     "png, 16 bit": _file("a.png", _sitk("a.png", 9, 8, dtype=sitk.sitkUInt16), (*ANYWHERE, *[set_png] * 4)),
     "tif": _file("a.tif", _sitk("a.tif", 9, 8, dtype=sitk.sitkUInt8), (*ANYWHERE, *[set_tiff] * 4)),

@@ -133,5 +133,74 @@ def set_tiff(content: bytes, rng: np.random.Generator) -> Bytes:
     return out
 
 
+# Elements of DICOM on which the size of the voxels depends (Rows, Columns, frames, bits, samples), and the pixel data.
+DICOM_SHAPE = (b"\x28\0\x10\0", b"\x28\0\x11\0", b"\x28\0\x08\0", b"\x28\0\0\1", b"\x28\0\1\1", b"\x28\0\2\0")
+PIXEL_DATA = b"\xe0\x7f\x10\0"
+DICOM_KINDS = (b"OB", b"OW", b"SQ", b"UN", b"US", b"UL", b"DS", b"IS", b"UI", b"UT", b"FD", b"CS", b"LO", b"ZZ", b"\0\0")
+
+
+def _elements(content: bytes) -> list[int]:
+    """Where the elements of a file of explicit kinds begin, or what looks like one, including those in sequences."""
+    return [m.start() - 4 for m in re.finditer(b"|".join(DICOM_KINDS[:-2]), content) if m.start() >= 132]
+
+
+def set_dicom_length(content: bytes, rng: np.random.Generator) -> Bytes:
+    """Length of an element, or of the pixel data, at the ends of its range or beyond the file."""
+    out, found = bytearray(content), _elements(content)
+    at = content.rfind(PIXEL_DATA) if rng.random() < 0.3 else found[int(rng.integers(len(found)))]
+    long = content[at + 4 : at + 6] in {b"OB", b"OW", b"SQ", b"UN", b"UT"}
+    values = (*WORDS, 100, len(content), len(content) // 2, len(content) + 1, 0xFFFFFFFE, 0x30000000)
+    length = int(rng.choice(values))
+    if long:
+        out[at + 8 : at + 12] = struct.pack("<I", length)
+    else:
+        out[at + 6 : at + 8] = struct.pack("<H", length & 0xFFFF)
+    return out
+
+
+def set_dicom_shape(content: bytes, rng: np.random.Generator) -> Bytes:
+    """Rows, columns, frames, bits or samples of a file."""
+    out = bytearray(content)
+    for tag in rng.choice(len(DICOM_SHAPE), size=int(rng.integers(1, 4))):
+        at = content.find(DICOM_SHAPE[int(tag)])
+        if at > 0 and content[at + 4 : at + 6] == b"US":
+            out[at + 8 : at + 10] = struct.pack("<H", int(rng.choice([0, 1, 2, 3, 7, 8, 9, 10, 12, 16, 32, 64, 255, 1000, 0x7FFF, 0xFFFF])))
+        elif at > 0:
+            n = content[at + 6]
+            out[at + 8 : at + 8 + n] = str(rng.choice(["0", "1", "9", "-1", "99", "", "x"])).encode()[:n].ljust(n)
+    return out
+
+
+def set_dicom_kind(content: bytes, rng: np.random.Generator) -> Bytes:
+    """Value representation of an element."""
+    out, found = bytearray(content), _elements(content)
+    at = found[int(rng.integers(len(found)))]
+    out[at + 4 : at + 6] = DICOM_KINDS[int(rng.integers(len(DICOM_KINDS)))]
+    return out
+
+
+def insert_sequence(content: bytes, rng: np.random.Generator) -> Bytes:
+    """A sequence of undefined length put before an element: nested, without an end, or with an element that is longer than the file."""
+    found = _elements(content)
+    at = found[int(rng.integers(len(found)))]
+    head, item, ends = (
+        b"\x09\0\x10\x10SQ\0\0\xff\xff\xff\xff",
+        b"\xfe\xff\0\xe0\xff\xff\xff\xff",
+        b"\xfe\xff\r\xe0\0\0\0\0\xfe\xff\xdd\xe0\0\0\0\0",
+    )
+    depth = int(rng.choice([1, 2, 20, 2000]))
+    inner = b"\x09\0\x11\x10OB\0\0" + struct.pack("<I", int(rng.choice([0, 4, 0x30000000, 0xFFFFFFFE, 0xFFFFFFFF]))) + b"abcd"
+    tail = ends * int(rng.choice([0, 1, depth]))
+    return content[:at] + (head + item) * depth + inner[: int(rng.choice([0, len(inner)]))] + tail + content[at:]
+
+
+def cut_pixels(content: bytes, rng: np.random.Generator) -> Bytes:
+    """Pixel data shorter than the header says, soundly declared."""
+    at = content.rfind(PIXEL_DATA)
+    left = int(rng.choice([0, 2, 64, 100, int(rng.integers(1, max(len(content) - at, 2)))]))
+    return content[: at + 8] + struct.pack("<I", left) + content[at + 12 : at + 12 + left]
+
+
+DICOM = (set_dicom_length, set_dicom_length, set_dicom_shape, set_dicom_shape, set_dicom_kind, insert_sequence, cut_pixels)
 ANYWHERE = (flip_bits, flip_head, truncate, splice, set_word)
 TEXT = (*ANYWHERE, set_numbers, set_numbers, set_numbers, shuffle_lines)

@@ -4,22 +4,38 @@ from __future__ import annotations
 
 import logging
 import pickle
-import subprocess
-import sys
+import re
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 import SimpleITK as sitk  # noqa: N813
 
-from stseg3d.geometry import Box
-from stseg3d.volumes import CanonicalVolume, find_cases, open_volume
+from stseg3d.evaluate.pairing import pair_cases
+from stseg3d.evaluate.scoring import evaluate_case
+from stseg3d.geometry import Box, Grid
+from stseg3d.machine.memory import peak_memory_bytes, reset_peak_memory
+from stseg3d.volumes import CanonicalVolume, find_cases, list_cases, open_label, open_volume
 from stseg3d.volumes.dicom import read_series
-
-UID = "1.2.826.0.1.3680043.2.1125.{}"
-CT, ENHANCED_CT, SECONDARY_CAPTURE, DOSE_REPORT = (f"1.2.840.10008.5.1.4.1.1.{n}" for n in ("2", "2.1", "7", "88.67"))
-DICOMDIR = "1.2.840.10008.1.3.10"
-COLUMNS, ROWS = 5, 4
+from stseg3d.volumes.dicom.headers import HeaderReader
+from tests.volumes.dicom_files import (
+    COLUMNS,
+    DICOMDIR,
+    DOSE,
+    DOSE_REPORT,
+    KEY_OBJECTS,
+    LABEL_MAP,
+    PRESENTATION,
+    ROWS,
+    SECONDARY_CAPTURE,
+    SEGMENTATION,
+    STRUCTURE_SET,
+    UID,
+    dicom_file,
+    enhanced,
+    segmentation,
+)
 
 
 @pytest.fixture
@@ -28,49 +44,6 @@ def image(rng):
     image.SetSpacing((0.5, 0.75, 3.0))
     image.SetOrigin((-10, 20, -300))
     return image
-
-
-def dicom_file(path: Path, array: np.ndarray | None = None, **tags: object) -> Path:
-    """A CT slice as scanners write it: unsigned 12 bits and an intercept; any tag set, or left out by None."""
-    pydicom = pytest.importorskip("pydicom")
-    array = np.zeros((ROWS, COLUMNS), np.uint16) if array is None else array
-    colours = array.ndim == 3 and array.shape[-1] == 3
-    content = pydicom.Dataset()
-    standard = {
-        "SOPClassUID": CT,
-        "SOPInstanceUID": UID.format(f"1.{int.from_bytes(path.name.encode()) % 10**20}"),
-        "Modality": "CT",
-        "SeriesDescription": "Body 3.0",
-        "SeriesDate": "20221208",
-        "SeriesTime": "140539.425",
-        "SeriesInstanceUID": UID.format(1),
-        "ImageOrientationPatient": [1, 0, 0, 0, 1, 0],
-        "PixelSpacing": [0.75, 0.5],
-        "SamplesPerPixel": 3 if colours else 1,
-        "PhotometricInterpretation": "RGB" if colours else "MONOCHROME2",
-        "Rows": array.shape[0 if array.ndim == 2 or colours else 1],
-        "Columns": array.shape[1 if array.ndim == 2 or colours else 2],
-        "BitsAllocated": array.itemsize * 8,
-        "BitsStored": 12 if array.dtype == np.uint16 else array.itemsize * 8,
-        "PixelRepresentation": int(array.dtype.kind == "i"),
-        "RescaleIntercept": None if colours else -1024,
-        "RescaleSlope": None if colours else 1,
-    }
-    for name, value in (standard | tags).items():
-        if value is not None:
-            setattr(content, name, value)
-    content.HighBit = content.BitsStored - 1
-    if colours:
-        content.PlanarConfiguration = 0
-    if content.SOPClassUID not in (DOSE_REPORT, DICOMDIR):
-        content.PixelData = array.tobytes()
-    content.file_meta = pydicom.dataset.FileMetaDataset()
-    content.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
-    content.file_meta.MediaStorageSOPClassUID = content.SOPClassUID
-    content.file_meta.MediaStorageSOPInstanceUID = content.SOPInstanceUID
-    path.parent.mkdir(parents=True, exist_ok=True)
-    content.save_as(path, enforce_file_format=content.SOPClassUID != DICOMDIR)
-    return path
 
 
 def stack(folder: Path, places=range(6), name="{}.dcm", first=0, **tags: object) -> Path:
@@ -210,7 +183,7 @@ def test_a_scout_alone_is_what_is_meant(tmp_path):
 
 def test_a_folder_of_reports_holds_no_series(tmp_path):
     dicom_file(tmp_path / "scan" / "dose.dcm", SOPClassUID=DOSE_REPORT)
-    assert "folder must hold a DICOM series, got none" in refusal(tmp_path / "scan")
+    assert refusal(tmp_path / "scan").endswith("scan: folder must hold a DICOM series, got dose.dcm (structured report)")
 
 
 def test_series_without_a_uid_as_some_anonymisers_leave_them(tmp_path):
@@ -301,7 +274,7 @@ def test_slices_of_one_place_that_no_tag_sorts_are_refused_with_what_differs(tmp
 
 
 def test_slices_without_a_position_cannot_be_sorted(tmp_path):
-    folder = stack(tmp_path / "scan", ImagePositionPatient=None)
+    folder = stack(tmp_path / "scan", ImagePositionPatient=None, SOPClassUID=SECONDARY_CAPTURE)
     assert "slices must say where they are (ImagePositionPatient), got 6 that do not: 895.dcm (instance 6)" in refusal(folder)
 
 
@@ -333,7 +306,8 @@ def test_a_slice_cut_short_is_named(tmp_path, left):
     folder = stack(tmp_path / "scan")
     (folder / "898.dcm").write_bytes((folder / "898.dcm").read_bytes()[:left])
     message = refusal(folder)
-    assert "scan: DICOM files must be sound, got 1 of 6 that cannot be read, perhaps cut short: 898.dcm" in message
+    assert "scan: DICOM files must be sound, got 1 of 6 that cannot be read: 898.dcm" in message
+    assert f"the first: {folder / '898.dcm'}: " in message
 
 
 def test_a_slice_that_goes_bad_after_opening_is_named(tmp_path):
@@ -384,7 +358,6 @@ def test_signed_16_bits_with_an_intercept_are_held_in_16_bits_and_read_as_what_t
 
 @pytest.mark.parametrize(("compressor", "syntax"), [("JPEG", "1.2.840.10008.1.2.4.70"), ("JPEG2000", "1.2.840.10008.1.2.4.90")])
 def test_compressed_slices(tmp_path, rng, compressor, syntax):
-    pydicom = pytest.importorskip("pydicom")
     (tmp_path / "packed").mkdir()
     writer = sitk.ImageFileWriter()
     writer.SetImageIO("GDCMImageIO")
@@ -404,7 +377,6 @@ def test_compressed_slices(tmp_path, rng, compressor, syntax):
 
 
 def test_slices_compressed_by_run_lengths(tmp_path, rng):
-    pydicom = pytest.importorskip("pydicom")
     truth = rng.integers(0, 2000, (3, 32, 33)).astype(np.uint16)
     for k, array in enumerate(truth):
         path = dicom_file(tmp_path / "scan" / f"{k}.dcm", array, ImagePositionPatient=[0, 0, k])
@@ -422,37 +394,6 @@ def test_colours_alone_are_read_as_channels(tmp_path):
 
 
 # --- enhanced files of many frames -------------------------------------------
-
-
-def enhanced(path: Path, along, sideways=0.0, intercepts=None, acquisitions=None) -> Path:
-    """One file; the frame at z mm holds the value 1000 + z, before its intercept."""
-    pydicom = pytest.importorskip("pydicom")
-
-    def group(**sequences: dict[str, object]) -> object:
-        made = pydicom.Dataset()
-        for name, items in sequences.items():
-            item = pydicom.Dataset()
-            for key, value in items.items():
-                setattr(item, key, value)
-            setattr(made, name, pydicom.sequence.Sequence([item]))
-        return made
-
-    shared = group(
-        PixelMeasuresSequence={"PixelSpacing": [0.75, 0.5], "SliceThickness": 2},
-        PlaneOrientationSequence={"ImageOrientationPatient": [1, 0, 0, 0, 1, 0]},
-    )
-    frames = [
-        group(
-            PlanePositionSequence={"ImagePositionPatient": [10, 20 + sideways * z, z]},
-            PixelValueTransformationSequence={"RescaleSlope": 1, "RescaleIntercept": (intercepts or {}).get(k, -1024)},
-            FrameContentSequence={"FrameAcquisitionNumber": (acquisitions or {}).get(k, 1)},
-        )
-        for k, z in enumerate(along)
-    ]
-    array = np.stack([np.full((ROWS, COLUMNS), 1000 + z, np.uint16) for z in along])
-    none = dict.fromkeys(("ImageOrientationPatient", "PixelSpacing", "RescaleSlope", "RescaleIntercept"))
-    more = {"NumberOfFrames": len(along), "SharedFunctionalGroupsSequence": [shared], "PerFrameFunctionalGroupsSequence": frames}
-    return dicom_file(path, array, SOPClassUID=ENHANCED_CT, **none, **more)
 
 
 @pytest.mark.parametrize("along", [[0, 2, 4, 6, 8], [8, 6, 4, 2, 0], [0, 4, 2, 8, 6]])
@@ -493,20 +434,6 @@ def test_an_enhanced_file_by_itself_is_read_as_its_folder_is(tmp_path):
     assert open_volume(path).grid == open_volume(path.parent).grid
 
 
-def test_without_pydicom_frames_are_refused_with_the_command_that_installs_it(tmp_path, monkeypatch):
-    enhanced(tmp_path / "scan" / "ct.dcm", [0, 2, 4])
-    monkeypatch.setitem(sys.modules, "pydicom", None)
-    assert "a DICOM file of many frames needs pydicom, got none: pip install 'stseg3d[dicom]'" in refusal(tmp_path / "scan", ImportError)
-
-
-def test_plain_slices_need_no_pydicom(tmp_path, write_series, image):
-    folder = write_series(tmp_path / "scan", image)
-    code = "import sys; sys.modules['pydicom'] = None\nfrom stseg3d.volumes import open_volume"
-    code += f"; print(open_volume({str(folder)!r}).read().shape)"
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert found.strip() == "(1, 4, 5, 6)"
-
-
 # --- cases -------------------------------------------------------------------
 
 
@@ -531,3 +458,248 @@ def test_a_folder_of_series_is_a_case_each(tmp_path, write_series, image):
         write_series(tmp_path / "patients" / patient, image)
     (tmp_path / "patients" / "notes").mkdir()
     assert [case.id for case in find_cases([tmp_path / "patients"])] == ["mole", "rat"]
+
+
+# --- voxels that are not there -----------------------------------------------
+
+
+@pytest.mark.parametrize("held", [0, 2, 20, 38])
+def test_a_file_with_fewer_voxels_than_it_says_is_refused_with_both_lengths(tmp_path, held):
+    """GDCM gives what lies in memory for those that are missing."""
+    folder = stack(tmp_path / "scan", PixelData=lambda k: bytes(held if k == 3 else 2 * ROWS * COLUMNS))
+    told = f"PixelData must hold the 40 bytes of 5 x 4 x 1 voxels of 16 bits, got {held}"
+    assert refusal(folder / "897.dcm") == f"{folder / '897.dcm'}: {told}"
+    assert refusal(folder).endswith(f"897.dcm; fetch them anew, or move away what is no slice; the first: {folder / '897.dcm'}: {told}")
+
+
+def test_a_file_that_says_it_is_huge_is_refused_before_memory_is_taken(tmp_path):
+    path = dicom_file(tmp_path / "a.dcm", Rows=65535, Columns=65535, PixelData=bytes(64), ImagePositionPatient=[0, 0, 0])
+    reset_peak_memory()
+    before = peak_memory_bytes()
+    assert refusal(path).endswith("PixelData must hold the 8589672450 bytes of 65535 x 65535 x 1 voxels of 16 bits, got 64")
+    assert peak_memory_bytes() - before < 32 << 20
+
+
+def test_frames_that_are_not_all_there_are_refused(tmp_path):
+    path = enhanced(tmp_path / "a.dcm", [0, 2, 4, 6, 8])
+    content = pydicom.dcmread(path)
+    content.PixelData = content.PixelData[:-2]
+    content.save_as(path)
+    assert refusal(path).endswith("PixelData must hold the 200 bytes of 5 x 4 x 5 voxels of 16 bits, got 198")
+    content.NumberOfFrames = 3
+    del content.PerFrameFunctionalGroupsSequence[3:]
+    content.save_as(path)
+    assert values(open_volume(path)) == [-24, -22, -20]  # what is more than enough does no harm
+
+
+def test_compressed_frames_that_are_not_all_there_are_refused(tmp_path):
+    path = enhanced(tmp_path / "a.dcm", [0, 2, 4])
+    content = pydicom.dcmread(path)
+    content.compress(pydicom.uid.RLELossless)
+    content.save_as(path)
+    assert values(open_volume(path)) == [-24, -22, -20]
+    content.PixelData = pydicom.encaps.encapsulate(list(pydicom.encaps.generate_frames(content.PixelData, number_of_frames=3))[:2])
+    content.save_as(path)
+    assert refusal(path).endswith("pixel data must hold a fragment for each of 3 frames, got 2")
+
+
+@pytest.mark.parametrize("name", ["Rows", "Columns", "BitsAllocated", "SamplesPerPixel"])
+def test_a_file_that_does_not_say_how_its_voxels_lie_is_refused(tmp_path, name):
+    content = pydicom.dcmread(dicom_file(tmp_path / "a.dcm", ImagePositionPatient=[0, 0, 0]))
+    del content[name]
+    content.save_as(tmp_path / "a.dcm")
+    assert refusal(tmp_path / "a.dcm").endswith(f"image must give its Rows, Columns, SamplesPerPixel, BitsAllocated, got no {name}")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("PixelSpacing", value) for value in (None, [0, 0], [1])),
+        *(("ImageOrientationPatient", value) for value in (None, [0] * 6, [1, 0, 0, 1, 0, 0], [1, 0, 0])),
+        *(("ImagePositionPatient", value) for value in (None, [1, 2])),
+    ],
+)
+def test_a_slice_that_does_not_say_where_it_is_is_refused(tmp_path, name, value):
+    """GDCM takes 1 mm, or an axial slice, in their place."""
+    path = dicom_file(tmp_path / "a.dcm", **{"ImagePositionPatient": [0, 0, 0], name: value})
+    assert "a.dcm: slice must say where it is, how it is turned and how large its pixels are, got ImagePositionPatient" in refusal(path)
+
+
+def test_slices_are_read_alike_whether_gdcm_was_asked_about_each_or_once(tmp_path):
+    folder = stack(tmp_path / "scan", RescaleSlope=lambda k: 1 + k // 2)
+    reader = HeaderReader()
+    for path in folder.iterdir():
+        ours, theirs = reader.read(path), HeaderReader().read(path)
+        assert (ours.size, ours.spacing_mm, ours.origin, ours.dtype) == (theirs.size, theirs.spacing_mm, theirs.origin, theirs.dtype)
+        np.testing.assert_array_equal(ours.direction, theirs.direction)
+    assert len(reader._forms) == 3
+
+
+def test_a_file_that_changes_after_it_was_opened_is_refused(tmp_path):
+    folder = stack(tmp_path / "scan")
+    volume = open_volume(folder)
+    dicom_file(folder / "898.dcm", np.zeros((8, 10), np.uint16), ImagePositionPatient=[0, 0, 0])
+    with pytest.raises(ValueError, match=r"898.dcm: file must hold what its header says, \(5, 4, 1\) voxels of 1 int16, got \(10, 8, 1\)"):
+        volume.read()
+
+
+# --- objects that are no images ----------------------------------------------
+
+
+def test_the_image_is_chosen_among_doses_contours_segmentations_and_reports(tmp_path, caplog):
+    folder = stack(tmp_path / "scan")
+    more = {"Modality": "RTDOSE", "NumberOfFrames": 6, "SeriesInstanceUID": UID.format(2), "ImagePositionPatient": [0, 0, 0]}
+    dicom_file(folder / "dose.dcm", np.zeros((6, ROWS, COLUMNS), np.uint16), SOPClassUID=DOSE, **more)
+    for name, uid in {"rs": STRUCTURE_SET, "ko": KEY_OBJECTS, "pr": PRESENTATION, "sr": DOSE_REPORT}.items():
+        dicom_file(folder / f"{name}.dcm", SOPClassUID=uid)
+    segmentation(folder / "seg.dcm")
+    stack(folder, first=100, SeriesInstanceUID=UID.format(3), Modality="SEG", SOPClassUID=SECONDARY_CAPTURE)
+    with caplog.at_level(logging.WARNING):
+        (case,) = list_cases([folder])
+        volume = open_volume(case.image)
+    assert values(volume) == [-24 + 10 * k for k in range(6)]
+    assert "left out" in caplog.text
+    told = " ".join(volume.about["left_out"])
+    assert all(word in told for word in ("dose.dcm (radiotherapy dose)", "rs.dcm (radiotherapy structure set", "seg.dcm (segmentation"))
+    assert all(word in told for word in ("ko.dcm (selection of key objects)", "pr.dcm (presentation state)", "sr.dcm (structured report)"))
+
+
+def test_folders_of_other_objects_are_no_cases_of_a_batch(tmp_path, caplog):
+    stack(tmp_path / "p1" / "CT")
+    segmentation(tmp_path / "p1" / "SEG" / "a.dcm")
+    dicom_file(tmp_path / "p1" / "RS" / "a.dcm", SOPClassUID=STRUCTURE_SET)
+    assert [case.id for case in list_cases([tmp_path])] == ["p1__CT"]
+    assert f"{tmp_path / 'p1' / 'SEG'}: left out, as its DICOM files hold no image: segmentation" in caplog.text
+    assert f"{tmp_path / 'p1' / 'RS'}: left out" in caplog.text
+
+
+def test_what_is_no_image_is_refused_without_a_preamble_too(tmp_path):
+    path = segmentation(tmp_path / "a.dcm")
+    path.write_bytes(path.read_bytes()[132:])
+    assert "a.dcm: file must hold an image, got a segmentation" in refusal(path)
+
+
+@pytest.mark.parametrize(("uid", "kind"), [(SEGMENTATION, "segmentation, which"), (STRUCTURE_SET, "radiotherapy structure set")])
+def test_what_is_no_image_is_refused_by_its_name(tmp_path, uid, kind):
+    path = dicom_file(tmp_path / "scan" / "a.dcm", SOPClassUID=uid)
+    assert f"a.dcm: file must hold an image, got a {kind}" in refusal(path)
+    assert f"folder must hold a DICOM series, got a.dcm ({kind}" in refusal(path.parent)
+    if uid == STRUCTURE_SET:
+        with pytest.raises(ValueError, match="contours must be made a label map first"):
+            open_label(path, GRID)
+
+
+# --- segmentations -------------------------------------------------------------
+
+GRID = Grid((32, 32, 8), np.diag([-2.0, -2, 3, 1]))
+
+
+def truth() -> np.ndarray:
+    labels = np.zeros(GRID.shape, np.uint8)
+    labels[12:24, 10:18, :4] = 1
+    labels[4:10, 20:26, :4] = 2
+    return labels
+
+
+def test_segments_are_classes_where_their_frames_are(tmp_path):
+    for path in (segmentation(tmp_path / "seg" / "a.dcm"), tmp_path / "seg"):
+        label = open_label(path, GRID)
+        assert label.grid == GRID
+        np.testing.assert_array_equal(label.read()[0], truth())
+        np.testing.assert_array_equal(open_label(path, GRID, overlap=True).read()[0] > 0, truth() > 0)
+
+
+def test_a_segmentation_is_a_label_of_an_image_that_is_flipped_or_seen_along_another_axis(tmp_path):
+    path = segmentation(tmp_path / "a.dcm")
+    flipped = Grid(GRID.shape, GRID.affine @ np.array([[1, 0, 0, 0], [0, -1, 0, 31], [0, 0, -1, 7], [0, 0, 0, 1]]))
+    np.testing.assert_array_equal(open_label(path, flipped).read()[0], truth()[:, ::-1, ::-1])
+    turned = Grid((8, 32, 32), GRID.affine[:, [2, 0, 1, 3]])
+    np.testing.assert_array_equal(open_label(path, turned).read()[0], truth().transpose(2, 0, 1))
+
+
+def test_frames_that_are_missing_are_background(tmp_path):
+    mask = np.eye(32, dtype=np.uint8)
+    label = open_label(segmentation(tmp_path / "a.dcm", [(7, 18, mask), (300, 3, mask), (7, 3.02, 1 - mask)]), GRID).read()[0]
+    assert [sorted(np.unique(label[..., k])) for k in range(8)] == [[0], [7, 300], [0], [0], [0], [0], [0, 7], [0]]
+    np.testing.assert_array_equal(label[..., 6].T, 7 * mask)
+
+
+def test_bits_of_frames_that_end_within_a_byte(tmp_path, rng):
+    masks = rng.integers(0, 2, (3, 5, 7)).astype(np.uint8)
+    path = segmentation(tmp_path / "a.dcm", [(1, 3 * k, mask) for k, mask in enumerate(masks)])
+    np.testing.assert_array_equal(open_label(path, Grid((7, 5, 3), GRID.affine)).read()[0], masks.T)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_label_maps_hold_the_numbers_of_segments(tmp_path, packed):
+    pixels = truth().T
+    frames = [(k, 3 * k, plane) for k, plane in enumerate(pixels)]
+    form = {"SOPClassUID": LABEL_MAP, "SegmentationType": "LABELMAP", "BitsAllocated": 8, "BitsStored": 8, "PixelData": pixels.tobytes()}
+    path = segmentation(tmp_path / "a.dcm", frames, **form)
+    if packed:
+        content = pydicom.dcmread(path)
+        content.compress(pydicom.uid.RLELossless)
+        content.save_as(path)
+    np.testing.assert_array_equal(open_label(path, GRID).read()[0], truth())
+    content = pydicom.dcmread(path)
+    content.SegmentSequence = content.SegmentSequence[:2]
+    content.save_as(path)
+    with pytest.raises(ValueError, match=r"a.dcm: voxels must be of the segments \[0, 1\] that the file describes, got \[2\]"):
+        open_label(path, GRID).read()
+
+
+def test_overlapping_segments_are_refused_unless_only_the_foreground_matters(tmp_path):
+    mask = np.eye(32, dtype=np.uint8)
+    path = segmentation(tmp_path / "a.dcm", [(1, 3, mask), (2, 3, mask)])
+    with pytest.raises(ValueError, match=r"a.dcm: segments must not overlap, got 32 voxels of 's2' in 's1'"):
+        open_label(path, GRID).read()
+    np.testing.assert_array_equal(open_label(path, GRID, overlap=True).read()[0, ..., 1].T > 0, mask)
+
+
+@pytest.mark.parametrize(
+    ("tags", "told"),
+    [
+        ({"SegmentationType": "FRACTIONAL"}, "SegmentationType must be BINARY or LABELMAP, got 'FRACTIONAL'"),
+        ({"SegmentSequence": []}, "frames must be of the segments [] that the file describes, got [1, 2]"),
+        ({"PerFrameFunctionalGroupsSequence": []}, "each frame must say where it is, got 0 places for 8 frames"),
+        ({"PixelData": bytes(1022)}, "PixelData must hold the 1024 bytes of 32 x 32 x 8 voxels of 1 bits, got 1022"),
+    ],
+)
+def test_segmentations_that_cannot_be_labels_are_refused(tmp_path, tags, told):
+    path = segmentation(tmp_path / "a.dcm", **tags)
+    with pytest.raises(ValueError, match=re.escape(f"{path}: {told}")):
+        open_label(path, GRID).read()
+
+
+@pytest.mark.parametrize(
+    ("at", "told"),
+    [
+        ([0, 4.5], "frames must lie on the slices of the image, 3.000 mm apart and above each other, got some 0.5 slices off"),
+        ([0, 3e6], "frames must lie inside the image of 8 slices, got some 1e+06 slices apart"),
+        ([60, 63], "segmentation must lie inside its image"),
+    ],
+)
+def test_frames_that_are_not_on_the_image_are_refused(tmp_path, at, told):
+    path = segmentation(tmp_path / "a.dcm", [(1, z, np.eye(32, dtype=np.uint8)) for z in at])
+    with pytest.raises(ValueError, match=re.escape(f"{path}: {told}")):
+        open_label(path, GRID).read()
+
+
+def test_several_segmentations_in_a_folder_are_not_chosen_from(tmp_path):
+    segmentation(tmp_path / "a.dcm")
+    segmentation(tmp_path / "b.dcm")
+    with pytest.raises(ValueError, match=r"folder must hold one DICOM segmentation, got 2: a.dcm, b.dcm"):
+        open_label(tmp_path, GRID)
+
+
+@pytest.mark.parametrize("place", ["labels/case_1.dcm", "labels/case_1/seg.dcm"])
+def test_a_prediction_is_scored_against_a_segmentation(tmp_path, write_nifti, place):
+    write_nifti("out/case_1_seg.nii.gz", truth(), affine=GRID.affine)
+    segmentation(tmp_path / place)
+    (pair,) = pair_cases(tmp_path / "out", tmp_path / "labels")
+    rows = evaluate_case(pair, per_class=True)
+    assert [(row.case, row.name, row.values["dice"]) for row in rows] == [
+        ("case_1", "foreground", 1),
+        ("case_1", "1", 1),
+        ("case_1", "2", 1),
+    ]

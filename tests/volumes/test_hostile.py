@@ -25,7 +25,8 @@ from stseg3d.machine.memory import peak_memory_bytes, reset_peak_memory
 from stseg3d.volumes import ensure_writable, file, open_volume, output_name, write_labels
 from stseg3d.volumes.names import MAX_NAME_BYTES, ensure_file_name
 from tests.systems import make_link, on_linux, on_posix
-from tests.volumes.fuzzing import FORMATS, break_one, fuzz
+from tests.volumes.fuzzing import FORMATS, break_one, fuzz, judge
+from tests.volumes.mutations import cut_pixels
 
 QUICK, THOROUGH = 12, 100
 
@@ -86,6 +87,17 @@ def test_a_fault_would_be_seen(read: str, outcome: str, tmp_path: Path, monkeypa
     monkeypatch.setattr("tests.volumes.fuzzing.SECONDS", 0.5 if outcome == "hang:" else 20)
     (fault,) = fuzz("fault", 1, seed=0, folder=tmp_path).faults
     assert re.match(f"fault, seed 0, number 0: {outcome}", fault)
+
+
+@on_linux
+def test_voxels_that_are_not_in_the_file_would_be_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """GDCM gives them for uncompressed voxels that are too few, which only our check finds."""
+    case = FORMATS["DICOM file"]
+    case.write(tmp_path)
+    (tmp_path / "a.dcm").write_bytes(cut_pixels((tmp_path / "a.dcm").read_bytes(), np.random.default_rng(0)))
+    assert judge(case, tmp_path) == "refused"
+    monkeypatch.setattr("stseg3d.volumes.dicom.elements._check_pixels", lambda *_: None)
+    assert judge(case, tmp_path) == "other: AssertionError: 'voxels that are not in the file'"
 
 
 # --- headers that claim more than there is ------------------------------------------

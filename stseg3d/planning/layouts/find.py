@@ -15,7 +15,7 @@ from stseg3d.planning.layouts.match import NAME_LEVELS, match
 from stseg3d.planning.layouts.split import with_groups
 from stseg3d.planning.layouts.walk import Named, volumes_below
 from stseg3d.planning.layouts.words import without_words
-from stseg3d.volumes.dicom.headers import DICOM_SUFFIXES
+from stseg3d.volumes.dicom.kinds import DICOM_SUFFIXES
 from stseg3d.volumes.lists import LIST_SUFFIXES
 from stseg3d.volumes.open import volume_suffix
 

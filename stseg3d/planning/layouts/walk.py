@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stseg3d.planning.layouts.words import Role, folder_words, is_label_name
-from stseg3d.volumes.dicom.headers import DICOM_SUFFIXES
-from stseg3d.volumes.listing import is_dicom
+from stseg3d.volumes.dicom.kinds import DICOM_SUFFIXES, is_dicom
 from stseg3d.volumes.open import volume_suffix
 
 LEFT_OUT = {"__MACOSX"}

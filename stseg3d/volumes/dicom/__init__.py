@@ -1,7 +1,7 @@
 """DICOM series: many files, or the frames of one, that form one volume.
 
-SimpleITK (GDCM) reads tags and pixels. This package finds what it silently ignores: several volumes under one UID, missing and duplicate
-slices, gantry tilt, and frames of enhanced files in any order.
+pydicom reads headers, SimpleITK (GDCM) pixels. This package finds what they silently ignore: several volumes under one UID, missing and
+duplicate slices, gantry tilt, frames of enhanced files in any order, and voxels that are not there.
 """
 
 from stseg3d.volumes.dicom.reading import open_dicom, open_series

@@ -1,62 +1,180 @@
-"""Check of the elements of a DICOM file before GDCM reads them, which allocates any length that one claims, up to 4 GiB."""
+"""Elements of a DICOM file, which pydicom reads, and a check that the file holds the voxels that they promise."""
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Iterator
-from io import SEEK_CUR, BufferedReader
-from itertools import islice
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from math import isfinite, prod
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
+from struct import unpack
+from typing import Any
 
-# DICOM PS3.5, 6.2 and 7.1.2: value representations whose length takes four bytes, and two.
-LONG_KINDS = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
-SHORT_KINDS = frozenset(b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US".split())
+from stseg3d.volumes.file import check_capacity, check_memory
+
+SHAPE = ("Rows", "Columns", "SamplesPerPixel", "BitsAllocated")
+# What pixel data may be declared as; their length then takes four bytes (DICOM PS3.5, 7.1.2).
+PIXEL_GROUP, PIXEL_KINDS = 0x7FE0, (b"OB", b"OW", b"UN")
 UNDEFINED = 0xFFFFFFFF
-ITEMS, END_OF_SEQUENCE, PIXELS, META = 0xFFFE, 0xE0DD, (0x7FE0, 0x0010), 0x0002
-IMPLICIT, TRANSFER_SYNTAX = b"1.2.840.10008.1.2", (0x0002, 0x0010)
-# Transfer syntaxes whose elements are big-endian or compressed.
-UNSUPPORTED_SYNTAXES = (b"1.2.840.10008.1.2.2", b"1.2.840.10008.1.2.1.99")
-# Tolerance for errors of writers that GDCM corrects; and the number of elements that are checked.
-SLACK_BYTES, MAX_ELEMENTS = 1 << 20, 1 << 17
+# Transfer syntaxes without compressed voxels (PS3.5, annex A): implicit, explicit, big-endian, deflated, and one of GE.
+PLAIN = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.1.99", "1.2.840.113619.5.2")
+# pydicom unpacks all of a deflated file; a byte becomes 1032 at most.
+META_BYTES, DEFLATED, MAX_DEFLATED = 1024, "1.2.840.10008.1.2.1.99", 1032
+# PackBits, of RLE, repeats a byte 128 times for two (PS3.5, annex G); GDCM sets aside what the header claims.
+RLE, MAX_RLE = "1.2.840.10008.1.2.5", 64
 
 
-def is_overrun(path: Path) -> bool:
-    """Whether an element claims to extend far beyond the end of the file, has an unknown kind, or is wrong as the first one.
+@contextmanager
+def sound(path: Path) -> Iterator[None]:
+    """Context in which errors of pydicom, which are of any kind, become one sentence on the file, and its warnings are silent."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except Exception as error:
+        told = (str(error) or type(error).__name__).splitlines()[0]
+        msg = told if told.startswith(f"{path}: ") else f"{path}: file must be sound DICOM, got: {told}"
+        raise ValueError(msg) from error
 
-    Files that cannot be checked, such as big-endian ones, count as sound: GDCM will report errors.
+
+@contextmanager
+def mapped(path: Path) -> Iterator[Any]:
+    """Map of a file, which reads no more than there is, and in which what lies beyond its end is an error."""
+    with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as whole:
+        yield whole
+
+
+def read_elements(path: Path, names: Sequence[str] = ()) -> Any:
+    """Data set of a file with voxels, without them.
+
+    Args:
+        path: The file.
+        names: Keywords of the elements that are needed; by default all are read.
+
+    Raises:
+        ValueError: If it is not sound DICOM, or holds fewer voxels than it says.
     """
-    size = path.stat().st_size
+    import pydicom
+
+    wanted = [tag(name) for name in (*SHAPE, "NumberOfFrames", "PhotometricInterpretation", *names)] if names else None
+    with sound(path), mapped(path) as whole:
+        if whole.find(DEFLATED.encode(), 0, META_BYTES) > 0:
+            check_memory(path, len(whole) * MAX_DEFLATED)
+        content: Any = pydicom.dcmread(whole, stop_before_pixels=True, force=True, specific_tags=wanted)
+        held, fragments = _held(content, content.buffer)
+        syntax = str(content.file_meta.get("TransferSyntaxUID", ""))
+    _check_pixels(path, content, (syntax, held, fragments))
+    return content
+
+
+def sop_class(path: Path) -> str | None:
+    """SOP class UID of a DICOM file, empty if it has none; None if the file does not begin as DICOM."""
+    from pydicom.filereader import read_partial
+
+    if not begins_as_dicom(path):
+        return None
+    try:
+        with sound(path), mapped(path) as whole:
+            return str(read_partial(whole, stop_when=lambda *_: True).file_meta.get("MediaStorageSOPClassUID", ""))
+    except ValueError:  # broken: read_elements will tell
+        return ""
+
+
+def begins_as_dicom(path: Path) -> bool:
+    """Whether the file's first bytes are those of DICOM."""
     with path.open("rb") as file:
-        if file.read(132)[128:] != b"DICM":
-            return False
-        for n, (group, kind, length, at) in enumerate(islice(_elements(file), MAX_ELEMENTS)):
-            if n == 0 and group != META:
-                return True
-            if kind and kind not in LONG_KINDS | SHORT_KINDS:
-                return group == META or (kind.isalpha() and kind.isupper())  # others are known mistakes of scanners
-            if length != UNDEFINED and length > size - at + SLACK_BYTES:
-                return True
-    return False
+        return file.read(132)[128:] == b"DICM"
 
 
-def _elements(file: BufferedReader) -> Iterator[tuple[int, bytes, int, int]]:
-    """Group, value representation (empty where the syntax has none), length and position of each element, including those in sequences."""
-    implicit = packed = False
-    while len(head := file.read(8)) == 8:
-        group, element, length = struct.unpack("<HHI", head)
-        kind = head[4:6] if group == META or not (implicit or group == ITEMS) else b""
-        if kind:
-            length = int.from_bytes(file.read(4), "little") if kind in LONG_KINDS else length >> 16
-        yield group, kind, length, file.tell()
-        if (group, element) == TRANSFER_SYNTAX:
-            syntax = file.read(length).rstrip(b"\0 ")
-            if syntax in UNSUPPORTED_SYNTAXES:
-                return
-            implicit = syntax == IMPLICIT
-        elif group == ITEMS:
-            packed = packed and element != END_OF_SEQUENCE
-            file.seek(length if packed and length != UNDEFINED else 0, SEEK_CUR)  # a fragment of pixels; other items hold elements
-        elif length == UNDEFINED or kind == b"SQ":
-            packed = (group, element) == PIXELS
-        else:
-            file.seek(length, SEEK_CUR)
+@cache
+def tag(name: str) -> Any:
+    """Tag of a keyword, which pydicom would look up for each file."""
+    from pydicom.tag import Tag
+
+    return Tag(name)
+
+
+def raw(content: Any, name: str) -> Any:
+    """Value of an element as it stands in the file; None if it is missing, long or a sequence."""
+    value = getattr(content.get_item(tag(name), keep_deferred=True), "value", None)
+    return value if isinstance(value, bytes) else None
+
+
+def text(content: Any, name: str) -> str:
+    """Value of an element as text, empty if it is missing."""
+    value = raw(content, name) or b""
+    if name == "NominalPercentageOfCardiacPhase" or not value.isascii():  # binary, or in another character set
+        return str(content.get(name, "")).strip(" \0")
+    return value.decode().strip(" \0")
+
+
+def integer(content: Any, name: str) -> int:
+    """Value of a binary element of two bytes; 0 if it is missing or of another length."""
+    value = raw(content, name) or b""
+    return int.from_bytes(value, "little" if content.original_encoding[1] else "big") if len(value) == 2 else 0
+
+
+def numbers(content: Any, name: str, count: int) -> tuple[float, ...] | None:
+    """Values of an element of that many decimal numbers; None if it is missing or wrong."""
+    try:
+        values = tuple(float(part) for part in text(content, name).split("\\"))
+    except ValueError:
+        return None
+    return values if len(values) == count and all(map(isfinite, values)) else None
+
+
+def frames_of(content: Any) -> int:
+    """Number of frames that a file says it has; 1 if it does not say."""
+    found = text(content, "NumberOfFrames")
+    return int(found) if found.isdecimal() and len(found) < 10 and int(found) else 1
+
+
+def _held(content: Any, file: Any) -> tuple[int, int]:
+    """Bytes of the pixel data, before which the file stands, and number of fragments, 0 if they are not compressed."""
+    from pydicom.encaps import parse_fragments
+
+    implicit, little = content.original_encoding  # which pydicom corrects as it reads, but does not tell
+    head, order = file.read(8), "<" if little else ">"
+    kind = head[4:6]
+    if len(head) < 8 or unpack(order + "H", head[:2]) != (PIXEL_GROUP,) or (kind.isalpha() and not implicit and kind not in PIXEL_KINDS):
+        msg = "no pixel data before its end, perhaps as it was cut short or an element is longer than the file"
+        raise ValueError(msg)
+    (length,) = unpack(order + "I", file.read(4) if kind in PIXEL_KINDS else head[4:])
+    start = file.tell()
+    file.seek(0, 2)
+    left = file.tell() - start
+    if length != UNDEFINED:
+        return min(length, left), 0
+    file.seek(start)
+    _, offsets = parse_fragments(file)
+    file.seek(offsets[-1] + 4)
+    end = offsets[-1] + 8 + unpack("<I", file.read(4))[0]
+    if end > start + left:
+        msg = f"a fragment of pixel data that ends {end - start - left} bytes beyond the file"
+        raise ValueError(msg)
+    return end - start - 8 * len(offsets), len(offsets) - 1  # the first is a table
+
+
+def _check_pixels(path: Path, content: Any, found: tuple[str, int, int]) -> None:
+    syntax, held, fragments = found
+    if lost := [name for name in SHAPE if not integer(content, name)]:
+        msg = f"{path}: image must give its {', '.join(SHAPE)}, got no {', '.join(lost)}"
+        raise ValueError(msg)
+    if not syntax or (syntax in PLAIN) == (fragments > 0):
+        msg = f"{path}: TransferSyntaxUID must say how voxels are stored, got {syntax!r} for {fragments or 'no'} compressed fragments"
+        raise ValueError(msg)
+    frames = frames_of(content)
+    if 0 < fragments < frames:
+        msg = f"{path}: pixel data must hold a fragment for each of {frames} frames, got {fragments}"
+        raise ValueError(msg)
+    rows, columns, samples, bits = (integer(content, name) for name in SHAPE)
+    if text(content, "PhotometricInterpretation").endswith("_422"):  # two pixels share their colours
+        samples = 2
+    needed = -(-prod((rows, columns, samples, frames, bits)) // 8)
+    if syntax in PLAIN and held < needed:
+        msg = f"{path}: PixelData must hold the {needed} bytes of {columns} x {rows} x {frames} voxels of {samples * bits} bits, got {held}"
+        raise ValueError(msg)
+    if syntax == RLE:
+        check_capacity(path, needed, held, MAX_RLE)

@@ -2,65 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from stseg3d.volumes.dicom.elements import is_overrun
-from stseg3d.volumes.sitk import stored_dtype
+from stseg3d.volumes.dicom.elements import (
+    PLAIN,
+    begins_as_dicom,
+    frames_of,
+    integer,
+    numbers,
+    raw,
+    read_elements,
+    sop_class,
+    sound,
+    tag,
+    text,
+)
+from stseg3d.volumes.dicom.kinds import DICOM_SUFFIXES, PLANE_CLASSES, STORAGE, kind_without_image
+from stseg3d.volumes.dicom.overrun import is_overrun
+from stseg3d.volumes.sitk import stored_dtype, unsound
 from stseg3d.volumes.volume import Array
 
-DICOM_SUFFIXES = (".dcm", ".ima")
-MAGIC_AT, MAGIC = 128, b"DICM"
-# Bytes that hold the SOP class: it is near the start of the meta group, which comes first (DICOM PS3.10, 7.1).
-META_BYTES = 1024
-SOP_CLASS_TAG = b"\x02\x00\x02\x00UI"
-DICOMDIR = "1.2.840.10008.1.3.10"
-STORAGE = "1.2.840.10008.5.1.4.1.1."
-# Objects without pixels (DICOM PS3.4, B.5), by the beginning of the SOP class.
-WITHOUT_PIXELS = {
-    f"{STORAGE}88.": "structured report",
-    f"{STORAGE}104.": "document",
-    f"{STORAGE}11.": "presentation state",
-    f"{STORAGE}481.": "radiotherapy object",
-    f"{STORAGE}66": "raw data or registration",
-    f"{STORAGE}67": "real-world value mapping",
-    f"{STORAGE}9.": "waveform",
-    "1.2.840.10008.5.1.4.": "object without pixels",
-}
-# Files of these SOP classes hold slices, whole volumes or pictures; one that cannot be read is broken.
-IMAGE_CLASSES = tuple(f"{STORAGE}{number}" for number in ("1", "2", "3", "4", "6", "7", "12", "20", "77", "128", "130"))
-
-TAGS = {
-    "SOPClassUID": "0008|0016",
-    "SOPInstanceUID": "0008|0018",
-    "Modality": "0008|0060",
-    "SeriesDescription": "0008|103e",
-    "SeriesDate": "0008|0021",
-    "SeriesTime": "0008|0031",
-    "SeriesInstanceUID": "0020|000e",
-    "SeriesNumber": "0020|0011",
-    "InstanceNumber": "0020|0013",
-    "ImagePositionPatient": "0020|0032",
-    "NumberOfFrames": "0028|0008",
+TAGS = (
+    *("SOPClassUID", "SOPInstanceUID", "Modality", "SeriesDescription", "SeriesDate", "SeriesTime", "SeriesInstanceUID", "SeriesNumber"),
+    *("InstanceNumber", "ImagePositionPatient", "NumberOfFrames"),
     # Tags that may distinguish two images at one position under one UID, the most specific first.
-    "AcquisitionNumber": "0020|0012",
-    "TemporalPositionIdentifier": "0020|0100",
-    "NominalPercentageOfCardiacPhase": "0020|9241",
-    "TriggerTime": "0018|1060",
-    "EchoTime": "0018|0081",
-    "ConvolutionKernel": "0018|1210",
-    "KVP": "0018|0060",
-    "SliceThickness": "0018|0050",
-    "ImageType": "0008|0008",
-    "ImageComments": "0020|4000",
-    "AcquisitionTime": "0008|0032",
-    "ContentTime": "0008|0033",
-}
-DISTINCTIONS = tuple(TAGS)[tuple(TAGS).index("AcquisitionNumber") :]
+    *("AcquisitionNumber", "TemporalPositionIdentifier", "NominalPercentageOfCardiacPhase", "TriggerTime", "EchoTime", "ConvolutionKernel"),
+    *("KVP", "SliceThickness", "ImageType", "ImageComments", "AcquisitionTime", "ContentTime"),
+)
+DISTINCTIONS = TAGS[TAGS.index("AcquisitionNumber") :]
+# Elements that say where a slice is, and their numbers.
+PLANE = {"ImagePositionPatient": 3, "ImageOrientationPatient": 6, "PixelSpacing": 2}
+# GDCM makes the axes of a slice units at a right angle: writers round them.
+MAX_TURNED = 1e-2
+# What the grid and the type of voxels depend on, but for the place, in an uncompressed slice of these SOP classes (CT, MR, PET, captures).
+SAME_FORM = (*PLANE_CLASSES, f"{STORAGE}7")
+FORM = (
+    *("SOPClassUID", "Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration", "NumberOfFrames"),
+    *("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "RescaleSlope", "RescaleIntercept", "ImageOrientationPatient"),
+    *("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing", "PixelAspectRatio", "SpacingBetweenSlices", "SliceThickness"),
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,33 +94,100 @@ class Header:
         return self.path.name if number is None else f"{self.path.name} (instance {number})"
 
 
+class HeaderReader:
+    """Reader of headers, which asks GDCM once for all slices that differ in nothing but their place."""
+
+    def __init__(self) -> None:
+        self._gdcm = gdcm_reader()
+        self._forms: dict[tuple[Any, ...], Header] = {}
+
+    def read(self, path: Path) -> Header:
+        """Header of a file.
+
+        Raises:
+            ValueError: If it is not a sound DICOM image, lacks voxels or its place, or its voxels are not numbers.
+        """
+        if is_overrun(path):
+            msg = f"{path}: file must be sound DICOM, got an element that goes on beyond the end of the file, or is of an unknown kind"
+            raise ValueError(msg)
+        content = read_elements(path, (*TAGS, *PLANE, *FORM, "RealWorldValueMappingSequence"))
+        with sound(path):
+            tags = {name: found for name in TAGS if (found := text(content, name))}
+            origin, axes, spacing_mm = (numbers(content, name, count) for name, count in PLANE.items())
+            header = replace(self._form(path, content, origin), path=path, tags=tags)
+        placed = origin and axes and spacing_mm and _is_placed(header, origin, axes, spacing_mm)
+        if tags.get("SOPClassUID") in PLANE_CLASSES and not placed:
+            got = ", ".join(f"{name} {text(content, name)!r}" for name in PLANE)
+            msg = f"{path}: slice must say where it is, how it is turned and how large its pixels are, got {got}"
+            raise ValueError(msg)
+        return header
+
+    def _form(self, path: Path, content: Any, origin: Sequence[float] | None) -> Header:
+        """Header of a file without tags, perhaps made from that of another one which differs in its place only."""
+        uid, syntax = text(content, "SOPClassUID"), content.file_meta.TransferSyntaxUID
+        plain = syntax in PLAIN and uid in SAME_FORM and frames_of(content) == 1 and tag("RealWorldValueMappingSequence") not in content
+        if not plain or origin is None:  # compressed voxels have a header of their own
+            return self._read(path, content)
+        key = (syntax, *(raw(content, name) for name in FORM))
+        if key not in self._forms:
+            self._forms[key] = self._read(path, content)
+        x, y, z = origin
+        return replace(self._forms[key], origin=(x, y, z))
+
+    def _read(self, path: Path, content: Any) -> Header:
+        reader = self._gdcm
+        reader.SetFileName(str(path))
+        try:
+            reader.ReadImageInformation()
+        except RuntimeError as error:
+            raise ValueError(unsound(path, error)) from error
+        size = (*reader.GetSize(), 1)[:3]
+        if size != (told := (integer(content, "Columns"), integer(content, "Rows"), frames_of(content))):
+            msg = f"{path}: header must give one size, got {told} and {size} voxels"
+            raise ValueError(msg)
+        return Header(
+            path,
+            size=size,
+            spacing_mm=(*reader.GetSpacing(), 1.0)[:3],
+            origin=(*reader.GetOrigin(), 0.0)[:3],
+            direction=np.array(reader.GetDirection()).reshape(3, 3),
+            dtype=stored_dtype(reader.GetPixelID(), path),
+            components=reader.GetNumberOfComponents(),
+        )
+
+
 def read_headers(folder: Path) -> tuple[list[Header], dict[Path, str]]:
     """Headers of all DICOM images in a folder, and the kinds of its other DICOM files; all else is ignored.
 
     Raises:
         ValueError: If DICOM files are broken; the first ones are named.
     """
-    reader = series_reader()
-    headers, others, broken = [], {}, []
+    reader = HeaderReader()
+    headers, others, broken = [], {}, {}
     for path in sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith(".")):
-        sop_class = _sop_class(path)
-        if sop_class is None and path.suffix.lower() not in DICOM_SUFFIXES and _is_named(path):
+        due = path.suffix.lower() in DICOM_SUFFIXES or begins_as_dicom(path)
+        if not due and _is_named(path):
             continue
         try:
-            headers.append(read_header(reader, path))
-        except RuntimeError:
-            if kind := _kind_without_pixels(sop_class):
-                others[path] = kind
-            elif sop_class is not None or path.suffix.lower() in DICOM_SUFFIXES:
-                broken.append(path)
+            header = reader.read(path)
+            kind = kind_without_image(header.tags.get("SOPClassUID"))
+            if not kind:
+                headers.append(header)
+        except ValueError as error:
+            kind = kind_without_image(sop_class(path))
+            if due and not kind:
+                broken[path] = error
+        if kind:
+            others[path] = kind
     if broken:
-        msg = f"{folder}: DICOM files must be sound, got {len(broken)} of {len(headers) + len(broken)} that cannot be read"
-        msg += f", perhaps cut short: {abbreviated(p.name for p in broken)}; fetch them anew, or move away what is no slice"
+        msg = f"{folder}: DICOM files must be sound, got {len(broken)} of {len(headers) + len(broken)} that cannot be read: "
+        msg += f"{abbreviated(p.name for p in broken)}; fetch them anew, or move away what is no slice; the first: "
+        msg += str(next(iter(broken.values())))
         raise ValueError(msg)
     return headers, {path: kind for path, kind in others.items() if kind != "DICOMDIR"}
 
 
-def series_reader() -> Any:
+def gdcm_reader() -> Any:
     """SimpleITK reader for DICOM files of any name."""
     import SimpleITK
 
@@ -144,58 +196,18 @@ def series_reader() -> Any:
     return reader
 
 
-def read_header(reader: Any, path: Path) -> Header:
-    """Header of a file.
-
-    Raises:
-        RuntimeError: If it is not a sound DICOM image.
-        ValueError: If its voxels are not numbers.
-    """
-    if is_overrun(path):
-        msg = "an element goes on beyond the end of the file, or is of an unknown kind"
-        raise RuntimeError(msg)
-    reader.SetFileName(str(path))
-    reader.ReadImageInformation()
-    held = {name: reader.GetMetaData(key).strip(" \0") for name, key in TAGS.items() if reader.HasMetaDataKey(key)}
-    return Header(
-        path,
-        size=(*reader.GetSize(), 1)[:3],
-        spacing_mm=(*reader.GetSpacing(), 1.0)[:3],
-        origin=(*reader.GetOrigin(), 0.0)[:3],
-        direction=np.array(reader.GetDirection()).reshape(3, 3),
-        dtype=stored_dtype(reader.GetPixelID(), path),
-        components=reader.GetNumberOfComponents(),
-        tags={name: value for name, value in held.items() if value},
-    )
-
-
 def abbreviated(names: Iterable[Any], most: int = 3) -> str:
     """First names, and the number of the others."""
     listed = [str(name) for name in names]
     return ", ".join(listed[:most]) + (f" and {len(listed) - most} more" if len(listed) > most else "")
 
 
+def _is_placed(header: Header, origin: Sequence[float], axes: Sequence[float], spacing_mm: Sequence[float]) -> bool:
+    """Whether GDCM understood what a slice says of its place: what is none, such as a spacing of 0, it makes up."""
+    same = header.origin == tuple(origin) and header.spacing_mm[:2] == tuple(spacing_mm[::-1]) and min(spacing_mm) > 0
+    return same and bool(np.abs(header.direction[:, :2].T.ravel() - axes).max() <= MAX_TURNED)
+
+
 def _is_named(path: Path) -> bool:
     """Whether the file has a suffix; ``1.2.840.113.7`` and ``IM0001`` have none."""
     return bool(path.suffix) and not path.suffix[1:].isdigit()
-
-
-def _sop_class(path: Path) -> str | None:
-    """SOP class UID of a DICOM file, empty if it has none; None if the file does not begin as DICOM."""
-    with path.open("rb") as file:
-        head = file.read(META_BYTES)
-    if head[MAGIC_AT : MAGIC_AT + len(MAGIC)] != MAGIC:
-        return None
-    at = head.find(SOP_CLASS_TAG, MAGIC_AT)
-    value = at + len(SOP_CLASS_TAG) + 2
-    length = int.from_bytes(head[value - 2 : value], "little") if at >= 0 else 0
-    return head[value : value + length].decode("ascii", "replace").strip(" \0")
-
-
-def _kind_without_pixels(sop_class: str | None) -> str:
-    """Kind of a file without pixels; empty if it should have pixels."""
-    if sop_class == DICOMDIR:
-        return "DICOMDIR"
-    if not sop_class or any(sop_class == image or sop_class.startswith(f"{image}.") for image in IMAGE_CLASSES):
-        return ""
-    return next((kind for start, kind in WITHOUT_PIXELS.items() if sop_class.startswith(start)), "")

@@ -10,11 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from stseg3d.volumes.dicom.headers import Header, abbreviated, read_header, series_reader
+from stseg3d.volumes.dicom.elements import sop_class
+from stseg3d.volumes.dicom.headers import Header, HeaderReader, abbreviated, gdcm_reader
+from stseg3d.volumes.dicom.kinds import kind_without_image
 from stseg3d.volumes.dicom.series import Series, choose_series, read_series, volumes_of
 from stseg3d.volumes.dicom.stack import stacked
 from stseg3d.volumes.file import FileVolume, check_memory, grid_of_file
-from stseg3d.volumes.sitk import channels_first, image_reader, itk_affine, unsound
+from stseg3d.volumes.sitk import channels_first, image_reader, itk_affine, stored_dtype, unsound
 from stseg3d.volumes.volume import Array
 
 logger = logging.getLogger(__name__)
@@ -35,12 +37,11 @@ def open_series(folder: Path, *, series: str | None = None) -> FileVolume:
             description.
 
     Raises:
-        ImportError: If an enhanced file of many frames is to be read without pydicom.
         ValueError: If the folder holds no series, or several that ``series`` does not choose from; if a file is broken; if slices are
             missing, duplicate or sheared by a tilted gantry. The message names them.
     """
     found, others = read_series(folder)
-    chosen = choose_series(folder, found, series)
+    chosen = choose_series(folder, found, series, others)
     rest = [one for one in found if one is not chosen]
     if rest or others:
         logger.warning("%s: took %s; left out %s", folder, chosen, abbreviated([*map(str, rest), *others]))
@@ -51,19 +52,19 @@ def open_dicom(path: Path) -> FileVolume:
     """Image in one DICOM file: a slice, or the frames of one volume.
 
     Raises:
-        ImportError: If it is an enhanced file of many frames and pydicom is missing.
         ValueError: If it is broken, holds several volumes, or its frames are missing, duplicate or sheared.
     """
-    try:
-        header = read_header(series_reader(), path)
-    except RuntimeError as error:
-        raise ValueError(unsound(path, error)) from error
+    kind = kind_without_image(sop_class(path))
+    header = None if kind else HeaderReader().read(path)
+    if header is None or (kind := kind_without_image(header.tags.get("SOPClassUID"))):
+        msg = f"{path}: file must hold an image, got a {kind}"
+        raise ValueError(msg)
     return _volume(path, choose_series(path, volumes_of([header]), None))
 
 
 def _volume(path: Path, chosen: Series, left_out: Sequence[str] = ()) -> FileVolume:
     first = chosen.headers[0]
-    if first.size[2] > 1:  # many frames without positions of their own
+    if first.size[2] > 1:  # many frames without positions of their own, as GDCM places them
         ordered, affine = [first], itk_affine(image_reader(first.path), 3)
     else:
         ordered, affine = stacked(chosen.headers, str(path))
@@ -82,7 +83,7 @@ def _load(headers: Sequence[Header], shape: tuple[int, ...], stored: np.dtype[An
     components, columns, rows, depth = shape
     dtype = INT16 if stored.kind in "iu" and stored.itemsize > INT16.itemsize else stored
     array: Array = np.empty((depth, rows, columns, *([components] if components > 1 else [])), dtype)
-    reader, at = series_reader(), 0
+    reader, at = gdcm_reader(), 0
     held, image, pixels = Path(), None, array
     for header in headers:
         if held != header.path:
@@ -99,9 +100,16 @@ def _load(headers: Sequence[Header], shape: tuple[int, ...], stored: np.dtype[An
 def _image(reader: Any, header: Header) -> Any:
     reader.SetFileName(str(header.path))
     try:
-        return reader.Execute()
+        image = reader.Execute()
     except RuntimeError as error:
         raise ValueError(unsound(header.path, error)) from error
+    due = (*header.size[:2], max(header.size[2], header.frames)), header.components, header.dtype
+    found = (*image.GetSize(), 1)[:3], image.GetNumberOfComponentsPerPixel(), stored_dtype(image.GetPixelID(), header.path)
+    if found != due:
+        told, got = (f"{size} voxels of {components} {dtype}" for size, components, dtype in (due, found))
+        msg = f"{header.path}: file must hold what its header says, {told}, got {got}"
+        raise ValueError(msg)
+    return image
 
 
 def _view(image: Any) -> Array:

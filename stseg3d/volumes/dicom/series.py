@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from stseg3d.volumes.dicom.frames import frame_headers, is_enhanced
-from stseg3d.volumes.dicom.headers import DISTINCTIONS, Header, read_headers
+from stseg3d.volumes.dicom.headers import DISTINCTIONS, Header, abbreviated, read_headers
+from stseg3d.volumes.dicom.kinds import NO_IMAGE_MODALITIES
 
 # Fewer slices than this beside a volume are scouts, screenshots or dose tables.
 MIN_SLICES = 3
@@ -51,8 +52,10 @@ class Series:
 
     @property
     def is_volume(self) -> bool:
-        """Whether it may be worth segmenting: grey, and with more positions than a scout or a bolus-tracking slice."""
+        """Whether it may be worth segmenting: an image, grey, and with more positions than a scout or a bolus-tracking slice."""
         first = self.headers[0]
+        if first.tags.get("Modality") in NO_IMAGE_MODALITIES:
+            return False
         depth = max(len(set(places(self.headers))), first.size[2])
         return depth >= MIN_SLICES and first.components == 1 and not first.is_localizer
 
@@ -88,7 +91,6 @@ def read_series(folder: Path) -> tuple[list[Series], list[str]]:
         Volumes, largest first; and DICOM files that are not images, each with its kind.
 
     Raises:
-        ImportError: If there is an enhanced file of many frames and pydicom is missing.
         ValueError: If a DICOM file is broken.
     """
     headers, others = read_headers(folder)
@@ -99,7 +101,6 @@ def volumes_of(headers: Iterable[Header]) -> list[Series]:
     """Volumes that these files form, largest first.
 
     Raises:
-        ImportError: If there is an enhanced file of many frames and pydicom is missing.
         ValueError: If frames of an enhanced file have no position.
     """
     by_uid: dict[str, list[Header]] = {}
@@ -114,19 +115,20 @@ def volumes_of(headers: Iterable[Header]) -> list[Series]:
     return sorted(found, key=lambda one: -one.slices)
 
 
-def choose_series(folder: Path, found: Sequence[Series], wanted: str | None) -> Series:
+def choose_series(folder: Path, found: Sequence[Series], wanted: str | None, others: Sequence[str] = ()) -> Series:
     """Volume that ``wanted`` names, or the only one.
 
     Args:
         folder: The folder, for messages.
         found: Volumes in the folder.
+        others: Its other DICOM files.
         wanted: UID, the beginning of one, or a description; None if there is only one volume, apart from scouts and pictures.
 
     Raises:
         ValueError: If none or several volumes fit.
     """
     if not found:
-        msg = f"{folder}: folder must hold a DICOM series, got none"
+        msg = f"{folder}: folder must hold a DICOM series, got {abbreviated(others) or 'none'}"
         raise ValueError(msg)
     matches = list(found) if wanted is None else _matches(found, wanted)
     volumes = [series for series in matches if series.is_volume] or matches
