@@ -22,17 +22,11 @@ BUNDLE_NAME = "aorta_ct_segmentation"
 
 @dataclass(frozen=True, slots=True)
 class Demonstration:
-    """Result of the demo.
+    """Result of the demo."""
 
-    Args:
-        files: Path of each file, by what it holds.
-        boxes: Number of boxes.
-        counts: Agreement with the phantom's ground truth; None for the user's own scan.
-    """
-
-    files: dict[str, Path]
-    boxes: int
-    counts: Confusion | None
+    files: dict[str, Path]  # path of each file, by what it holds
+    boxes: int  # number of boxes
+    counts: Confusion | None  # agreement with the phantom's ground truth; None for the user's own scan
 
 
 def demonstrate(

@@ -32,6 +32,7 @@ MOVED: dict[str, str] = {
     "stseg3d.compare.table": "stseg3d.compare.text_tables",
     "stseg3d.networks.strides": "stseg3d.networks.size_check",
     "stseg3d.inference.memory": "stseg3d.machine.memory",
+    "stseg3d.volumes.picture": "stseg3d.volumes.pictures",
     "stseg3d.volumes.threads": "stseg3d.machine.threads",
     "stseg3d.training.anatomy": "stseg3d.synthesis.phantoms",
     "stseg3d.training.anatomy.painting": "stseg3d.synthesis.phantoms.shapes",
@@ -42,7 +43,7 @@ MOVED: dict[str, str] = {
 }
 
 
-class FormerNames(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
+class FormerNames(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     """Finder of modules by their former names, which gives the same objects as their present ones."""
 
     def find_spec(
@@ -51,7 +52,8 @@ class FormerNames(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
         """Spec of a module that has moved; None for all others, and for a class that ``pydoc.locate`` takes for a module."""
         del path, target
         present = present_name(fullname)
-        return importlib.util.spec_from_loader(fullname, self) if present and importlib.util.find_spec(present) else None
+        spec = importlib.util.find_spec(present) if present else None
+        return spec and importlib.util.spec_from_loader(fullname, self, is_package=spec.submodule_search_locations is not None)
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType:
         """The module under its present name."""
@@ -66,15 +68,9 @@ class FormerNames(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
 
     def get_code(self, fullname: str) -> CodeType | None:
         """Code for ``python -m`` with a former name."""
-        return _present_loader(fullname).get_code(present_name(fullname))
-
-    def get_source(self, fullname: str) -> str | None:
-        """Source for tracebacks."""
-        return _present_loader(fullname).get_source(present_name(fullname))
-
-    def is_package(self, fullname: str) -> bool:
-        """Whether the module is a package."""
-        return _present_loader(fullname).is_package(present_name(fullname))
+        spec = importlib.util.find_spec(present_name(fullname))
+        assert spec is not None
+        return cast(importlib.abc.InspectLoader, spec.loader).get_code(spec.name)
 
 
 def present_name(former: str) -> str:
@@ -92,9 +88,3 @@ def install() -> None:
     """Let imports find former names first, or a moved package's folder would give its modules a second time."""
     if not any(isinstance(finder, FormerNames) for finder in sys.meta_path):
         sys.meta_path.insert(0, FormerNames())
-
-
-def _present_loader(former: str) -> importlib.abc.InspectLoader:
-    spec = importlib.util.find_spec(present_name(former))
-    assert spec is not None
-    return cast(importlib.abc.InspectLoader, spec.loader)

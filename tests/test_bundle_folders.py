@@ -15,12 +15,12 @@ from stseg3d.bundle import (
     bundle_names,
     find_bundle,
     load_network,
-    read_config,
     read_metadata,
     read_weights,
     save_weights,
     weights_sha256,
 )
+from tests.tiny import read_config
 
 CONFIG = {
     "bundle_root": ".",

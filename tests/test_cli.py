@@ -21,9 +21,9 @@ import pytest
 
 from stseg3d import __version__, cli
 from stseg3d.cli.arguments import seconds as read_seconds
-from stseg3d.cli.tables import write_table
 from stseg3d.cli.terminal import loading, log_to_stderr
 from stseg3d.inference import Request
+from stseg3d.machine.files import atomic_write_text
 from stseg3d.machine.tables import Table
 from stseg3d.metrics import Confusion
 from stseg3d.volumes import Case
@@ -464,7 +464,7 @@ def test_a_table_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pyt
 
     monkeypatch.setattr(Path, "write_text", fill_the_disk)
     with pytest.raises(OSError, match="disk is full"):
-        write_table("a table", output)
+        atomic_write_text(output, "a table")
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"rows.csv": "from before"}
 
 
@@ -502,6 +502,7 @@ def test_train_is_a_thin_caller(bundle: Path, monkeypatch: pytest.MonkeyPatch, c
     assert cli.main(["train", str(bundle), "--data", "dataset.json", *given]) == 0
     assert capsys.readouterr().out == f"{bundle / 'models' / 'model.pt'}\n{scores.text()}\n"
     expected = {"stage": "fine", "epochs": 3, "budget_s": 120, "device": "cpu", "seed": 5, "weights": Path("w.pt"), "trust": True}
+    expected["overrides"] = {}
     assert calls == [((bundle, Path("dataset.json")), expected)]
 
 

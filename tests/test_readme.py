@@ -23,7 +23,8 @@ import pytest
 import torch
 
 from stseg3d import cli
-from stseg3d.bundle import WEIGHTS, embedded_folder
+from stseg3d.bundle import WEIGHTS
+from stseg3d.bundle_folders import embedded_folder
 from stseg3d.synthesis.phantoms import write_dataset
 from stseg3d.volumes import load_dataset
 from tests.systems import make_link

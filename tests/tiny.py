@@ -9,14 +9,20 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
+from monai.bundle import ConfigParser
 from numpy.typing import NDArray
 
-from stseg3d.bundle import METADATA, PLAN, find_bundle, write_plan
+from stseg3d.bundle import METADATA, PLAN, config_parser, find_bundle, open_bundle, write_plan
 from stseg3d.geometry import Box
 from stseg3d.plan import Plan, set_entries
 
 SIZE = (16, 16, 16)
 UNET = {"channels": [4, 8], "strides": [2], "num_res_units": 0}
+
+
+def read_config(bundle: Path, *names: str, overrides: dict[str, Any] | None = None, trust: bool = False) -> ConfigParser:
+    """Parser of a bundle's configs, by default of ``inference.json``."""
+    return config_parser(open_bundle(bundle, trust=trust), names or ["inference.json"], overrides=overrides)
 
 
 def tiny_bundle(root: Path, **entries: Any) -> Path:

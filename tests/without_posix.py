@@ -36,6 +36,7 @@ class Hidden(importlib.abc.MetaPathFinder):
 
 def hide() -> None:
     """Let modules and attributes be missing from now on."""
+    importlib.import_module("psutil")  # of its own for each system: the one for POSIX needs what is missing from now on
     for name in MODULES:
         sys.modules.pop(name, None)
     sys.meta_path.insert(0, Hidden())

@@ -48,35 +48,20 @@ def load_network(
     return network.to(parser.get_parsed_content("device")).eval(), parser
 
 
-def read_config(
-    bundle: Path,
-    config: str | Iterable[str] = INFERENCE.name,
-    *,
-    device: str | torch.device = "cpu",
-    overrides: Mapping[str, Any] | None = None,
-    trust: bool = False,
-) -> ConfigParser:
-    """Parser of one or more of the bundle's configs, where later ones overlay earlier ones; nothing is instantiated yet.
-
-    Args:
-        bundle: Folder of the bundle; becomes the config's ``bundle_root``.
-        config: Name or names in the folder ``configs``.
-        device: Becomes the config's ``device``.
-        overrides: Entries to set, by id; they must exist, so that a mistyped one is not accepted in silence, as MONAI does.
-        trust: Run a bundle that is more than data, see :func:`stseg3d.bundle.trust.read_bundle`.
-
-    Raises:
-        UntrustedError: If it is more than data, and ``trust`` is off.
-        ValueError: If a file cannot be read, or an entry to override does not exist.
-    """
-    names = [config] if isinstance(config, str) else [*config]
-    return config_parser(open_bundle(bundle, trust=trust), names, device=device, overrides=overrides)
-
-
 def config_parser(
     opened: OpenBundle, names: Iterable[str], *, device: str | torch.device = "cpu", overrides: Mapping[str, Any] | None = None
 ) -> ConfigParser:
-    """Parser like that of :func:`read_config`, for a bundle that is open already."""
+    """Parser of one or more of a bundle's configs, where later ones overlay earlier ones; nothing is instantiated yet.
+
+    Args:
+        opened: The bundle; its folder becomes the config's ``bundle_root``.
+        names: Names in the folder ``configs``.
+        device: Becomes the config's ``device``.
+        overrides: Entries to set, by id; they must exist, so that a mistyped one is not accepted in silence, as MONAI does.
+
+    Raises:
+        ValueError: If a file cannot be read, or an entry to override does not exist.
+    """
     parser = _parser(opened, names)
     device = select_device(device) if isinstance(device, str) else device
     parser["bundle_root"] = str(opened.folder)

@@ -13,11 +13,7 @@ WEIGHTS = Path("models", "model.pt")
 
 
 def read_metadata(bundle: Path, content: bytes | None = None) -> dict[str, Any]:
-    """Content of the bundle's ``configs/metadata.json``.
-
-    Args:
-        bundle: Folder of the bundle.
-        content: The file's bytes, if they have been read already.
+    """Content of the bundle's ``configs/metadata.json``, whose bytes may have been read already.
 
     Raises:
         FileNotFoundError: If the bundle has none.

@@ -18,11 +18,7 @@ logger = logging.getLogger(__name__)
 
 
 def open_bundle(folder: Path, *, trust: bool = False) -> OpenBundle:
-    """The bundle in a folder; configs of an earlier plan are rendered anew, with a warning.
-
-    Args:
-        folder: Folder of the bundle.
-        trust: See :func:`stseg3d.bundle.trust.read_bundle`.
+    """The bundle in a folder, see :func:`stseg3d.bundle.trust.read_bundle`; configs of an earlier plan are rendered anew, with a warning.
 
     Raises:
         OSError: If a file cannot be read.
@@ -43,9 +39,6 @@ def open_bundle(folder: Path, *, trust: bool = False) -> OpenBundle:
 def render_bundle(folder: Path) -> list[Path]:
     """Render a bundle's configs from its plan; files that were edited by hand are kept under another name.
 
-    Args:
-        folder: Folder with ``configs/plan.json``.
-
     Returns:
         Files that were written; none if all were up to date.
 
@@ -54,15 +47,15 @@ def render_bundle(folder: Path) -> list[Path]:
         ValueError: If the plan is invalid.
     """
     plan = Plan.parse((folder / PLAN).read_bytes(), f"{folder / PLAN}")
-    changed = {name: text for name, text in render(plan).items() if _read(folder / CONFIGS / name) != text}
-    for name in changed:
+    texts = render(plan)
+    for name in _changed(folder, texts):
         path = folder / CONFIGS / name
         if path.is_file() and not is_intact(_read(path)):
             kept = path.with_name(f"{name}.edited")
             path.replace(kept)
             logger.warning("%s was edited by hand: it is kept as %s; put what you need of it into %s", path, kept.name, PLAN.name)
-    _remove_old(folder, render(plan))
-    return [*_write(folder, changed), *_write_formats(folder, plan)]
+    _remove_old(folder, texts)
+    return [*_write(folder, _changed(folder, texts)), *_write_formats(folder, plan)]
 
 
 def write_plan(folder: Path, plan: Plan) -> list[Path]:
@@ -73,13 +66,15 @@ def write_plan(folder: Path, plan: Plan) -> list[Path]:
     """
     path = folder / PLAN
     like = read_json(path.read_bytes(), str(path)) if path.is_file() else None
-    texts = {
-        PLAN.name: json_text(plan.as_json(like)),
-        **render(plan),
-    }  # the plan first, so that stale configs are known as such
-    changed = {name: text for name, text in texts.items() if _read(folder / CONFIGS / name) != text}
+    # The plan first, so that stale configs are known as such.
+    texts = {PLAN.name: json_text(plan.as_json(like)), **render(plan)}
     _remove_old(folder, texts)
-    return [*_write(folder, changed), *_write_formats(folder, plan)]
+    return [*_write(folder, _changed(folder, texts)), *_write_formats(folder, plan)]
+
+
+def _changed(folder: Path, texts: Mapping[str, str]) -> dict[str, str]:
+    """Texts that differ from the files."""
+    return {name: text for name, text in texts.items() if _read(folder / CONFIGS / name) != text}
 
 
 def _remove_old(folder: Path, texts: Mapping[str, str]) -> None:

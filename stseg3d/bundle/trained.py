@@ -16,22 +16,14 @@ TRAINED = WEIGHTS.with_name("trained.json")
 
 
 def remember_trained(bundle: Path, plan: Plan) -> Path:
-    """Record that the bundle's weights were trained with a plan.
-
-    Args:
-        bundle: Folder of the bundle, with weights.
-        plan: The plan.
-    """
+    """Record that the bundle's weights were trained with a plan."""
     return atomic_write_text(bundle / TRAINED, json_text({"weights_sha256": weights_sha256(bundle), "sees": plan.seen_by(*plan.stages)}))
 
 
 def ensure_trained_for(bundle: Path, plan: Plan, *stages: str) -> None:
-    """Refuse weights that were trained to see images in another way than the plan says now; weights without a record pass.
+    """Refuse weights, of all stages or some, that were trained to see images in another way than the plan says now.
 
-    Args:
-        bundle: Folder of the bundle.
-        plan: The plan.
-        stages: Stages whose weights count; by default all that the plan has.
+    Weights without a record pass.
 
     Raises:
         ValueError: If an entry of the plan has changed; the message names it.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +12,11 @@ from typing import Any
 from stseg3d.bundle.files import METADATA, read_metadata
 from stseg3d.bundle_folders import PLAN
 from stseg3d.plan import Plan, code_in_overrides, is_intact, render
+from stseg3d.plan.components import code_in
 from stseg3d.plan.render import MARK
 
 CONFIGS = Path("configs")
+FREE_KEY = re.compile(r"(?![_$%]).*", re.DOTALL)
 # Files that MONAI or Python would read as a config or a program.
 CONFIG_SUFFIXES = (".json", ".yaml", ".yml", ".conf", ".cfg", ".ini", ".toml", ".py")
 
@@ -24,19 +27,12 @@ class UntrustedError(ValueError):
 
 @dataclass(frozen=True)
 class OpenBundle:
-    """A bundle that may be run.
+    """A bundle that may be run."""
 
-    Attributes:
-        folder: Its folder.
-        plan: Its plan; None if the configs are run as they are, on trust.
-        texts: Text of its configs, by file name; this is run, even if the files change later.
-        stale: Names of files on disk that are not what the plan renders to.
-    """
-
-    folder: Path
-    plan: Plan | None
-    texts: Mapping[str, str]
-    stale: tuple[str, ...] = ()
+    folder: Path  # its folder
+    plan: Plan | None  # its plan; None if the configs are run as they are, on trust
+    texts: Mapping[str, str]  # text of its configs, by file name; this is run, even if the files change later
+    stale: tuple[str, ...] = ()  # names of files on disk that are not what the plan renders to
 
     def require_plan(self) -> Plan:
         """The plan.
@@ -51,13 +47,9 @@ class OpenBundle:
 
 
 def read_bundle(folder: Path, *, trust: bool = False) -> OpenBundle:
-    """Read a bundle's plan and configs, as data, each file once.
+    """A bundle's plan and configs, read as data, each file once; with ``trust``, configs that differ from the plan are run as they are.
 
     Files that were rendered from an earlier version of the plan, and not edited since, count as what the plan renders to now.
-
-    Args:
-        folder: Folder of the bundle.
-        trust: Whether it may be more than data. If its configs differ from its plan, the configs are then run.
 
     Raises:
         OSError: If a file cannot be read.
@@ -104,20 +96,8 @@ def _reasons(folder: Path, plan: Plan, found: Mapping[str, bytes], rendered: Map
     yield from (f"it has {CONFIGS / name}, which is not rendered from {PLAN.name}" for name in found if name not in known)
     yield from (f"{path.relative_to(folder)} is a link" for path in (folder / CONFIGS, *_inside(folder / CONFIGS)) if path.is_symlink())
     if METADATA.name in found:
-        yield from _code_in_metadata(read_metadata(folder, found[METADATA.name]), METADATA.name)
-
-
-def _code_in_metadata(content: Any, where: str) -> Iterator[str]:
-    """Places in the metadata that MONAI would evaluate or make."""
-    if isinstance(content, str) and content.startswith(("$", "%")):
-        yield f"{where} holds {content[:60]!r}"
-    elif isinstance(content, dict):
-        yield from (f"{where} has the entry {key!r}" for key in content if str(key).startswith(("_", "$", "%")))
-        for key, item in content.items():
-            yield from _code_in_metadata(item, f"{where}#{key}")
-    elif isinstance(content, list):
-        for item in content:
-            yield from _code_in_metadata(item, where)
+        # Free text, which may begin with a reference but not with what MONAI would evaluate or make.
+        yield from code_in(read_metadata(folder, found[METADATA.name]), METADATA.name, ("$", "%"), FREE_KEY)
 
 
 def _refuse(folder: Path, reason: str, *, trust: bool) -> None:

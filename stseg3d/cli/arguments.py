@@ -7,12 +7,14 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from stseg3d.cli.terminal import BAD
+from stseg3d.machine.tables import SUFFIXES
 
 SECONDS = {"s": 1, "min": 60, "h": 3600}
 PARTS = ("training", "validation", "test")
+Value = TypeVar("Value")
 Command = tuple[argparse.ArgumentParser, Callable[[argparse.Namespace], int]]
 
 
@@ -47,47 +49,47 @@ def ensure_own(given: str, bundle: Path, verb: str) -> None:
         raise ValueError(msg)
 
 
+def add_settings(command: argparse.ArgumentParser, what: str) -> None:
+    """Add ``--set``, as ``overrides``."""
+    command.add_argument("--set", dest="overrides", type=setting, action="append", default=[], metavar="KEY=JSON", help=what)
+
+
+def ensure_table(output: Path | None) -> None:
+    """Refuse a table that could not be written, before the work is done."""
+    if output and output.suffix not in SUFFIXES:
+        msg = f"-o must end on {' or '.join(SUFFIXES)}, got {output}"
+        raise ValueError(msg)
+    if output and not output.parent.is_dir():
+        msg = f"-o must lie in a folder that exists, got {output}"
+        raise FileNotFoundError(msg)
+
+
 # --- types -------------------------------------------------------------------
 
 
-def device(text: str) -> str:
-    """Name of a device."""
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", text):
-        msg = f"must be auto, cpu, cuda or cuda:N, got {text!r}"
-        raise argparse.ArgumentTypeError(msg)
-    return text
+def matching(pattern: str, rule: str, value: Callable[[str], Value]) -> Callable[[str], Value]:
+    """Type of an argument: its value, if the text matches a pattern as a whole; else the rule is told."""
+
+    def read(text: str) -> Value:
+        if not re.fullmatch(pattern, text):
+            msg = f"must be {rule}, got {text!r}"
+            raise argparse.ArgumentTypeError(msg)
+        return value(text)
+
+    return read
 
 
-def positive(text: str) -> int:
-    """Whole number above 0."""
-    if not re.fullmatch(r"0*[1-9]\d*", text):
-        msg = f"must be a whole number above 0, got {text!r}"
-        raise argparse.ArgumentTypeError(msg)
-    return int(text)
-
-
-def length(text: str) -> float:
-    """Length in mm, 0 or more."""
-    if not re.fullmatch(r"\d+(\.\d+)?|\.\d+", text):
-        msg = f"must be a number of mm, 0 or more, got {text!r}"
-        raise argparse.ArgumentTypeError(msg)
-    return float(text)
-
-
-def share(text: str) -> float:
-    """Share above 0 and below 1."""
-    if not re.fullmatch(r"0?\.\d+", text) or not float(text):
-        msg = f"must be a share above 0 and below 1, such as 0.99, got {text!r}"
-        raise argparse.ArgumentTypeError(msg)
-    return float(text)
-
-
-def numbers(text: str) -> tuple[float, ...]:
-    """Numbers between commas."""
-    if not re.fullmatch(r"\d*\.?\d+(,\d*\.?\d+)*", text):
-        msg = f"must be numbers such as 0.5,0.3,0.1, got {text!r}"
-        raise argparse.ArgumentTypeError(msg)
-    return tuple(float(part) for part in text.split(","))
+device = matching(r"auto|cpu|cuda(:\d+)?", "auto, cpu, cuda or cuda:N", str)
+positive = matching(r"0*[1-9]\d*", "a whole number above 0", int)
+length = matching(r"\d+(\.\d+)?|\.\d+", "a number of mm, 0 or more", float)
+share = matching(r"0?\.\d*[1-9]\d*", "a share above 0 and below 1, such as 0.99", float)
+numbers = matching(r"\d*\.?\d+(,\d*\.?\d+)*", "numbers such as 0.5,0.3,0.1", lambda text: tuple(map(float, text.split(","))))
+sizes = matching(r"[1-9]\d*(,[1-9]\d*)*", "sizes such as 32,48,64", lambda text: [*map(int, text.split(","))])
+seconds = matching(
+    r"(?=.*[1-9])[0-9]+(\.[0-9]+)?\s*(s|min|h)",
+    "a time such as 90s, 30min or 2h",
+    lambda text: float(text.rstrip("sminh ")) * SECONDS[text.lstrip("0123456789. ")],
+)
 
 
 def setting(text: str) -> tuple[str, Any]:
@@ -98,20 +100,3 @@ def setting(text: str) -> tuple[str, Any]:
     except ValueError as error:
         msg = f"must be KEY=JSON, such as training#ema_decay=0.99, fine#rough_channel=true or training#target='\"component\"', got {text!r}"
         raise argparse.ArgumentTypeError(msg) from error
-
-
-def sizes(text: str) -> list[int]:
-    """Whole numbers above 0 between commas."""
-    if not re.fullmatch(r"[1-9]\d*(,[1-9]\d*)*", text):
-        msg = f"must be sizes such as 32,48,64, got {text!r}"
-        raise argparse.ArgumentTypeError(msg)
-    return [int(part) for part in text.split(",")]
-
-
-def seconds(text: str) -> float:
-    """Time with its unit, in seconds."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|min|h)", text)
-    if not match or not float(match[1]):
-        msg = f"must be a time such as 90s, 30min or 2h, got {text!r}"
-        raise argparse.ArgumentTypeError(msg)
-    return float(match[1]) * SECONDS[match[2]]

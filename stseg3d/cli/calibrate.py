@@ -6,8 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from stseg3d.cli.arguments import PARTS, Command, add_machine, add_trust, ensure_own, numbers, share
-from stseg3d.cli.tables import ensure_table, write_table
+from stseg3d.cli.arguments import PARTS, Command, add_machine, add_trust, ensure_own, ensure_table, numbers, share
 from stseg3d.cli.terminal import DONE, loading, progress
 
 
@@ -34,6 +33,7 @@ def add_calibrate(commands: Any) -> Command:
 def _calibrate(args: argparse.Namespace) -> int:
     with loading():
         from stseg3d.bundle import find_bundle
+        from stseg3d.machine.files import atomic_write_text
         from stseg3d.machine.threads import set_threads
         from stseg3d.planning import Calibration, Calibrator, labelled_cases, write_policy
 
@@ -48,7 +48,7 @@ def _calibrate(args: argparse.Namespace) -> int:
     found = Calibration.of(calibrator, [calibrator.measure(case) for case in progress(cases, "cases")], args.part, args.coverage)
     print(found.table(), *found.sentences(), sep="\n")
     if args.output:
-        write_table(found.dump(args.output.suffix), args.output)
+        atomic_write_text(args.output, found.dump(args.output.suffix))
     if args.write and not found.numbers:
         msg = f"--write needs a policy that reaches --coverage {args.coverage:g}, got none; the bundle is as it was"
         raise ValueError(msg)

@@ -7,16 +7,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from stseg3d.cli.arguments import (
-    PARTS,
-    Command,
-    add_machine,
-    add_trust,
-    positive,
-    seconds,
-    setting,
-    sizes,
-)
+from stseg3d.cli.arguments import PARTS, Command, add_machine, add_settings, add_trust, positive, seconds, sizes
 from stseg3d.cli.terminal import DONE, loading
 
 
@@ -40,15 +31,7 @@ def add_compare(commands: Any) -> Command:
     command.add_argument("--budget", dest="budget_s", type=seconds, metavar="TIME", help="for all training together, such as 30min or 6h")
     command.add_argument("--epochs", type=positive, metavar="N", help="epochs of each stage (default: what the bundle says)")
     command.add_argument("--seed", type=int, metavar="N", help="of weights, order and augmentation (default: 0)")
-    command.add_argument(
-        "--set",
-        dest="overrides",
-        type=setting,
-        action="append",
-        default=[],
-        metavar="KEY=JSON",
-        help="change a plan entry of every run",
-    )
+    add_settings(command, "change a plan entry of every run")
     add_trust(command)
     add_machine(command)
     return command, _compare

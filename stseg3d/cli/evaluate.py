@@ -6,8 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stseg3d.cli.arguments import PARTS, Command, length
-from stseg3d.cli.tables import ensure_table, write_table
+from stseg3d.cli.arguments import PARTS, Command, ensure_table, length
 from stseg3d.cli.terminal import BAD, BAD_INPUT, DONE, FAILED, fail, loading, progress, sentence
 
 if TYPE_CHECKING:
@@ -31,6 +30,7 @@ def add_evaluate(commands: Any) -> Command:
 def _evaluate(args: argparse.Namespace) -> int:
     with loading():
         from stseg3d.evaluate import dump, pair_cases, summarise, table
+        from stseg3d.machine.files import atomic_write_text
 
     ensure_table(args.output)
     pairs = pair_cases(args.prediction, args.label, part=args.part)
@@ -42,7 +42,7 @@ def _evaluate(args: argparse.Namespace) -> int:
     print(table(rows, summaries))
     if args.output:
         failed = {case: sentence(error) for case, error in errors.items()}
-        write_table(dump(rows, summaries, args.output.suffix, failed=failed, settings=settings), args.output)
+        atomic_write_text(args.output, dump(rows, summaries, args.output.suffix, failed=failed, settings=settings))
     return FAILED if errors else DONE
 
 

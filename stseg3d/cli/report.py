@@ -17,12 +17,8 @@ def add_report(commands: Any) -> Command:
     command.add_argument("--labels", type=Path, metavar="FOLDER", help="ground truth <case>.nii.gz, or a dataset.json, to score against")
     command.add_argument("--images", type=Path, metavar="FOLDER", help="the images, if they are no longer where they were read from")
     command.add_argument("-o", dest="output", type=Path, metavar="PAGE", help="the page (default: OUT/report.html)")
-    command.add_argument(
-        "--volumes",
-        choices=["embed", "link", "none"],
-        default="embed",
-        help="3-D views: in the page, in files beside it, or none (default: embed)",
-    )
+    views = "3-D views: in the page, in files beside it, or none (default: embed)"
+    command.add_argument("--volumes", choices=["embed", "link", "none"], default="embed", help=views)
     return command, _report
 
 
@@ -30,13 +26,7 @@ def _report(args: argparse.Namespace) -> int:
     with loading():
         from stseg3d.report import write_report
 
-    page, _ = write_report(
-        args.out,
-        args.output,
-        images=args.images,
-        labels=args.labels,
-        volumes=args.volumes,
-        progress=lambda records: progress(records, "cases"),
-    )
+    options = {name: getattr(args, name) for name in ("images", "labels", "volumes")}
+    page, _ = write_report(args.out, args.output, **options, progress=lambda records: progress(records, "cases"))
     print(page)
     return DONE

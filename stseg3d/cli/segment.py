@@ -22,13 +22,8 @@ def add_segment(commands: Any) -> Command:
     from stseg3d.bundle_folders import bundle_names
 
     command = commands.add_parser("segment", help="label maps for images: files, folders or DICOM series in, NIfTI + JSON out")
-    command.add_argument(
-        "inputs",
-        nargs="+",
-        type=Path,
-        metavar="INPUT",
-        help="image file, DICOM series, folder of either at any depth, or list (.csv with a column image, .json such as a dataset.json)",
-    )
+    inputs = "image file, DICOM series, folder of either at any depth, or list (.csv with a column image, .json such as a dataset.json)"
+    command.add_argument("inputs", nargs="+", type=Path, metavar="INPUT", help=inputs)
     named = f" ({', '.join(bundle_names())})" if bundle_names() else ""
     command.add_argument("--bundle", required=True, metavar="NAME_OR_DIR", help=f"folder of a bundle, or an embedded one{named}")
     command.add_argument("-o", dest="output_dir", required=True, type=Path, metavar="OUT", help="folder for <case>_seg.nii.gz and .json")
@@ -160,22 +155,8 @@ def _workers(args: argparse.Namespace, bundle: Path, cases: int, ahead: CaseAhea
 def _request(args: argparse.Namespace, bundle: Path, threads: int | None) -> Request:
     from stseg3d.inference import Request
 
-    return Request(
-        bundle,
-        args.output_dir,
-        device=args.device,
-        threads=threads,
-        output=args.output,
-        precision=args.precision,
-        runtime=args.runtime,
-        batch_size=args.batch_size,
-        rough_only=args.rough_only,
-        mask=args.mask,
-        boxes=args.boxes,
-        keep_rough=args.keep_rough,
-        series=args.series,
-        trust=args.trust,
-    )
+    names = ("device", "output", "precision", "runtime", "batch_size", "rough_only", "mask", "boxes", "keep_rough", "series", "trust")
+    return Request(bundle, args.output_dir, threads=threads, **{name: getattr(args, name) for name in names})
 
 
 def _tell(outcome: CaseOutcome, args: argparse.Namespace) -> None:

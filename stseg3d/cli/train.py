@@ -7,15 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from stseg3d.cli.arguments import (
-    Command,
-    add_machine,
-    add_trust,
-    ensure_own,
-    positive,
-    seconds,
-    setting,
-)
+from stseg3d.cli.arguments import Command, add_machine, add_settings, add_trust, ensure_own, positive, seconds
 from stseg3d.cli.terminal import DONE, loading
 
 WEIGHTS, STAGES = Path("models", "model.pt"), Path("models", "stages")
@@ -40,14 +32,7 @@ def add_train(commands: Any) -> Command:
     command.add_argument(
         "--folds", type=positive, metavar="K", help="rough networks that each predict cases they have not seen, for the fine stage"
     )
-    command.add_argument(
-        "--set",
-        action="append",
-        type=setting,
-        default=[],
-        metavar="KEY=JSON",
-        help="a plan entry, such as training#ema_decay=0.99",
-    )
+    add_settings(command, "a plan entry, such as training#ema_decay=0.99")
     command.add_argument("--overwrite", action="store_true", help="replace the weights that the bundle has")
     add_trust(command)
     add_machine(command)
@@ -74,8 +59,8 @@ def _train(args: argparse.Namespace) -> int:
     set_threads(args.threads)
     names = ("epochs", "budget_s", "seed", "weights", "folds")
     options = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
-    options |= {"overrides": dict(args.set)} if args.set else {}
-    weights = train_bundle(bundle, data, stage=args.stage, device=args.device, trust=args.trust, **options)
+    chosen = {"stage": args.stage, "device": args.device, "overrides": dict(args.overrides), "trust": args.trust}
+    weights = train_bundle(bundle, data, **chosen, **options)
     if rank() == 0:
         print(weights)
         if weights == bundle / WEIGHTS:

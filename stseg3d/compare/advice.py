@@ -26,19 +26,12 @@ class Verdict(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """Advice on cropping.
+    """Advice on cropping."""
 
-    Args:
-        verdict: Whether cropping pays.
-        way: Way to use; None if undecided.
-        size: Its nominal size; None if undecided.
-        sentence: The advice for a reader, with its numbers.
-    """
-
-    verdict: Verdict
-    way: str | None
-    size: int | None
-    sentence: str
+    verdict: Verdict  # whether cropping pays
+    way: str | None  # way to use; None if undecided
+    size: int | None  # its nominal size; None if undecided
+    sentence: str  # the advice for a reader, with its numbers
 
 
 @dataclass(frozen=True)
@@ -49,11 +42,11 @@ class Ground:
 
     def score(self, place: Place) -> float:
         """Mean Dice; NaN without cases."""
-        return mean_of(self.comparison, "dice", place).interval.mean
+        return mean_of(self.comparison, "dice", place).mean
 
     def cost(self, place: Place) -> float:
         """Mean multiply-adds in units of 1e9; NaN if unknown."""
-        return mean_of(self.comparison, "gmacs", place).interval.mean
+        return mean_of(self.comparison, "gmacs", place).mean
 
     def gain(self, one: Place, other: Place) -> Difference | None:
         """Paired difference of Dice."""
@@ -85,25 +78,21 @@ class Ground:
 
 
 def advise(comparison: Comparison) -> Advice:
-    """Advice on whether cropping pays.
+    """Advice on whether cropping pays, from scores of at least ``rough_only`` and ``two_stage``.
 
     It pays at a size if three things hold. Two stages are better than the rough network alone, beyond the noise and by more than is
     negligible. No single network, at any size, is as good for at most the same multiply-adds. The image is downscaled at least 2 times
     for the rough network; otherwise crops show nothing new, and the gain comes from longer training. In doubt cropping does not pay. The
     advised size is the smallest that is as good as the best.
-
-    Args:
-        comparison: Scores of at least ``rough_only`` and ``two_stage``.
     """
     ground = Ground(comparison)
     place = ground.smallest_good("two_stage")
-    alone = None if place is None else ("rough_only", place[1])
-    gain = None if place is None or alone is None else ground.gain(place, alone)
-    if place is None or alone is None or gain is None:
+    gain = place and ground.gain(place, ("rough_only", place[1]))
+    if not place or not gain:
         return _undecided("Whether cropping pays cannot be told: no case has a Dice both of two stages and of the rough network alone.")
-    if gain.cases < MIN_CASES:
+    if gain.interval.n < MIN_CASES:
         change = f"two stages change Dice by {gain.interval.mean:+.3f} at {place[1]}"
-        return _undecided(f"Whether cropping pays cannot be told from {_count(gain.cases)}, at least {MIN_CASES} are needed: {change}.")
+        return _undecided(f"Whether cropping pays cannot be told from {_count(gain)}, at least {MIN_CASES} are needed: {change}.")
     return _verdict(ground, gain)
 
 
@@ -114,7 +103,7 @@ def _verdict(ground: Ground, gain: Difference) -> Advice:
         return _no_gain(ground, gain)
     if gain.interval.low <= 0:
         change = f"at {place[1]} two stages change Dice by {_interval(gain)}"
-        return _undecided(f"Whether cropping pays cannot be told from {_count(gain.cases)}: {change}; score more cases.")
+        return _undecided(f"Whether cropping pays cannot be told from {_count(gain)}: {change}; score more cases.")
     if ground.comparison.downscaling.get(place[1], math.inf) < MIN_DOWNSCALING:
         return _no_need(ground, gain)
     if cheaper := _as_good_for_less(ground, place):
@@ -125,11 +114,10 @@ def _verdict(ground: Ground, gain: Difference) -> Advice:
 def _no_gain(ground: Ground, gain: Difference) -> Advice:
     way, size = _single_network(ground)
     what = "beyond the noise" if gain.interval.high < 0 else "within the noise" if gain.interval.low <= 0 else "which is negligible"
-    parts = [
-        f"Cropping does not pay here: at {gain.one[1]} two stages change Dice by {_interval(gain)}, {what}",
-        *_reasons(ground, gain),
-    ]
-    return Advice(Verdict.DOES_NOT_PAY, way, size, "; ".join([*parts, f"{_order(way, size)}{_below(ground, size)}."]))
+    first = f"Cropping does not pay here: at {gain.one[1]} two stages change Dice by {_interval(gain)}, {what}"
+    return Advice(
+        Verdict.DOES_NOT_PAY, way, size, "; ".join([first, *_reasons(ground, gain), f"{_order(way, size)}{_below(ground, size)}."])
+    )
 
 
 def _no_need(ground: Ground, gain: Difference) -> Advice:
@@ -146,7 +134,7 @@ def _no_need(ground: Ground, gain: Difference) -> Advice:
 def _below(ground: Ground, size: int) -> str:
     """A clause about the largest smaller size where crops do help, for users with too little memory."""
     gains = [ground.gain(place, ("rough_only", place[1])) for place in ground.places("two_stage") if place[1] < size]
-    helped = [g for g in gains if g is not None and g.interval.low > 0 and g.interval.mean > NEGLIGIBLE_DICE]
+    helped = [gain for gain in gains if gain and _is_real(gain)]
     return f" (where no more than {helped[-1].one[1]} fits, two stages help: {_interval(helped[-1])})" if helped else ""
 
 
@@ -172,8 +160,8 @@ def _pays(ground: Ground, gain: Difference) -> Advice:
 def _against_window(ground: Ground, place: Place) -> str:
     """A clause about the sliding window, if it is no better beyond the noise, or only negligibly."""
     window = ground.smallest_good("sliding_window")
-    gain = None if window is None else ground.gain(place, window)
-    if window is None or gain is None:
+    gain = window and ground.gain(place, window)
+    if not window or not gain:
         return ""
     if abs(gain.interval.mean) <= SMALL_DICE:
         what = f"come within {SMALL_DICE} of the sliding window at {window[1]}"
@@ -187,10 +175,9 @@ def _against_window(ground: Ground, place: Place) -> str:
 
 def _better(ground: Ground, place: Place) -> str:
     """A clause about the best single network, if it is better beyond the noise, for a higher cost."""
-    better = [r for r in ground.rivals(place) if r.interval.low > 0 and r.interval.mean > NEGLIGIBLE_DICE]
-    if not better:
+    best = max(filter(_is_real, ground.rivals(place)), key=lambda r: r.interval.mean, default=None)
+    if best is None:
         return ""
-    best = max(better, key=lambda r: r.interval.mean)
     cost = _ratio(ground, best.one, place)
     return f"{_of(best.one[0])} at {best.one[1]} is better still ({_interval(best)})" + (f" for {cost} the multiply-adds" if cost else "")
 
@@ -206,12 +193,17 @@ def _single_network(ground: Ground) -> Place:
     """The rough network alone at its smallest good size, or the sliding window if that is better beyond the noise."""
     alone, window = ground.smallest_good("rough_only"), ground.smallest_good("sliding_window")
     assert alone is not None  # there is a gain over it
-    gain = None if window is None else ground.gain(window, alone)
-    return window if window and gain and gain.interval.low > 0 and gain.interval.mean > NEGLIGIBLE_DICE else alone
+    gain = window and ground.gain(window, alone)
+    return window if window and gain and _is_real(gain) else alone
+
+
+def _is_real(gain: Difference) -> bool:
+    """Whether it lies beyond the noise, and is more than negligible."""
+    return gain.interval.low > 0 and gain.interval.mean > NEGLIGIBLE_DICE
 
 
 def _reasons(ground: Ground, gain: Difference) -> list[str]:
-    """Measured reasons why crops cannot help much."""
+    """Measured reasons why crops cannot help much, in one clause if there are any."""
     share, ratio = ground.comparison.object_share, ground.comparison.downscaling.get(gain.one[1], math.nan)
     found = [f"the objects' boxes fill {share:.0%} of the view"] if share >= LARGE_SHARE else []
     found += [f"the image is downscaled by only {ratio:.1f}x"] if 1 < ratio < MIN_DOWNSCALING else []
@@ -242,8 +234,8 @@ def _interval(difference: Difference) -> str:
     return f"{mean}, 95 % CI {low} to {high}"
 
 
-def _count(cases: int) -> str:
-    return "one case" if cases == 1 else f"{cases} cases"
+def _count(gain: Difference) -> str:
+    return "one case" if gain.interval.n == 1 else f"{gain.interval.n} cases"
 
 
 def _undecided(sentence: str) -> Advice:

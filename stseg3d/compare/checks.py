@@ -16,38 +16,9 @@ from stseg3d.training.samples import OpenCased
 from stseg3d.training.task import check_networks
 from stseg3d.volumes import Case, Dataset, open_volume
 
-PARTS = ("training", "validation", "test")
-
-
-def labelled_cases(dataset: Dataset, part: str, data: Path) -> list[Case]:
-    """Cases of a part that have a label.
-
-    Args:
-        dataset: The data set in ``data``.
-        part: One of :data:`PARTS`.
-        data: Path for messages.
-
-    Raises:
-        ValueError: If there is no such part or case.
-    """
-    if part not in PARTS:
-        msg = f"part must be of {', '.join(PARTS)}, got {part!r}"
-        raise ValueError(msg)
-    cases = {case.id: case for case in getattr(dataset, part) if case.label is not None}
-    if not cases:
-        msg = f"{data}: {part} must list at least one case with a label, got none"
-        raise ValueError(msg)
-    return list(cases.values())
-
 
 def check_cases(bundle: Path, plan: Plan, cases: Iterable[Case], overrides: Mapping[str, Any]) -> None:
-    """Open each image, and read each label as training and scoring do.
-
-    Args:
-        bundle: Folder of the bundle.
-        plan: Its plan.
-        cases: Labelled cases, each once.
-        overrides: Entries of the plan to change.
+    """Open each image, and read each label as training and scoring do, with a plan whose entries are overridden.
 
     Raises:
         ValueError: If a file cannot be read, or a label lies on another grid than its image; the message names the case.

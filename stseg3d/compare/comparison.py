@@ -29,31 +29,18 @@ Vector = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """One case, segmented in one way at one size.
+    """One case, segmented in one way at one size."""
 
-    Args:
-        case: Id of the case.
-        way: One of :data:`WAYS`.
-        size: Network input in voxels along each axis.
-        nominal_size: Requested size in voxels.
-        values: Metrics of the foreground by name; NaN where undefined.
-        coverage: Share of the ground truth's voxels inside the boxes, 0 to 1; NaN without ground truth.
-        macs: Multiply-adds of all networks.
-        seconds: Time by stage; ``total``, if given, is that of all.
-        boxes: Number of boxes.
-        peak_memory_bytes: Peak memory of a process for only this way and size; 0 if unknown.
-    """
-
-    case: str
-    way: str
-    size: tuple[int, ...]
-    nominal_size: int
-    values: dict[str, float]
-    coverage: float = math.nan
-    macs: float = math.nan
-    seconds: dict[str, float] = field(default_factory=dict)
-    boxes: int = 0
-    peak_memory_bytes: int = 0
+    case: str  # id of the case
+    way: str  # one of `WAYS`
+    size: tuple[int, ...]  # network input in voxels along each axis
+    nominal_size: int  # requested size in voxels
+    values: dict[str, float]  # metrics of the foreground by name; NaN where undefined
+    coverage: float = math.nan  # share of the ground truth's voxels inside the boxes, 0 to 1; NaN without ground truth
+    macs: float = math.nan  # multiply-adds of all networks
+    seconds: dict[str, float] = field(default_factory=dict)  # time by stage; `total`, if given, is that of all
+    boxes: int = 0  # number of boxes
+    peak_memory_bytes: int = 0  # peak memory of a process for only this way and size; 0 if unknown
 
     def __post_init__(self) -> None:
         if self.way not in WAYS:
@@ -79,49 +66,32 @@ class Score:
         }
         return self.values.get(name, costs.get(name, math.nan))
 
-    def as_dict(self) -> dict[str, Any]:
-        """As it stands in JSON: null for NaN."""
-        plain: dict[str, Any] = without_nan(asdict(self))
-        return plain
-
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> Self:
-        """The inverse of :meth:`as_dict`.
+        """A score as it stands in JSON: null for NaN.
 
         Raises:
             ValueError: If a name is unknown or missing.
         """
         _check_names(cls, content, "score")
-        floats = {name: _number(content[name]) for name in ("coverage", "macs")}
-        tables = {name: _numbers(content[name]) for name in ("values", "seconds")}
-        return cls(**content | floats | tables | {"size": tuple(content["size"])})
+        numbers = {name: _numbers(content[name]) for name in ("coverage", "macs", "values", "seconds")}
+        return cls(**content | numbers | {"size": tuple(content["size"])})
 
 
 @dataclass
 class Comparison:
-    """Several ways and sizes on the same cases of one data set.
+    """Several ways and sizes on the same cases of one data set."""
 
-    Args:
-        bundle: Name of the bundle whose networks were compared.
-        data: Name of the data set.
-        part: Part of the data set that was scored.
-        scores: One for each case, way and size.
-        parameters: Weights of the networks that a way needs, by way.
-        downscaling: By nominal size, the median over the cases of the largest ratio of a rough voxel to an image voxel.
-        object_share: Median share of the field of view that the objects' boxes fill, 0 to 1; NaN if unknown.
-        training_seconds: By the name of the training run.
-        notes: Sentences below the tables, such as which cases the checkpoints were chosen on.
-    """
-
-    bundle: str
-    data: str
-    part: str = "validation"
-    scores: list[Score] = field(default_factory=list)
-    parameters: dict[str, int] = field(default_factory=dict)
+    bundle: str  # name of the bundle whose networks were compared
+    data: str  # name of the data set
+    part: str = "validation"  # part of the data set that was scored
+    scores: list[Score] = field(default_factory=list)  # one for each case, way and size
+    parameters: dict[str, int] = field(default_factory=dict)  # weights of the networks that a way needs, by way
+    # By nominal size, the median over the cases of the largest ratio of a rough voxel to an image voxel.
     downscaling: dict[int, float] = field(default_factory=dict)
-    object_share: float = math.nan
-    training_seconds: dict[str, float] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
+    object_share: float = math.nan  # median share of the field of view that the objects' boxes fill, 0 to 1; NaN if unknown
+    training_seconds: dict[str, float] = field(default_factory=dict)  # by the name of the training run
+    notes: list[str] = field(default_factory=list)  # sentences below the tables, such as which cases the checkpoints were chosen on
 
     def __post_init__(self) -> None:
         keys = [(s.case, s.way, s.nominal_size) for s in self.scores]
@@ -161,23 +131,6 @@ class Comparison:
         found = (s.value(name) for s in self.at(way, size).values())
         return np.array([v for v in found if math.isfinite(v)], dtype=np.float64)
 
-    def pairs(self, name: str, one: tuple[str, int], other: tuple[str, int]) -> tuple[Vector, Vector]:
-        """Values of the cases where they are finite both ways.
-
-        Args:
-            name: Name for :meth:`Score.value`.
-            one: A way and a nominal size.
-            other: The way and size to compare with.
-
-        Returns:
-            Two vectors, in the order of the cases; empty if there is no such case.
-        """
-        first, second = self.at(*one), self.at(*other)
-        both = [(first[case].value(name), second[case].value(name)) for case in first if case in second]
-        kept = [pair for pair in both if all(math.isfinite(v) for v in pair)]
-        matrix = np.array(kept, dtype=np.float64).reshape(-1, 2)
-        return matrix[:, 0], matrix[:, 1]
-
     def as_dict(self) -> dict[str, Any]:
         """As it stands in JSON: null for NaN."""
         plain: dict[str, Any] = without_nan({"version": VERSION} | asdict(self))
@@ -196,9 +149,9 @@ class Comparison:
             raise ValueError(msg)
         given = {name: value for name, value in content.items() if name != "version"}
         _check_names(cls, given, "comparison")
-        downscaling = {int(size): _number(ratio) for size, ratio in given["downscaling"].items()}
-        numbers = {"training_seconds": _numbers(given["training_seconds"]), "object_share": _number(given["object_share"])}
-        return cls(**given | numbers | {"scores": [Score.from_dict(s) for s in given["scores"]], "downscaling": downscaling})
+        numbers = {name: _numbers(given[name]) for name in ("training_seconds", "object_share", "downscaling")}
+        numbers["downscaling"] = {int(size): ratio for size, ratio in numbers["downscaling"].items()}
+        return cls(**given | numbers | {"scores": [Score.from_dict(s) for s in given["scores"]]})
 
     def save(self, path: Path) -> Path:
         """Write it to a JSON file, under a temporary name first."""
@@ -218,12 +171,11 @@ class Comparison:
             raise ValueError(msg) from error
 
 
-def _number(value: Any) -> float:
-    return math.nan if value is None else float(value)
-
-
-def _numbers(values: dict[str, Any]) -> dict[str, float]:
-    return {name: _number(value) for name, value in values.items()}
+def _numbers(values: Any) -> Any:
+    """A number, or several by name: NaN for null."""
+    if isinstance(values, dict):
+        return {name: _numbers(value) for name, value in values.items()}
+    return math.nan if values is None else float(values)
 
 
 def _check_names(of: type[Any], content: dict[str, Any], what: str) -> None:

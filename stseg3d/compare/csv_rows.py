@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from stseg3d.compare.comparison import Comparison
 from stseg3d.compare.means import differences, mean_of
+from stseg3d.evaluate import Interval
 
 COSTS = ("coverage", "boxes", "gmacs", "seconds", "peak_mib")
 Row = Mapping[str, str | int | float]
@@ -37,8 +38,7 @@ def summary_rows(comparison: Comparison) -> list[Row]:
     for size, way, _ in comparison.groups():
         for name in (*metric_names(comparison), *COSTS):
             mean = mean_of(comparison, name, (way, size))
-            ends: Row = {"mean": mean.interval.mean, "low": mean.interval.low, "high": mean.interval.high}
-            rows.append({"size": size, "way": way, "value": name, **ends, "cases": mean.cases, "left_out": mean.left_out})
+            rows.append({"size": size, "way": way, "value": name, **_ends(mean), "cases": mean.n, "left_out": mean.n_undefined})
     return rows
 
 
@@ -48,6 +48,9 @@ def difference_rows(comparison: Comparison) -> list[Row]:
     for name in metric_names(comparison):
         for d in differences(comparison, name):
             places: Row = {"way": d.one[0], "size": d.one[1], "minus_way": d.other[0], "minus_size": d.other[1]}
-            ends: Row = {"mean": d.interval.mean, "low": d.interval.low, "high": d.interval.high}
-            rows.append({"value": name, **places, **ends, "cases": d.cases})
+            rows.append({"value": name, **places, **_ends(d.interval), "cases": d.interval.n})
     return rows
+
+
+def _ends(interval: Interval) -> Row:
+    return {"mean": interval.mean, "low": interval.low, "high": interval.high}

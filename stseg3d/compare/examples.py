@@ -11,48 +11,63 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stseg3d.compare.comparison import WAY_TITLES, Comparison
-from stseg3d.compare.figure_style import FORMATS, ONE_LINE_WIDTH, WAY_COLOURS, new_figure, save_figure, styled
-from stseg3d.compare.slices import Rectangle
-from stseg3d.report.views import choose_window
+from stseg3d.compare.figure_style import ONE_LINE_WIDTH, WAY_COLOURS, new_figure, save_figure, styled
+from stseg3d.geometry import Box
+from stseg3d.report.views import best_slices, choose_window
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+Rectangle = tuple[float, float, float, float]  # top, left, bottom, right, in pixels, half-open
 TRUTH_COLOUR, BOX_COLOUR = "#FFFFFF", "#F0E442"  # white and Okabe and Ito's yellow: no way has them
 MIN_WIDTH, MAX_WIDTH, MIN_HEIGHT, MAX_HEIGHT = 1.9, 2.7, 0.9, 3.6  # of a panel, in inches
-LETTER_INCHES = 0.082  # width of a letter in a title
 MARGIN, MIN_SHOWN = 0.12, 0.4  # of the image: room around what is shown, and the least part that is shown
 SCALE_BAR_LENGTHS = tuple(m * 10**e for e in range(-4, 4) for m in (1, 2, 5))
 
 
 @dataclass(frozen=True)
 class Example:
-    """One panel: a slice with its segmentation.
+    """One panel: a slice with its segmentation."""
 
-    Args:
-        title: Text above the panel, such as ``worst: two stages, Dice 0.912``.
-        image: ``(rows, columns)`` of any intensities, or ``(rows, columns, 3 or 4)`` for colours of 0..255 or 0..1.
-        label: Ground truth, ``(rows, columns)``.
-        prediction: Predicted labels, ``(rows, columns)``.
-        rectangles: Boxes, in rows and columns.
-        pixel_mm: Height and width of a pixel; None for a picture without a scale.
-        way: Gives the prediction its colour.
-    """
+    title: str  # text above the panel
+    image: NDArray[Any]  # `(rows, columns)` of any intensities, or `(rows, columns, 3 or 4)` for colours of 0..255 or 0..1
+    label: NDArray[Any]  # ground truth, `(rows, columns)`
+    prediction: NDArray[Any]  # predicted labels, `(rows, columns)`
+    rectangles: Sequence[Rectangle] = field(default_factory=tuple)  # boxes, in rows and columns
+    pixel_mm: tuple[float, float] | None = None  # height and width of a pixel; None for a picture without a scale
+    way: str = "two_stage"  # gives the prediction its colour
 
-    title: str
-    image: NDArray[Any]
-    label: NDArray[Any]
-    prediction: NDArray[Any]
-    rectangles: Sequence[Rectangle] = field(default_factory=tuple)
-    pixel_mm: tuple[float, float] | None = None
-    way: str = "two_stage"
 
-    def __post_init__(self) -> None:
-        for name in ("label", "prediction"):
-            if (shape := getattr(self, name).shape) != self.image.shape[:2]:
-                msg = f"{name} must be of the image's shape {self.image.shape[:2]}, got {shape}"
-                raise ValueError(msg)
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """One slice of a volume whose axes run as a picture's: to the right, down, and down again or away."""
+
+    axis: int  # the axis it lies across
+    index: int  # its index along that axis
+
+    @classmethod
+    def best(cls, mask: NDArray[Any]) -> Slice:
+        """The slice with most voxels of a mask, across any axis; the middle one across the shortest axis if the mask is empty."""
+        at = best_slices(mask, [])
+        axis = max(range(3), key=lambda a: (np.count_nonzero(np.take(mask, at[a], axis=a)), -mask.shape[a]))
+        return cls(axis, at[axis])
+
+    def pixels(self, array: NDArray[Any]) -> NDArray[Any]:
+        """Rows and columns of the slice: ``(*S) -> (rows, columns)``, ``(C, *S) -> (rows, columns, C)``."""
+        plane: NDArray[Any] = np.take(array, self.index, axis=self.axis - 3)
+        return plane.T
+
+    def rectangles(self, boxes: Iterable[Box]) -> list[Rectangle]:
+        """The boxes that the slice cuts, in its rows and columns."""
+        across, down = (axis for axis in range(3) if axis != self.axis)
+        cut = (b for b in boxes if b.start[self.axis] <= self.index < b.stop[self.axis])
+        return [(b.start[down], b.start[across], b.stop[down], b.stop[across]) for b in cut]
+
+    def pixel_mm(self, spacing_mm: Sequence[float]) -> tuple[float, float]:
+        """Height and width of a pixel."""
+        across, down = (spacing for axis, spacing in enumerate(spacing_mm) if axis != self.axis)
+        return down, across
 
 
 def choose_cases(comparison: Comparison, size: int) -> dict[str, str]:
@@ -69,25 +84,14 @@ def choose_cases(comparison: Comparison, size: int) -> dict[str, str]:
     return {rank: case for n, (rank, case) in enumerate(picks.items()) if case not in list(picks.values())[:n]}
 
 
-def draw_examples(rows: Sequence[Sequence[Example]], path: Path, formats: Iterable[str] = FORMATS) -> list[Path]:
-    """Write the panels, each row one case.
+def draw_examples(rows: Sequence[Sequence[Example]], path: Path) -> list[Path]:
+    """Files of a figure of all panels, each row one case; ``path`` has no suffix.
 
     All panels of a row show the same part of the image, around everything that any of them marks, in the same grey scale.
-
-    Args:
-        rows: Panels of each case; at least one.
-        path: File to write, without suffix.
-        formats: ``png``, ``pdf`` or ``svg``.
-
-    Returns:
-        The files.
-
-    Raises:
-        ImportError: Without matplotlib; the message says how to get it.
     """
     with styled():
         figure = _compose(rows)
-    return save_figure(figure, path, formats)
+    return save_figure(figure, path)
 
 
 def _compose(rows: Sequence[Sequence[Example]]) -> Figure:
@@ -95,7 +99,6 @@ def _compose(rows: Sequence[Sequence[Example]]) -> Figure:
     views = [_view(row) for row in rows]
     ratios = [_aspect(row[0], view) for row, view in zip(rows, views, strict=True)]
     width = min(max(MAX_HEIGHT / max(min(ratios), 0.1), MIN_WIDTH), MAX_WIDTH)
-    titles = _titles([example.title for row in rows for example in row], width)
     heights = [min(max(ratio * width, MIN_HEIGHT), MAX_HEIGHT) for ratio in ratios]
     figure = new_figure(columns * width, sum(heights) + 0.4 * len(rows) + 0.45)
     grid = figure.subplots(len(rows), columns, squeeze=False, height_ratios=heights)
@@ -105,19 +108,11 @@ def _compose(rows: Sequence[Sequence[Example]]) -> Figure:
             axes.set_axis_off()
         for n, (axes, example) in enumerate(zip(line, row, strict=False)):
             _draw_panel(axes, example, shown, view)
-            axes.set_title(titles[example.title], fontsize=9.5)
+            axes.set_title(example.title, fontsize=9.5)
             if n == 0:
                 _draw_scale(axes, example, view)
     _add_legend(figure, rows)
     return figure
-
-
-def _titles(titles: Iterable[str], width: float) -> dict[str, str]:
-    """The titles as they are drawn: if one is too long for its panel, the last part of each, after a comma, goes below."""
-    whole = list(titles)
-    if max(map(len, whole)) * LETTER_INCHES <= width:
-        return {title: title for title in whole}
-    return {title: "\n".join(title.rsplit(", ", 1)) for title in whole}
 
 
 def _view(row: Sequence[Example]) -> Rectangle:

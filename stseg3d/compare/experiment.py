@@ -13,12 +13,14 @@ from typing import Any
 import numpy as np
 
 from stseg3d.bundle import INFERENCE, find_bundle, open_bundle
-from stseg3d.compare.checks import are_pictures, check_cases, check_runs, labelled_cases
+from stseg3d.compare.checks import are_pictures, check_cases, check_runs
 from stseg3d.compare.comparison import WAYS, Comparison
 from stseg3d.compare.measure import Measured, Task, measure, measure_alone
 from stseg3d.compare.runs import SLIDING, Run, prepare_runs, train_missing
 from stseg3d.geometry import Box
 from stseg3d.machine.files import atomic_write_text
+from stseg3d.planning import labelled_cases
+from stseg3d.training.folds import check_ids
 from stseg3d.training.stages import trained_stage
 from stseg3d.volumes import Case, Dataset, load_dataset, output_name
 
@@ -86,7 +88,8 @@ def compare(
         msg = f"ways must be of {', '.join(WAYS)}, got {', '.join(unknown)}"
         raise ValueError(msg)
     root, dataset = find_bundle(bundle), load_dataset(data)
-    cases = labelled_cases(dataset, part, data)
+    cases = labelled_cases(data, part)
+    check_ids(getattr(dataset, part))
     plan = open_bundle(root, trust=trust).require_plan()
     check_cases(root, plan, [*dataset.training, *dataset.validation, *cases], overrides or {})
     chosen: dict[str, Any] = {"rough_sizes": rough_sizes, "sliding_sizes": sliding_sizes, "overrides": overrides, "trust": trust}

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
-INSTALL = "pip install 'stseg3d[report]'"
 DPI = 200
 ONE_LINE_WIDTH = 7.0  # inches, where all ways stand in one line of a legend
 FORMATS = ("png", "pdf")
@@ -46,8 +45,6 @@ SETTINGS: Any = {
     "ytick.color": INK,
     "legend.frameon": False,
     "pdf.fonttype": 42,  # letters stay letters, as journals ask
-    "svg.fonttype": "none",
-    "svg.hashsalt": "stseg3d",  # the same figure gives the same file
 }
 
 
@@ -58,14 +55,7 @@ def can_draw() -> bool:
 
 @contextmanager
 def styled() -> Iterator[None]:
-    """Context with the style of the figures; matplotlib's settings are restored afterwards.
-
-    Raises:
-        ImportError: Without matplotlib; the message says how to get it.
-    """
-    if not can_draw():
-        msg = f"figures need matplotlib, which is not installed: {INSTALL}"
-        raise ImportError(msg)
+    """Context with the style of the figures; matplotlib's settings are restored afterwards."""
     import matplotlib as mpl
 
     with mpl.rc_context(SETTINGS):
@@ -82,23 +72,13 @@ def new_figure(width: float, height: float) -> Figure:
     return figure
 
 
-def save_figure(figure: Figure, path: Path, formats: Iterable[str] = FORMATS) -> list[Path]:
-    """Write the figure once a format.
-
-    Args:
-        figure: The figure.
-        path: File to write, without suffix.
-        formats: ``png``, ``pdf`` or ``svg``.
-
-    Returns:
-        The files.
-    """
-    paths = [path.with_name(f"{path.name}.{suffix}") for suffix in formats]
+def save_figure(figure: Figure, path: Path) -> list[Path]:
+    """The figure in files, one for each of :data:`FORMATS`; ``path`` has no suffix. The same figure gives the same files."""
+    paths = [path.with_name(f"{path.name}.{suffix}") for suffix in FORMATS]
     with styled():
         for one in paths:
-            dates = {".pdf": {"CreationDate": None}, ".svg": {"Date": None}}.get(one.suffix)
             with atomic_write(one) as temporary:
-                figure.savefig(temporary, dpi=DPI, metadata=dates)
+                figure.savefig(temporary, dpi=DPI, metadata={"CreationDate": None} if one.suffix == ".pdf" else None)
     return paths
 
 
@@ -116,24 +96,19 @@ def add_way_legend(figure: Figure, ways: Iterable[str], *, lines: bool = True) -
 
 def set_size_axis(axes: Axes, sizes: list[int]) -> None:
     """A horizontal axis of sizes, in powers of two, a mark at each."""
-    from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator, StrMethodFormatter
-
     axes.set_xscale("log", base=2)
-    axes.xaxis.set_major_locator(FixedLocator([float(s) for s in sizes]))
-    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:.0f}"))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.set_xlim(sizes[0] / 1.25, sizes[-1] * 1.25)
-    axes.set_xlabel(SIZE_LABEL)
+    axes.set_xticks(sizes, map(str, sizes))
+    axes.set_xticks([], minor=True)
+    axes.set(xlim=(sizes[0] / 1.25, sizes[-1] * 1.25), xlabel=SIZE_LABEL)
 
 
 def set_plain_ticks(axis: Axis) -> None:
     """Numbers as people write them along a logarithmic axis: 0.5, 20, 3000."""
-    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+    from matplotlib.ticker import LogLocator, NullFormatter
 
     axis.axes.autoscale_view()
     low, high = axis.get_view_interval()
     few = low > 0 and high / low < 300
     axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if few else (1.0,)))
-    axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axis.set_major_formatter("{x:g}")
     axis.set_minor_formatter(NullFormatter())

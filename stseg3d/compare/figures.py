@@ -11,7 +11,6 @@ import numpy as np
 
 from stseg3d.compare.comparison import Comparison, Vector
 from stseg3d.compare.figure_style import (
-    FORMATS,
     INK,
     SIZE_LABEL,
     WAY_COLOURS,
@@ -45,24 +44,12 @@ class Point(NamedTuple):
     score: float
 
 
-def draw_figures(comparison: Comparison, folder: Path, formats: Iterable[str] = FORMATS) -> list[Path]:
-    """Write all figures that the comparison has numbers for.
-
-    Args:
-        comparison: Comparison with at least one score.
-        folder: Existing folder.
-        formats: ``png``, ``pdf`` or ``svg``.
-
-    Returns:
-        The files: ``scores``, ``cases`` and ``costs``.
-
-    Raises:
-        ImportError: Without matplotlib; the message says how to get it.
-    """
+def draw_figures(comparison: Comparison, folder: Path) -> list[Path]:
+    """Files of all figures, ``scores``, ``cases`` and ``costs``, of a comparison with at least one score, in an existing folder."""
     drawings: dict[str, Callable[[Comparison], Figure]] = {"scores": draw_scores, "cases": draw_cases, "costs": draw_costs}
     with styled():
         figures = {name: draw(comparison) for name, draw in drawings.items()}
-    return [path for name, figure in figures.items() for path in save_figure(figure, folder / name, tuple(formats))]
+    return [path for name, figure in figures.items() for path in save_figure(figure, folder / name)]
 
 
 def draw_scores(comparison: Comparison) -> Figure:
@@ -96,9 +83,7 @@ def draw_cases(comparison: Comparison) -> Figure:
     axes.tick_params(axis="x", length=0)
     for edge in range(len(sizes) - 1):
         axes.axvline(edge + 0.5, color="#CCCCCC", linewidth=0.6)
-    axes.set_xlabel(SIZE_LABEL)
-    count = len(comparison.cases)
-    axes.set_ylabel(f"Dice of a case (n = {count}, bar: median)")
+    axes.set(xlabel=SIZE_LABEL, ylabel=f"Dice of a case (n = {len(comparison.cases)}, bar: median)")
     _limit_score(axes)
     add_way_legend(figure, ways, lines=False)
     return figure
@@ -119,10 +104,10 @@ def draw_costs(comparison: Comparison) -> Figure:
 
 
 def _draw_against_size(axes: Axes, comparison: Comparison, name: str, *, error_bars: bool = False) -> None:
-    ways = comparison.ways
+    ways, octaves = comparison.ways, max(math.log2(comparison.sizes[-1] / comparison.sizes[0]) + 0.64, 1.0)
     for n, way in enumerate(ways):
-        shift = 2 ** ((n - (len(ways) - 1) / 2) * DODGE * _octaves(comparison.sizes)) if error_bars else 1.0
-        intervals = {size: mean_of(comparison, name, (way, size)).interval for size in comparison.sizes}
+        shift = 2 ** ((n - (len(ways) - 1) / 2) * DODGE * octaves) if error_bars else 1.0
+        intervals = {size: mean_of(comparison, name, (way, size)) for size in comparison.sizes}
         found = {size: i for size, i in intervals.items() if math.isfinite(i.mean)}
         bars = [[i.mean - i.low for i in found.values()], [i.high - i.mean for i in found.values()]]
         axes.errorbar(
@@ -135,10 +120,6 @@ def _draw_against_size(axes: Axes, comparison: Comparison, name: str, *, error_b
         )
     set_size_axis(axes, comparison.sizes)
     axes.grid(axis="y")
-
-
-def _octaves(sizes: Sequence[int]) -> float:
-    return max(math.log2(sizes[-1] / sizes[0]) + 0.64, 1.0)
 
 
 def _style(way: str) -> dict[str, Any]:
@@ -183,7 +164,7 @@ def _draw_frontier(axes: Axes, comparison: Comparison) -> None:
     """Dice against multiply-adds, a line a way, and the steps of what is best at its cost."""
     points: list[Point] = []
     for way in comparison.ways:
-        means = {size: [mean_of(comparison, n, (way, size)).interval.mean for n in ("gmacs", "dice")] for size in comparison.sizes}
+        means = {size: [mean_of(comparison, n, (way, size)).mean for n in ("gmacs", "dice")] for size in comparison.sizes}
         found = [Point(way, size, cost, score) for size, (cost, score) in means.items() if cost > 0 and math.isfinite(score)]
         axes.plot([p.cost for p in found], [p.score for p in found], **_style(way))
         points += found
@@ -194,8 +175,7 @@ def _draw_frontier(axes: Axes, comparison: Comparison) -> None:
     axes.margins(0.1, 0.14)
     _label_sizes(axes, points, best)
     set_plain_ticks(axes.xaxis)
-    axes.set_xlabel("Multiply-adds a case [$10^9$]")
-    axes.set_ylabel("Dice (mean)")
+    axes.set(xlabel="Multiply-adds a case [$10^9$]", ylabel="Dice (mean)")
     axes.set_title("numbers: network input; grey: best at its cost", fontsize=9, loc="left")
     axes.grid(axis="y")
 

@@ -15,40 +15,12 @@ Place = tuple[str, int]  # a way and a nominal size
 
 
 @dataclass(frozen=True, slots=True)
-class Mean:
-    """Mean over the cases where a value is finite.
-
-    Args:
-        interval: The mean and its 95 % bootstrap interval; NaN without cases, and without ends for a single case.
-        cases: Number of cases with a finite value.
-        left_out: Number of cases without one.
-    """
-
-    interval: Interval
-    cases: int
-    left_out: int
-
-
-@dataclass(frozen=True, slots=True)
 class Difference:
-    """Paired difference of two ways on the same cases.
+    """Paired difference of two ways on the same cases."""
 
-    Args:
-        one: A way and its nominal size.
-        other: The way and size that is subtracted.
-        interval: Mean of the paired differences and its 95 % bootstrap interval.
-        cases: Number of cases with a finite value both ways.
-    """
-
-    one: Place
-    other: Place
-    interval: Interval
-    cases: int
-
-    @property
-    def title(self) -> str:
-        """Title for a table: ``two stages at 32 - rough only at 64``."""
-        return f"{title_of(self.one)} - {title_of(self.other)}"
+    one: Place  # a way and its nominal size
+    other: Place  # the way and size that is subtracted
+    interval: Interval  # mean of the paired differences and its 95 % bootstrap interval, over the cases with a value both ways
 
 
 def title_of(place: Place) -> str:
@@ -56,18 +28,16 @@ def title_of(place: Place) -> str:
     return f"{WAY_TITLES[place[0]]} at {place[1]}"
 
 
-def mean_of(comparison: Comparison, name: str, place: Place) -> Mean:
-    """Mean of a value of :meth:`~stseg3d.compare.comparison.Score.value` over cases."""
-    values = comparison.values(name, *place)
-    return Mean(_interval(values.tobytes()), len(values), len(comparison.at(*place)) - len(values))
+def mean_of(comparison: Comparison, name: str, place: Place) -> Interval:
+    """Mean of a value of :meth:`~stseg3d.compare.comparison.Score.value` over cases, with its 95 % bootstrap interval."""
+    return _interval(np.array([score.value(name) for score in comparison.at(*place).values()]).tobytes())
 
 
 def difference_of(comparison: Comparison, name: str, one: Place, other: Place) -> Difference | None:
-    """``one`` minus ``other``; None if they share no case with finite values."""
-    first, second = comparison.pairs(name, one, other)
-    if not first.size:
-        return None
-    return Difference(one, other, _interval((first - second).tobytes()), len(first))
+    """``one`` minus ``other``; None if they share no case with a value both ways."""
+    first, second = comparison.at(*one), comparison.at(*other)
+    interval = _interval(np.array([first[case].value(name) - second[case].value(name) for case in first if case in second]).tobytes())
+    return Difference(one, other, interval) if interval.n else None
 
 
 def differences(comparison: Comparison, name: str) -> Iterator[Difference]:

@@ -20,63 +20,48 @@ from scipy import ndimage
 from tqdm import tqdm
 
 from stseg3d.compare.comparison import Score
-from stseg3d.compare.runs import SLIDING, Run
+from stseg3d.compare.runs import Run
 from stseg3d.compare.ways import Contestant, Found
 from stseg3d.geometry import Box
 from stseg3d.machine.memory import peak_memory_bytes
+from stseg3d.machine.tables import without_nan
 from stseg3d.metrics import score_masks, score_objects
 from stseg3d.ops import box_coverage
 from stseg3d.ops.components import structure
-from stseg3d.volumes import ArrayVolume, Case, Label, Meaning, open_volume, output_name, read_label, write_labels
+from stseg3d.planning.measure import open_labelled
+from stseg3d.volumes import ArrayVolume, Case, Label, output_name, write_labels
 
 INSTANCES = "instances"
 
 
 @dataclass(frozen=True)
 class Task:
-    """One way at one size, on all cases.
+    """One way at one size, on all cases."""
 
-    Attributes:
-        run: Run with the networks.
-        way: One of :data:`stseg3d.compare.comparison.WAYS`.
-        cases: Labelled cases.
-        predictions: Folder for the label maps.
-        device: Device of the networks.
-        threads: CPU threads; torch's choice by default.
-    """
-
-    run: Run
-    way: str
-    cases: Sequence[Case]
-    predictions: Path
-    device: str = "cpu"
-    threads: int | None = None
+    run: Run  # run with the networks
+    way: str  # one of `stseg3d.compare.comparison.WAYS`
+    cases: Sequence[Case]  # labelled cases
+    predictions: Path  # folder for the label maps
+    device: str = "cpu"  # device of the networks
+    threads: int | None = None  # CPU threads; torch's choice by default
 
 
 @dataclass
 class Measured:
-    """Measurements of a task.
+    """Measurements of a task."""
 
-    Attributes:
-        scores: Score of each case, without memory.
-        boxes: Boxes by case, on the image's grid.
-        box_share: Share of the field of view in the boxes, by case.
-        downscaling: Largest ratio of a rough voxel to an image voxel, by case.
-        parameters: Weights of the networks that were run.
-        peak_memory_bytes: Peak memory of the process.
-    """
-
-    scores: list[Score] = field(default_factory=list)
-    boxes: dict[str, list[Box]] = field(default_factory=dict)
-    box_share: dict[str, float] = field(default_factory=dict)
-    downscaling: dict[str, float] = field(default_factory=dict)
-    parameters: int = 0
-    peak_memory_bytes: int = 0
+    scores: list[Score] = field(default_factory=list)  # score of each case, without memory
+    boxes: dict[str, list[Box]] = field(default_factory=dict)  # boxes by case, on the image's grid
+    box_share: dict[str, float] = field(default_factory=dict)  # share of the field of view in the boxes, by case
+    downscaling: dict[str, float] = field(default_factory=dict)  # largest ratio of a rough voxel to an image voxel, by case
+    parameters: int = 0  # weights of the networks that were run
+    peak_memory_bytes: int = 0  # peak memory of the process
 
     def as_dict(self) -> dict[str, Any]:
         """The measurements as JSON."""
         boxes = {case: [[b.start, b.stop] for b in own] for case, own in self.boxes.items()}
-        return asdict(self) | {"scores": [score.as_dict() for score in self.scores], "boxes": boxes}
+        content: dict[str, Any] = without_nan(asdict(self) | {"boxes": boxes})
+        return content
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Self:
@@ -111,7 +96,6 @@ def measure(task: Task) -> Measured:
         torch.set_num_threads(task.threads)
     contestant = Contestant(task.run.folder, task.run.stages[-1], task.device, trust=task.run.trust)
     measured = Measured(parameters=contestant.parameters(task.way))
-    _warm_up(contestant, task)
     for case in tqdm(task.cases, desc=f"{task.way} at {task.run.nominal_size}", unit="case", disable=None):
         try:
             _measure_case(contestant, task, case, measured)
@@ -122,26 +106,15 @@ def measure(task: Task) -> Measured:
     return measured
 
 
-def _warm_up(contestant: Contestant, task: Task) -> None:
-    """Run both networks once on zeros, as the first run of each shape is slow."""
-    inferer = contestant.inferer
-    stages = [] if task.run.kind == SLIDING else [(contestant.network.rough, contestant.rough)]
-    stages += [(contestant.network.fine, inferer.fine)] if "fine" in task.run.stages else []
-    with torch.inference_mode():
-        for network, stage in stages:
-            device = next(network.parameters()).device
-            network(torch.zeros((1, inferer.image.channels + int(stage.rough_channel), *stage.size), device=device))
-
-
 def _measure_case(contestant: Contestant, task: Task, case: Case, measured: Measured) -> None:
-    assert case.label is not None
     start = time.perf_counter()
-    volume = open_volume(case.image, channels_last=True)
+    instances = contestant.inferer.output.kind == INSTANCES
+    volume, truth = open_labelled(case, "objects" if instances else "foreground")
     volume.read()
     read_s = time.perf_counter() - start
-    meaning: Meaning = "objects" if contestant.inferer.output.kind == INSTANCES else "foreground"
-    truth = read_label(case.label, volume, case.label_values, meaning=meaning)
     found = contestant.segment(task.way, volume, ArrayVolume(truth.classes[None], volume.grid, str(case.label)))
+    # The rough network alone has the boxes that it would propose; a sliding window sees all.
+    boxes = contestant.rough_boxes(volume) if found.boxes is None and task.way != "sliding_window" else found.boxes or []
     grid = volume.grid
     values = score_found(contestant, found, truth, grid.spacing_mm)
     measured.scores.append(
@@ -151,7 +124,7 @@ def _measure_case(contestant: Contestant, task: Task, case: Case, measured: Meas
             size=task.run.size,
             nominal_size=task.run.nominal_size,
             values=values,
-            coverage=_coverage(contestant, task.way, truth.classes, found, volume),
+            coverage=1.0 if task.way == "sliding_window" else box_coverage(truth.classes, boxes),
             macs=found.macs,
             seconds={"read": read_s} | found.seconds,
             boxes=len(found.boxes or ()),
@@ -184,11 +157,3 @@ def _objects(labels: NDArray[Any], *, given: bool) -> NDArray[Any]:
         return labels
     ids: NDArray[np.int32] = ndimage.label(labels > 0, structure(labels.ndim, 26))[0]
     return ids
-
-
-def _coverage(contestant: Contestant, way: str, truth: NDArray[Any], found: Found, volume: Any) -> float:
-    """Share of ground truth in the boxes: for the rough network alone in those it would propose, for a sliding window all of it."""
-    if way == "sliding_window":
-        return 1.0
-    boxes = contestant.rough_boxes(volume) if found.boxes is None else found.boxes
-    return box_coverage(truth, boxes)

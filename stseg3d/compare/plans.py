@@ -18,13 +18,7 @@ VALIDATE_EVERY = 5
 
 
 def run_plan(plan: Plan, size: Sequence[int], overrides: Mapping[str, Any], *, sliding: bool) -> Plan:
-    """The plan for networks of an input size.
-
-    Args:
-        plan: Plan of the bundle that is compared.
-        size: Input size of both networks.
-        overrides: Entries to set, see :func:`stseg3d.plan.set_entries`.
-        sliding: Whether the fine network learns for a sliding window, instead of for crops.
+    """The plan for networks of one input size, the fine one for crops or for a sliding window, with the entries that overrides set.
 
     Raises:
         ValueError: If there is no such entry, or an override would change an entry that all runs must share.

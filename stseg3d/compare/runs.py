@@ -31,23 +31,14 @@ SIZE_MULTIPLE = 16
 
 @dataclass(frozen=True)
 class Run:
-    """A copy of the bundle, with networks of one input size.
+    """A copy of the bundle, with networks of one input size."""
 
-    Attributes:
-        folder: Folder of the copy, with its weights and logs.
-        nominal_size: Requested size.
-        size: Input of its networks, in voxels along each axis.
-        kind: ``"two_stage"`` or ``"sliding_window"``.
-        stages: Stages to train.
-        trust: Whether it may be more than data, like the bundle that it copies.
-    """
-
-    folder: Path
-    nominal_size: int
-    size: tuple[int, ...]
-    kind: str
-    stages: tuple[str, ...]
-    trust: bool = False
+    folder: Path  # folder of the copy, with its weights and logs
+    nominal_size: int  # requested size
+    size: tuple[int, ...]  # input of its networks, in voxels along each axis
+    kind: str  # `"two_stage"` or `"sliding_window"`
+    stages: tuple[str, ...]  # stages to train
+    trust: bool = False  # whether it may be more than data, like the bundle that it copies
 
     def is_trained(self, stage: str) -> bool:
         """Whether this stage is completely trained, alone or as part of the composite."""
@@ -70,29 +61,24 @@ class Run:
         return sqrt(prod(self.size))
 
 
-def input_size(nominal: int, shapes: Sequence[Sequence[int]], multiple: int = SIZE_MULTIPLE) -> tuple[int, ...]:
-    """Network input for a nominal size: no axis gets more voxels than the images have there.
-
-    Args:
-        nominal: Wanted voxels along each axis.
-        shapes: Shapes of the images, along the networks' axes; their median is used.
-        multiple: Each axis longer than 1 is a multiple of it.
+def input_size(nominal: int, shapes: Sequence[Sequence[int]]) -> tuple[int, ...]:
+    """Network input for a nominal size: no axis gets more voxels than the images have there, by the median of their shapes.
 
     Returns:
         Size along each axis; 1 where the images are flat.
 
     Raises:
-        ValueError: If ``nominal`` is not a multiple of ``multiple``.
+        ValueError: If ``nominal`` is no such multiple.
 
     Example:
         >>> input_size(128, [(77, 224, 224)])
         (80, 128, 128)
     """
-    if nominal < multiple or nominal % multiple:
-        msg = f"sizes must be multiples of {multiple}, got {nominal}"
+    if nominal < SIZE_MULTIPLE or nominal % SIZE_MULTIPLE:
+        msg = f"sizes must be multiples of {SIZE_MULTIPLE}, got {nominal}"
         raise ValueError(msg)
     native = np.median(np.array(shapes), axis=0)
-    return tuple(1 if n <= 1 else min(nominal, int(-(-n // multiple) * multiple)) for n in native)
+    return tuple(1 if n <= 1 else min(nominal, int(-(-n // SIZE_MULTIPLE) * SIZE_MULTIPLE)) for n in native)
 
 
 def prepare_runs(
@@ -108,15 +94,7 @@ def prepare_runs(
 ) -> list[Run]:
     """Prepare the folders of all runs with their plans; networks that are trained there stay.
 
-    Args:
-        bundle: Bundle whose fine network, policy and recipe are used at every size and in every role.
-        dataset: Data set; the shapes of its training images limit the sizes.
-        folder: Folder of the runs.
-        sizes: Nominal sizes of all ways.
-        rough_sizes: Further sizes of the rough network alone.
-        sliding_sizes: Those of ``sizes`` at which a sliding window is trained as well; by default all.
-        overrides: Entries of the plan to change, see :func:`stseg3d.plan.set_entries`.
-        trust: Take a bundle that is more than data, see :func:`stseg3d.bundle.read_bundle`.
+    Arguments are those of :func:`stseg3d.compare.compare`; the shapes of the training images limit the sizes.
 
     Raises:
         UntrustedError: If the bundle is more than data, and ``trust`` is off.
@@ -126,7 +104,8 @@ def prepare_runs(
         msg = f"sliding_sizes must be of the sizes {sorted(sizes)}, got {alien}"
         raise ValueError(msg)
     base = open_bundle(bundle, trust=trust).require_plan()
-    shapes = _shapes(base.image.axcodes, dataset)
+    grids = [open_volume(case.image, channels_last=True).grid for case in dataset.training]
+    shapes = [grid.view(*grid.canonical(base.image.axcodes or grid.orientation)).shape for grid in grids]
     _ensure_distinct({*sizes, *rough_sizes}, shapes)
     runs = []
     for nominal in sorted({*sizes, *rough_sizes}):
@@ -148,14 +127,8 @@ def train_missing(
 ) -> dict[str, float]:
     """Train missing stages, small sizes first; a run that was killed is resumed.
 
-    Args:
-        runs: The runs.
-        data: ``dataset.json``.
-        budget_s: Wall seconds for all of ``runs`` together. The share of stages trained earlier counts as spent, so that each gets the
-            same whether or not the command was stopped in between. By default there is no limit.
-        epochs: Epochs of each stage; by default what the bundle says.
-        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-        seed: Seed of weights, order and augmentation.
+    Options are those of :func:`stseg3d.compare.compare`. Of ``budget_s`` the share of stages trained earlier counts as spent, so that
+    each gets the same whether or not the command was stopped in between.
 
     Returns:
         Training seconds of each stage by name, including those trained earlier.
@@ -174,11 +147,6 @@ def train_missing(
             _note(run, stage, time.monotonic() - start)
         left = None if left is None else max(left - _notes(run)[stage], 1.0)
     return {f"{run.nominal_size} {run.kind} {stage}": s for run in runs for stage, s in _notes(run).items()}
-
-
-def _shapes(axcodes: str | None, dataset: Dataset) -> list[tuple[int, ...]]:
-    grids = [open_volume(case.image, channels_last=True).grid for case in dataset.training]
-    return [grid.view(*grid.canonical(axcodes or grid.orientation)).shape for grid in grids]
 
 
 def _ensure_distinct(sizes: Iterable[int], shapes: Sequence[Sequence[int]]) -> None:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from stseg3d.compare.advice import advise
 from stseg3d.compare.comparison import WAY_TITLES, Comparison
-from stseg3d.compare.means import Difference, Mean, differences, mean_of
+from stseg3d.compare.csv_rows import metric_names
+from stseg3d.compare.means import Place, differences, mean_of, title_of
 from stseg3d.evaluate import Interval
 from stseg3d.machine.tables import Table
 from stseg3d.metrics import METRICS
@@ -16,17 +17,11 @@ from stseg3d.metrics import METRICS
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A value of :meth:`~stseg3d.compare.comparison.Score.value` in a table.
+    """A value of :meth:`~stseg3d.compare.comparison.Score.value` in a table."""
 
-    Args:
-        name: The value's name.
-        title: Head of the column, with the unit.
-        digits: Decimals; None for about three significant digits.
-    """
-
-    name: str
-    title: str
-    digits: int | None = 3
+    name: str  # the value's name
+    title: str  # head of the column, with the unit
+    digits: int | None = 3  # decimals; None for about three significant digits
 
 
 SCORES = (
@@ -52,9 +47,10 @@ SHORT_COSTS = tuple(column for column in COSTS if column.name in ("gmacs", "seco
 def score_table(comparison: Comparison) -> Table:
     """Mean scores of each way at each size, with 95 % intervals."""
     columns = _measured(comparison, SCORES)
-    rows = [[*_names(size, way), str(len(scores))] for size, way, scores in comparison.groups()]
-    for row, (size, way, _) in zip(rows, comparison.groups(), strict=True):
-        row += [show_mean(mean_of(comparison, c.name, (way, size)), c.digits) for c in columns]
+    rows = [
+        [*_names(size, way), str(len(scores)), *(show_mean(mean_of(comparison, c.name, (way, size)), c.digits) for c in columns)]
+        for size, way, scores in comparison.groups()
+    ]
     return Table(["size", "way", "cases", *(c.title for c in columns)], rows, title="Scores")
 
 
@@ -63,7 +59,7 @@ def cost_table(comparison: Comparison) -> Table:
     columns = _measured(comparison, COSTS)
     rows = []
     for size, way, scores in comparison.groups():
-        means = [show(mean_of(comparison, c.name, (way, size)).interval.mean, c.digits) for c in columns]
+        means = [show(mean_of(comparison, c.name, (way, size)).mean, c.digits) for c in columns]
         weights = comparison.parameters.get(way)
         rows.append([*_names(size, way), "x".join(map(str, scores[0].size)), *means, "" if weights is None else f"{weights:,}"])
     return Table(["size", "way", "Input [voxels]", *(c.title for c in columns), "Parameters"], rows, title="Costs a case")
@@ -72,21 +68,20 @@ def cost_table(comparison: Comparison) -> Table:
 def difference_table(comparison: Comparison) -> Table:
     """Paired differences, with 95 % intervals."""
     columns = [c for c in _measured(comparison, SCORES) if c.name != "coverage"]
-    by_title: dict[str, dict[str, Difference]] = {}
+    found: dict[tuple[Place, Place], dict[str, Interval]] = {}
     for column in columns:
-        for found in differences(comparison, column.name):
-            by_title.setdefault(found.title, {})[column.name] = found
+        for difference in differences(comparison, column.name):
+            found.setdefault((difference.one, difference.other), {})[column.name] = difference.interval
     rows = []
-    for title, cells in by_title.items():
-        one, other = title.split(" - ")
-        values = [show_signed(cells[c.name].interval, c.digits or 0) if c.name in cells else "" for c in columns]
-        rows.append([one, other, str(max(d.cases for d in cells.values())), *values])
+    for places, cells in found.items():
+        values = [show_signed(cells[c.name], c.digits or 0) if c.name in cells else "" for c in columns]
+        rows.append([*map(title_of, places), str(max(interval.n for interval in cells.values())), *values])
     return Table(["of", "minus", "cases", *(c.title for c in columns)], rows, title="Paired differences")
 
 
 def metric_tables(comparison: Comparison) -> list[Table]:
     """Every metric at each size, a way in a column."""
-    names = list(dict.fromkeys(name for score in comparison.scores for name in score.values))
+    names = metric_names(comparison)
     digits = {name: 2 if METRICS.get(name, METRICS["dice"]).unit else 3 for name in names}
     tables = []
     for size in comparison.sizes:
@@ -102,15 +97,15 @@ def terminal_table(comparison: Comparison) -> Table:
     rows = []
     for size, way, _ in comparison.groups():
         means = {c.name: mean_of(comparison, c.name, (way, size)) for c in (*scores, *costs)}
-        cells = [show_mean(means[c.name], c.digits) if c.name == "dice" else show(means[c.name].interval.mean, c.digits) for c in scores]
-        rows.append([*_names(size, way), *cells, *(show(means[c.name].interval.mean, c.digits) for c in costs)])
+        cells = [show_mean(means[c.name], c.digits) if c.name == "dice" else show(means[c.name].mean, c.digits) for c in (*scores, *costs)]
+        rows.append([*_names(size, way), *cells])
     titles = ["Dice (95 % CI)" if c.name == "dice" else c.title for c in (*scores, *costs)]
     return Table(["size", "way", *titles], rows, title="Means")
 
 
 def summary_text(comparison: Comparison) -> str:
     """Text for the terminal: the short table, differences of Dice, the notes and the advice."""
-    changes = [f"{d.title}: Dice {show_signed(d.interval, 3)}" for d in differences(comparison, "dice")]
+    changes = [f"{title_of(d.one)} - {title_of(d.other)}: Dice {show_signed(d.interval, 3)}" for d in differences(comparison, "dice")]
     parts = [terminal_table(comparison).text(), "\n".join(changes), "\n".join(comparison.notes), advise(comparison).sentence]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -131,14 +126,14 @@ def show(value: float, digits: int | None) -> str:
     return f"{value:.{digits}f}"
 
 
-def show_mean(mean: Mean, digits: int | None) -> str:
-    """A mean with its interval, and the number of its cases if some have no finite value."""
-    if not mean.cases:
+def show_mean(mean: Interval, digits: int | None) -> str:
+    """A mean with its interval, and the number of its cases if some have no value."""
+    if not mean.n:
         return ""
-    found = show(mean.interval.mean, digits)
-    if mean.cases > 1:
-        found += f" ({show(mean.interval.low, digits)} to {show(mean.interval.high, digits)})"
-    return found + (f" [{mean.cases} of {mean.cases + mean.left_out}]" if mean.left_out else "")
+    found = show(mean.mean, digits)
+    if mean.n > 1:
+        found += f" ({show(mean.low, digits)} to {show(mean.high, digits)})"
+    return found + (f" [{mean.n} of {mean.n + mean.n_undefined}]" if mean.n_undefined else "")
 
 
 def show_signed(interval: Interval, digits: int) -> str:

@@ -15,10 +15,9 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from stseg3d.bundle import load_weights, read_config
+from stseg3d.bundle import INFERENCE, config_parser, load_weights, open_bundle
 from stseg3d.geometry import Box
 from stseg3d.inference import SegmentThenSegmentInferer, Stage
-from stseg3d.inference.propose import NetworkProposer, Proposer
 from stseg3d.inference.segmentation import Stopwatch
 from stseg3d.networks import RoughFineNet
 from stseg3d.ops.boxes import Proposal
@@ -30,29 +29,17 @@ from stseg3d.volumes import CanonicalVolume, OpenCase, Volume
 
 @dataclass
 class Found:
-    """Result of one way for one case.
+    """Result of one way for one case."""
 
-    Attributes:
-        labels: Label map or instances, of the volume's shape.
-        boxes: Boxes that were used, on the volume's grid; None for ways without boxes.
-        seconds: Wall time by stage, without reading the file.
-        macs: Multiply-adds of all networks.
-    """
-
-    labels: NDArray[Any]
-    boxes: list[Box] | None = None
-    seconds: dict[str, float] = field(default_factory=dict)
-    macs: float = 0.0
+    labels: NDArray[Any]  # label map or instances, of the volume's shape
+    boxes: list[Box] | None = None  # boxes that were used, on the volume's grid; None for ways without boxes
+    seconds: dict[str, float] = field(default_factory=dict)  # wall time by stage, without reading the file
+    macs: float = 0.0  # multiply-adds of all networks
 
 
 @dataclass(frozen=True)
 class TrueBoxProposer:
-    """Proposer of the boxes that the policy makes from ground truth on the rough grid, as in training: a perfect rough stage.
-
-    Args:
-        label: Ground truth, along the axes of the volume.
-        boxes: The transform of training.
-    """
+    """Proposer of the boxes that the policy makes from ground truth on the rough grid, as in training: a perfect rough stage."""
 
     label: Volume
     boxes: FineBoxesd
@@ -65,17 +52,10 @@ class TrueBoxProposer:
 
 
 class Contestant:
-    """The networks of one run on one device, with the ways of segmenting that they serve.
-
-    Args:
-        folder: Bundle folder of the run.
-        stage: ``"fine"``, or ``"rough"`` if only that one was trained.
-        device: Device of the networks.
-        trust: Take a run that is more than data, see :func:`stseg3d.bundle.read_bundle`.
-    """
+    """The networks of one run on one device, the fine one or the rough one alone, with the ways of segmenting that they serve."""
 
     def __init__(self, folder: Path, stage: str = "fine", device: str = "cpu", *, trust: bool = False) -> None:
-        parser = read_config(folder, device=device, trust=trust)
+        parser = config_parser(open_bundle(folder, trust=trust), [INFERENCE.name], device=device)
         network = cast(RoughFineNet, parser.get_parsed_content("network_def"))
         weights = trained_stage(folder, stage)
         if weights is None:
@@ -93,49 +73,33 @@ class Contestant:
         self.slide = SlidingWindow(self.inferer.fine, precision=self.inferer.execution.precision, mirror=True)
 
     def segment(self, way: str, volume: Volume, label: Volume) -> Found:
-        """Segment a volume that has been read.
-
-        Args:
-            way: One of :data:`stseg3d.compare.comparison.WAYS`.
-            volume: The image.
-            label: Ground truth on its grid; only ``true_boxes`` uses it.
-        """
-        ways: dict[str, Callable[[Volume, Volume], Found]] = {
-            "rough_only": self._rough_only,
-            "two_stage": self._two_stage,
-            "true_boxes": self._true_boxes,
-            "sliding_window": self._sliding_window,
-        }
+        """Segment a volume that has been read, in one of :data:`stseg3d.compare.comparison.WAYS`; only ``true_boxes`` uses the label."""
         for macs in {"rough_only": ["rough_macs"], "two_stage": ["rough_macs", "fine_macs"]}.get(way, ["fine_macs"]):
-            getattr(self, macs)  # counted once, outside the time of any case
+            getattr(self, macs)  # counted once, outside the time of any case; the first run of a network is the slowest
+        whole: dict[str, Callable[[Volume], Found]] = {"rough_only": self._rough_only, "sliding_window": self._sliding_window}
         start = time.perf_counter()
-        found = ways[way](volume, label)
+        found = whole[way](volume) if way in whole else self._boxed(volume, label if way == "true_boxes" else None)
         found.seconds["total"] = time.perf_counter() - start
         return found
 
-    def _rough_only(self, volume: Volume, label: Volume) -> Found:
-        del label
+    def _rough_only(self, volume: Volume) -> Found:
         clock = Stopwatch()
         with clock("rough"):
             labels = self.inferer.rough_only(volume, self.network)
         return Found(labels, None, clock.seconds, self.rough_macs)
 
-    def _two_stage(self, volume: Volume, label: Volume) -> Found:
-        del label
-        return self._boxed(volume, None, self.rough_macs)
-
-    def _true_boxes(self, volume: Volume, label: Volume) -> Found:
+    def _boxed(self, volume: Volume, label: Volume | None) -> Found:
+        """Boxes of the rough network, or of ground truth if it is given."""
         inferer = self.inferer
-        boxes = FineBoxesd(inferer.rough, inferer.fine, inferer.policy)
-        return self._boxed(volume, TrueBoxProposer(CanonicalVolume(label, self._axcodes(volume)), boxes), 0.0)
-
-    def _boxed(self, volume: Volume, proposer: Proposer | None, rough_macs: float) -> Found:
-        found = self.inferer.segment(volume, self.network, proposer)
-        macs = rough_macs + found.counts.get("crops", 0) * self.fine_macs
+        proposer = None
+        if label is not None:
+            turned = CanonicalVolume(label, inferer.image.axcodes or volume.grid.orientation)
+            proposer = TrueBoxProposer(turned, FineBoxesd(inferer.rough, inferer.fine, inferer.policy))
+        found = inferer.segment(volume, self.network, proposer)
+        macs = (self.rough_macs if label is None else 0.0) + found.counts.get("crops", 0) * self.fine_macs
         return Found(found.labels, [b.box for b in found.boxes], dict(found.seconds), macs)
 
-    def _sliding_window(self, volume: Volume, label: Volume) -> Found:
-        del label
+    def _sliding_window(self, volume: Volume) -> Found:
         clock = Stopwatch()
         view = self.inferer.view(volume)
         with clock("fine"), torch.inference_mode():
@@ -145,14 +109,10 @@ class Contestant:
         labels = view.restore(classes.cpu().numpy().astype(np.uint8))
         return Found(labels, None, clock.seconds, self.slide.windows(view.grid.shape) * self.fine_macs)
 
-    def _axcodes(self, volume: Volume) -> str:
-        return self.inferer.image.axcodes or volume.grid.orientation
-
     def rough_boxes(self, volume: Volume) -> list[Box]:
         """Boxes that the rough network proposes, on the volume's grid, before the fine stage grows any."""
-        inferer, view = self.inferer, self.inferer.view(volume)
-        proposer = NetworkProposer(self.network.rough, self.rough, inferer.policy, inferer.fine.size, inferer.execution.precision)
-        return [view.source_box(b.box) for b in proposer.propose(view).boxes]
+        view = self.inferer.view(volume)
+        return [view.source_box(b.box) for b in self.inferer.rough_stage(self.network).propose(view).boxes]
 
     @cached_property
     def rough_macs(self) -> float:
@@ -171,13 +131,9 @@ class Contestant:
 
 
 def multiply_adds(network: nn.Module, stage: Stage, in_channels: int, shape: Sequence[int] | None = None) -> float:
-    """Multiply-adds of convolutions and matrix products of one input, times the mirrored runs of its stage.
+    """Multiply-adds of convolutions and matrix products of one input of a stage, or of this shape, times its mirrored runs.
 
-    Args:
-        network: Network in evaluation mode.
-        stage: Its input.
-        in_channels: Channels of the image, without the rough one.
-        shape: Shape of the input if it follows from a spacing; by default the stage's size.
+    ``in_channels`` are those of the image, without the rough one.
     """
     parameter = next(network.parameters())
     channels = in_channels + int(stage.rough_channel)

@@ -9,12 +9,11 @@ from pathlib import Path
 from stseg3d.compare.advice import advise
 from stseg3d.compare.comparison import WAY_TITLES, Comparison
 from stseg3d.compare.csv_rows import difference_rows, score_rows, summary_rows
-from stseg3d.compare.examples import Example, choose_cases, draw_examples
+from stseg3d.compare.examples import Example, Slice, choose_cases, draw_examples
 from stseg3d.compare.experiment import kept_boxes
 from stseg3d.compare.figure_style import can_draw
 from stseg3d.compare.figures import draw_figures
 from stseg3d.compare.runs import SLIDING, TWO_STAGE
-from stseg3d.compare.slices import best_slice
 from stseg3d.compare.text_tables import summary_markdown
 from stseg3d.machine.files import atomic_write_text
 from stseg3d.machine.tables import csv_text, without_nan
@@ -47,11 +46,7 @@ def write_outputs(comparison: Comparison, data: Path, folder: Path) -> list[Path
 
 
 def write_tables(comparison: Comparison, folder: Path) -> list[Path]:
-    """Write ``scores.csv``, ``summary.csv``, ``differences.csv`` and ``summary.md``.
-
-    Args:
-        comparison: Comparison with at least one score.
-        folder: Existing folder.
+    """Write ``scores.csv``, ``summary.csv``, ``differences.csv`` and ``summary.md`` into an existing folder.
 
     Returns:
         The files.
@@ -80,9 +75,10 @@ def _row(comparison: Comparison, case: Case, folder: Path, size: int, ways: Sequ
     """Panels of one case: the result of each way on the slice with most of the object."""
     assert case.label is not None
     image = open_volume(case.image, channels_last=True)
-    view = CanonicalVolume(image, image.grid.orientation if image.grid.shape[2] == 1 else "RAS")
+    lies_flat = image.grid.shape[2] == 1  # a picture, which is seen as it is; a patient is seen from below, the front and the left
+    view = CanonicalVolume(image, image.grid.orientation if lies_flat else "LPI")
     truth = view.view(read_label(case.label, image, case.label_values, meaning="foreground").classes)
-    cut = best_slice(truth > 0, lies_flat=image.grid.shape[2] == 1)
+    cut = Slice.best(truth > 0)
     pixels = cut.pixels(view.read())
     pixels = pixels[..., 0] if pixels.shape[-1] < 3 else pixels[..., :3]
     row = []
@@ -93,12 +89,12 @@ def _row(comparison: Comparison, case: Case, folder: Path, size: int, ways: Sequ
         dice = comparison.at(way, size)[case.id].value("dice")
         row.append(
             Example(
-                title=f"{rank} case: {WAY_TITLES[way]}, Dice {dice:.3f}",
+                title=f"{rank} case: {WAY_TITLES[way]}\nDice {dice:.3f}",
                 image=pixels,
                 label=cut.pixels(truth),
                 prediction=cut.pixels(prediction),
-                rectangles=cut.rectangles([view.view_box(b) for b in boxes], view.grid.shape),
-                pixel_mm=None if cut.lies_flat else cut.pixel_mm(view.grid.spacing_mm),
+                rectangles=cut.rectangles(view.view_box(b) for b in boxes),
+                pixel_mm=None if lies_flat else cut.pixel_mm(view.grid.spacing_mm),
                 way=way,
             )
         )

@@ -52,11 +52,7 @@ def fitting(stage: str, size: Sequence[int], precision: str, device: torch.devic
 
 @dataclass
 class Batches:
-    """Work in batches, whose size is halved for good each time memory runs out.
-
-    Args:
-        size: Initial number of items in a batch.
-    """
+    """Work in batches of an initial size, which is halved for good each time memory runs out."""
 
     size: int
     wanted: int = field(init=False)

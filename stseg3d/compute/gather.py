@@ -27,13 +27,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Gather:
-    """Network inputs from boxes of a volume.
-
-    Args:
-        stage: Input of the network.
-        device: Device of the network.
-        on_device: Whether crops are resampled there, and read ahead; by default on any device but the CPU.
-    """
+    """Network inputs from boxes of a volume; on any device but the CPU, or as ``on_device`` says, resampled there and read ahead."""
 
     stage: Stage
     device: torch.device

@@ -68,15 +68,11 @@ def on_runtime(runtime: str, network: nn.Module, stage: str, precision: str = "f
 
 
 class OpenVinoNetwork(nn.Module):
-    """A network computed by OpenVINO, with the network's own parameters.
+    """A network computed by OpenVINO, with its own parameters; of a list of logits the first is used. Errors name its stage.
 
     At the first crop of a shape the network is traced and converted, compared with PyTorch, and compiled for any number of crops of that
     shape, in bfloat16 under such an autocast, for as many threads as PyTorch has. Compiled networks are cached while the network lives
     and its weights stay the same. Weights are only checked when an instance is made, so make one for each volume.
-
-    Args:
-        network: ``(B, C, *S) -> (B, K, *S)`` logits, or a list of them of which the first is used.
-        stage: Its name in errors: ``"rough"`` or ``"fine"``.
     """
 
     def __init__(self, network: nn.Module, stage: str) -> None:

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stseg3d.evaluate.pairing import Pair
-from stseg3d.metrics import Objects, confusion_per_class, score_masks, score_objects
-from stseg3d.volumes import Meaning, open_volume, read_classes, read_label
+from stseg3d.metrics import Objects, score_masks, score_objects
+from stseg3d.volumes import Meaning, open_label, read_classes, read_label
 
 FOREGROUND = "foreground"
 Labels = NDArray[Any]
@@ -19,21 +19,13 @@ Labels = NDArray[Any]
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Metrics of one class in one case.
+    """Metrics of one class in one case."""
 
-    Args:
-        case: Id of the case.
-        name: ``foreground``, or the class as a number.
-        values: Metrics by their names in :data:`stseg3d.metrics.METRICS`.
-        prediction_voxels: Voxels of the class in the prediction.
-        label_voxels: Voxels of the class in the label.
-    """
-
-    case: str
-    name: str
-    values: dict[str, float]
-    prediction_voxels: int
-    label_voxels: int
+    case: str  # id of the case
+    name: str  # `foreground`, or the class as a number
+    values: dict[str, float]  # metrics by their names in `stseg3d.metrics.METRICS`
+    prediction_voxels: int  # voxels of the class in the prediction
+    label_voxels: int  # voxels of the class in the label
 
     def as_dict(self) -> dict[str, Any]:
         """Flat dictionary for CSV and JSON."""
@@ -59,18 +51,26 @@ def evaluate_case(
     Raises:
         ValueError: If the two are not on the same grid, or either is not a label map.
     """
-    prediction = open_volume(pair.prediction)
+    prediction = open_label(pair.prediction)
+    labels = read_classes(prediction)
     meaning: Meaning = "objects" if objects == "labels" else "classes" if per_class else "foreground"
-    truth = read_label(pair.label, prediction, pair.label_values, meaning=meaning)
-    ours, theirs = truth.clear(read_classes(prediction)), truth.classes
+    binary = int(labels.max(initial=0)) <= 1
+    truth = read_label(pair.label, prediction, pair.label_values, meaning=meaning, binary=binary)
+    ours, theirs = truth.clear(labels), truth.classes
     spacing, settings = prediction.grid.spacing_mm, {"tolerance_mm": tolerance_mm, "boundary_mm": boundary_mm}
     settings["ignored_voxels"] = truth.ignored_voxels
     rows = [_row(pair.case, FOREGROUND, ours, theirs, spacing, settings, objects)]
     if per_class:
         inner = None if objects == "labels" else objects
-        for value in confusion_per_class(ours, theirs):
+        for value in classes_in(ours, theirs):
             rows.append(_row(pair.case, str(value), ours == value, theirs == value, spacing, settings, inner))
     return rows
+
+
+def classes_in(*maps: Labels) -> list[int]:
+    """Classes above 0 that occur in any of the label maps, in ascending order."""
+    slabs = (slab for labels in maps for slab in np.atleast_1d(labels))  # numpy counts in integers of 8 bytes a voxel
+    return sorted({int(value) for slab in slabs for value in np.flatnonzero(np.bincount(np.ravel(slab)))} - {0})
 
 
 def _row(

@@ -20,21 +20,13 @@ BATCH_VALUES = 2**22  # values drawn at once: 32 MiB
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A mean and the confidence interval around it.
+    """A mean and the confidence interval around it."""
 
-    Args:
-        mean: Mean of the defined values; NaN if there are none.
-        low: Lower end; NaN with fewer than two values.
-        high: Upper end; NaN with fewer than two values.
-        n: Number of defined values.
-        n_undefined: Number of NaNs, which are left out.
-    """
-
-    mean: float
-    low: float
-    high: float
-    n: int
-    n_undefined: int = 0
+    mean: float  # mean of the defined values; NaN if there are none
+    low: float  # lower end; NaN with fewer than two values
+    high: float  # upper end; NaN with fewer than two values
+    n: int  # number of defined values
+    n_undefined: int = 0  # number of NaNs, which are left out
 
 
 def bootstrap_interval(values: Sequence[float] | NDArray[np.float64], *, seed: int = 0, level: float = CONFIDENCE_LEVEL) -> Interval:
@@ -72,44 +64,26 @@ def bootstrap_interval(values: Sequence[float] | NDArray[np.float64], *, seed: i
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """One metric over cases; NaN where there are too few.
+    """One metric over cases; NaN where there are too few."""
 
-    Args:
-        mean: Mean of the defined values.
-        median: Median of the defined values.
-        sd: Standard deviation over cases (n - 1).
-        ci_low: Lower end of the mean's confidence interval.
-        ci_high: Upper end.
-        n: Number of defined values.
-        n_undefined: Number of NaNs, which are left out.
-    """
-
-    mean: float
-    median: float
-    sd: float
-    ci_low: float
-    ci_high: float
-    n: int
-    n_undefined: int
+    mean: float  # mean of the defined values
+    median: float  # median of the defined values
+    sd: float  # standard deviation over cases (n - 1)
+    ci_low: float  # lower end of the mean's confidence interval
+    ci_high: float  # upper end
+    n: int  # number of defined values
+    n_undefined: int  # number of NaNs, which are left out
 
 
 @dataclass(frozen=True, slots=True)
 class ClassSummary:
-    """Every metric of one class over cases.
+    """Every metric of one class over cases."""
 
-    Args:
-        name: ``foreground``, or the class as a number.
-        cases: Number of cases with a row of this class.
-        n_empty_prediction: Number of cases in which only the prediction is empty, so that distances are the worst possible.
-        n_empty_label: Number of cases in which only the label is empty, with the worst distances, too.
-        metrics: Summaries by metric name.
-    """
-
-    name: str
-    cases: int
-    n_empty_prediction: int
-    n_empty_label: int
-    metrics: dict[str, Summary]
+    name: str  # `foreground`, or the class as a number
+    cases: int  # number of cases with a row of this class
+    n_empty_prediction: int  # number of cases in which only the prediction is empty, so that distances are the worst possible
+    n_empty_label: int  # number of cases in which only the label is empty, with the worst distances, too
+    metrics: dict[str, Summary]  # summaries by metric name
 
 
 def summarise(rows: Iterable[Row]) -> list[ClassSummary]:

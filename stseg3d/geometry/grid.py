@@ -13,6 +13,8 @@ from stseg3d.geometry.box import Box
 
 # The letters of the world axes, towards lower and towards higher coordinates (NIfTI: x to the right, y to the front, z to the top).
 AXIS_CODES = ("LR", "PA", "IS")
+# From single atoms to kilometres; beyond, a volume in mm3 is lost in rounding, and a header is broken or in another unit.
+SPACING_MM = (1e-8, 1e6)
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,7 +28,7 @@ class Grid:
         spacing_mm: Used only where ``affine`` is not given; 1 mm by default.
 
     Raises:
-        ValueError: If the shape is empty, or the affine is of another size, not finite, or singular.
+        ValueError: If the shape is empty, or the affine is of another size, not finite, or singular, or has a spacing beyond any image's.
     """
 
     shape: tuple[int, ...]
@@ -57,6 +59,9 @@ class Grid:
             raise ValueError(msg)
         # Relative to the columns' lengths, so that a grid of micrometres is not called singular.
         lengths = np.linalg.norm(matrix[:-1, :-1], axis=0)
+        if lengths.min() > 0 and not SPACING_MM[0] <= lengths.min() <= lengths.max() <= SPACING_MM[1]:
+            msg = f"spacing must be {SPACING_MM[0]:g} to {SPACING_MM[1]:g} mm on each axis, got {tuple(lengths.tolist())}"
+            raise ValueError(msg)
         if lengths.min() <= 0 or abs(np.linalg.det(matrix[:-1, :-1] / lengths)) < 1e-6:
             msg = f"affine must not be singular, got {matrix.tolist()}"
             raise ValueError(msg)
@@ -164,10 +169,7 @@ class Grid:
         return Box(start, tuple(ceil(b * f - 1e-6) for b, f in zip(box.stop, scale, strict=True)))
 
     def canonical(self, axcodes: str = "RAS") -> tuple[tuple[int, ...], tuple[bool, ...]]:
-        """Axis order and flips that turn the image to ``axcodes``, without a copy.
-
-        Args:
-            axcodes: One letter an axis, such as ``"RAS"`` (towards right, front, top).
+        """Axis order and flips that turn the image to ``axcodes``, such as ``"RAS"`` (towards right, front, top), without a copy.
 
         Returns:
             For each axis of the view, the axis of this grid it comes from and whether it is flipped.

@@ -43,12 +43,7 @@ def cover_axis(start: int, stop: int, length: int, overlap: float = 0.0) -> list
 
 
 def tiles(box: Box, shape: Sequence[int], overlap: float = 0.0) -> list[Box]:
-    """Overlapping tiles that cover ``box``, none larger than ``shape``.
-
-    Args:
-        box: What to cover.
-        shape: Largest tile, in voxels, one entry an axis.
-        overlap: Least fraction of the tile that neighbours share on each axis, in ``[0, 1)``.
+    """Overlapping tiles that cover ``box``, none larger than ``shape``, which share at least a fraction ``overlap`` in ``[0, 1)``.
 
     Returns:
         Tiles in row-major order, all inside ``box``; none for an empty box.

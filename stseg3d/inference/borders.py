@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from stseg3d.geometry import Box
+from stseg3d.geometry import Box, edges, overlapping
 from stseg3d.ops.fuse import FineCrop
 
 
@@ -16,19 +16,18 @@ def faces_of(box: Box) -> list[tuple[int, int]]:
     return [(axis, side) for axis in range(box.ndim) for side in (0, 1)]
 
 
-def touched_faces(crop: FineCrop, shape: Sequence[int], boxes: Sequence[Box]) -> set[tuple[int, int]]:
-    """Inner faces of a crop's box at which its mask is cut off.
+def touched_faces(crop: FineCrop, shape: Sequence[int], boxes: NDArray[np.int64]) -> set[tuple[int, int]]:
+    """Inner faces of a crop's box, not those of the image, at which its mask is cut off.
 
-    Args:
-        crop: The network's output for the box.
-        shape: The image's shape; its own faces do not count.
-        boxes: All boxes near by; a cut inside another box does not count, as that box holds the rest of the object.
+    A cut inside another one of the boxes near by, given by :func:`stseg3d.geometry.edges`, does not count, as that box holds the rest of
+    the object.
 
     Returns:
         Pairs of axis and side, 0 for the lower and 1 for the upper face.
     """
     mask = crop.probabilities[0] < crop.probabilities[1:].max(axis=0)
-    near = [b for b in boxes if b != crop.box and b.overlaps(crop.box)]
+    near = boxes[..., overlapping(crop.box, boxes)]
+    near = near[..., (near != edges([crop.box])).any(axis=(0, 1))]
     touched = set()
     for axis, side in faces_of(crop.box):
         at = (crop.box.start, crop.box.stop)[side][axis]
@@ -38,7 +37,8 @@ def touched_faces(crop: FineCrop, shape: Sequence[int], boxes: Sequence[Box]) ->
         if not len(plane):
             continue
         patch = _patch(crop, plane, axis, side)
-        if not any(b.contains(patch) for b in near):
+        low, high = edges([patch])
+        if not ((near[0] <= low) & (high <= near[1])).all(axis=0).any():
             touched.add((axis, side))
     return touched
 

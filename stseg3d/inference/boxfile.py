@@ -25,10 +25,6 @@ def read_boxes(path: Path, grid: Grid) -> list[Box]:
     opposite corners in world mm (RAS+); a list alone will do, and so will the JSON that ``stseg3d segment`` writes.
     CSV: columns ``start_i, start_j, start_k, stop_i, stop_j, stop_k`` or ``start_x_mm ... stop_z_mm``.
 
-    Args:
-        path: The file.
-        grid: Grid of the image, of three axes.
-
     Raises:
         FileNotFoundError: If it does not exist.
         ValueError: If it is neither JSON nor CSV, or an entry is not a box; the message names the entry.

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from stseg3d.compute import Stage, append_rough, device_of, evaluating, precision_on, probabilities
 from stseg3d.compute.batches import Batches, crops_at_once, fitting
 from stseg3d.compute.gather import Gather
-from stseg3d.geometry import Box
+from stseg3d.geometry import Box, edges
 from stseg3d.inference.borders import faces_of, touched_faces
 from stseg3d.machine.memory import available_bytes
 from stseg3d.ops.boxes import Proposal, ProposedBox
@@ -66,12 +66,7 @@ class FineStage:
         return [f"out of memory: crops went through the fine network {self.batches.size} at a time, not {self.batches.wanted}"]
 
     def paint(self, volume: Volume, proposal: Proposal, canvas: Canvas) -> list[ProposedBox]:
-        """Labels of all boxes on the canvas.
-
-        Args:
-            volume: Canonical view of the image.
-            proposal: Boxes on its grid.
-            canvas: Of the image's shape.
+        """Labels of all boxes, on the grid of the canonical view, on a canvas of its shape.
 
         Returns:
             The boxes that were finally used, some of which have grown. ``counts`` has the numbers.
@@ -174,9 +169,9 @@ class FineStage:
     ) -> tuple[list[ProposedBox], list[FineCrop]]:
         if not self.policy.border_growth:
             return boxes, crops
-        again = {}
+        again, places = {}, edges([b.box for b in boxes])
         for n, crop in enumerate(crops):
-            faces = touched_faces(crop, volume.grid.shape, [b.box for b in boxes])
+            faces = touched_faces(crop, volume.grid.shape, places)
             if faces:
                 again[n] = replace(boxes[n], box=self._grown(crop.box, volume.grid.shape, faces))
         self.counts["grown"] += len(again)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import reduce
 from math import prod
 from typing import Any
 
@@ -22,6 +23,7 @@ from torch import Tensor
 
 from stseg3d.compute import Stage, on_runtime
 from stseg3d.geometry import Box
+from stseg3d.geometry.grid import AXIS_CODES
 from stseg3d.inference.fine import FineStage
 from stseg3d.inference.propose import NetworkProposer, Proposer, WholeProposer
 from stseg3d.inference.segmentation import Segmentation, Stopwatch
@@ -127,7 +129,7 @@ class SegmentThenSegmentInferer(Inferer):
         Raises:
             ValueError: If the channels do not fit, or voxels are NaN or infinite.
         """
-        view = self._checked_view(volume)
+        view = self.checked_view(volume)
         clock = Stopwatch()
         fine = on_runtime(self.execution.runtime, network.fine, "fine", self.execution.precision)
         proposer = proposer or self.proposer
@@ -175,8 +177,8 @@ class SegmentThenSegmentInferer(Inferer):
         Raises:
             ValueError: If there is no rough stage, the channels do not fit, or voxels are NaN or infinite.
         """
-        view = self._checked_view(volume)
-        classes = self._rough_stage(network).classes(view)
+        view = self.checked_view(volume)
+        classes = self.rough_stage(network).classes(view)
         foreground = classes.sum(axis=0)
         mask = blank(view.grid.shape, np.dtype(np.uint8))
         for slab in slabs(mask.shape):
@@ -192,9 +194,14 @@ class SegmentThenSegmentInferer(Inferer):
         return WholeProposer(self.policy, self.fine.size)
 
     def _own_proposer(self, network: RoughFineNet) -> Proposer:
-        return self._rough_stage(network) if self.rough else self._whole
+        return self.rough_stage(network) if self.rough else self._whole
 
-    def _rough_stage(self, network: RoughFineNet) -> NetworkProposer:
+    def rough_stage(self, network: RoughFineNet) -> NetworkProposer:
+        """The rough network with its input and policy, in the runtime and precision of inference.
+
+        Raises:
+            ValueError: If there is none.
+        """
         if self.rough is None:
             msg = "the rough network alone must have a rough stage in the plan, got a bundle of one stage"
             raise ValueError(msg)
@@ -202,7 +209,12 @@ class SegmentThenSegmentInferer(Inferer):
         rough = on_runtime(runtime, network.rough, "rough", self.execution.precision)
         return NetworkProposer(rough, self.rough, self.policy, self.fine.size, self.execution.precision)
 
-    def _checked_view(self, volume: Volume) -> CanonicalVolume:
+    def checked_view(self, volume: Volume) -> CanonicalVolume:
+        """The volume as stages and policies see it.
+
+        Raises:
+            ValueError: If the channels or the axes do not fit the networks.
+        """
         if volume.channels != self.image.channels and not self.image.colour:
             msg = f"{volume.name}: must have {self.image.channels} channel(s) for these networks, got {volume.channels}"
             raise ValueError(msg)
@@ -216,13 +228,12 @@ class SegmentThenSegmentInferer(Inferer):
     ) -> NDArray[Any]:
         if not boxes:
             return labels
-        where = boxes[0].box
-        for box in boxes[1:]:
-            where = where.union(box.box)
+        where = reduce(Box.union, (b.box for b in boxes))
         ids, count = self._split(view, labels[where.slices] > 0, proposal, where)
         axcodes, first = self.image.axcodes, self.output.number_from
         if first and axcodes:
-            axis = next(i for i, code in enumerate(axcodes) if code in _same_axis(first))
+            both_ends = next(pair for pair in AXIS_CODES if first in pair)
+            axis = next(i for i, code in enumerate(axcodes) if code in both_ends)
             ids = order_instances(ids, count, axis, descending=axcodes[axis] == first)
         out = blank(labels.shape, np.min_scalar_type(count), axes)
         out[where.slices] = ids
@@ -259,10 +270,6 @@ def _rough_map(proposal: Proposal, view: CanonicalVolume) -> ArrayVolume | None:
         return None
     probability = proposal.probability.astype(np.float32)
     return ArrayVolume(probability[None], view.grid.resized(probability.shape), f"rough map of {view.name}")
-
-
-def _same_axis(code: str) -> str:
-    return next(pair for pair in ("RL", "AP", "SI") if code in pair)
 
 
 def _alike(arrays: list[NDArray[Any]]) -> list[NDArray[Any]]:

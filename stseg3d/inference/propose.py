@@ -117,7 +117,7 @@ class MaskProposer:
 
 @dataclass(frozen=True)
 class BoxProposer:
-    """Given boxes, clipped to the volume, and split where the policy limits their length.
+    """Given boxes, each once, clipped to the volume, and split where the policy limits their length.
 
     Args:
         boxes: Boxes in voxels of the volume.
@@ -130,11 +130,12 @@ class BoxProposer:
     fine_size: Sequence[int]
 
     def propose(self, volume: Volume) -> Proposal:
-        """The boxes inside the volume."""
+        """The boxes inside the volume; ``merged`` counts those that were given before."""
         proposal = Proposal([])
         proposal.counts["found"] = len(self.boxes)
+        proposal.counts["merged"] = len(self.boxes) - len(set(self.boxes))
         longest = self.policy.longest_box(volume.grid, self.fine_size)
-        for box in self.boxes:
+        for box in dict.fromkeys(self.boxes):
             inside = box.clip(volume.grid.shape)
             parts = tiles(inside, longest, self.policy.tile_overlap)
             proposal.counts["split"] += len(parts) > 1

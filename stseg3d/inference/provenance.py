@@ -12,7 +12,6 @@ import numpy as np
 from stseg3d.geometry import Box
 from stseg3d.inference.boxfile import describe_box
 from stseg3d.inference.segmentation import Segmentation
-from stseg3d.ops.boxes import ProposedBox
 from stseg3d.volumes import FileVolume, Volume
 
 PACKAGES = ("stseg3d", "torch", "monai", "numpy", "scipy", "nibabel", "SimpleITK", "pydicom")
@@ -29,7 +28,10 @@ def describe_segmentation(found: Segmentation, volume: Volume) -> dict[str, Any]
         },
         **({"dicom": volume.about} if isinstance(volume, FileVolume) and volume.about else {}),
         "volume_ml": volumes_ml(found, volume),
-        "boxes": [_describe_proposed(b, volume) for b in found.boxes],
+        "boxes": [
+            describe_box(b.box, volume.grid) | {"components": sorted(b.components), "clipped": b.clipped, "tile": b.tile}
+            for b in found.boxes
+        ],
         "dropped": [describe_box(d.box, volume.grid) | {"volume_mm3": d.volume_mm3, "why": d.why} for d in found.dropped],
         "counts": {k: int(v) for k, v in found.counts.items()},
         "warnings": found.warnings,
@@ -52,10 +54,6 @@ def versions(runtime: str) -> dict[str, str]:
     """Versions of Python and of the packages that a result may depend on, including the runtime."""
     packages = PACKAGES if runtime in PACKAGES else (*PACKAGES, runtime)
     return {"python": platform.python_version()} | {package: _version(package) for package in packages}
-
-
-def _describe_proposed(box: ProposedBox, volume: Volume) -> dict[str, Any]:
-    return describe_box(box.box, volume.grid) | {"components": sorted(box.components), "clipped": box.clipped, "tile": box.tile}
 
 
 @cache  # each answer is read from files

@@ -117,19 +117,12 @@ class Segmenter:
 
 @dataclass(frozen=True)
 class SegmentedCase:
-    """Outputs of one case.
+    """Outputs of one case."""
 
-    Attributes:
-        case_id: Name of the case.
-        output: File of its labels.
-        provenance: Content of the JSON beside it.
-        boxes: Boxes that were used, in voxels of the file.
-    """
-
-    case_id: str
-    output: Path
-    provenance: dict[str, Any]
-    boxes: list[Box]
+    case_id: str  # name of the case
+    output: Path  # file of its labels
+    provenance: dict[str, Any]  # content of the JSON beside it
+    boxes: list[Box]  # boxes that were used, in voxels of the file
 
 
 class CaseWork:
@@ -163,10 +156,7 @@ class CaseWork:
         return volume.grid.box.voxels * volume.channels * volume.dtype.itemsize if volume else 0
 
     def open(self, volume: Volume | None = None) -> None:
-        """Open the image, after a check that its output can be written.
-
-        Args:
-            volume: The image, if :func:`stseg3d.volumes.open_volume` has already opened it, with ``channels_last``.
+        """Open the image, unless it has been opened already with ``channels_last``, after a check that its output can be written.
 
         Raises:
             OSError: If the image cannot be read, or the folder cannot be written.

@@ -18,29 +18,17 @@ from stseg3d.volumes import ArrayVolume
 
 @dataclass
 class Segmentation:
-    """Segmentation of one volume, in the axis order of its file.
+    """Segmentation of one volume, in the axis order of its file."""
 
-    Attributes:
-        labels: Labels, or instance ids, of the volume's shape, in the smallest unsigned type.
-        probabilities: Foreground probabilities ``(K - 1, *S)``, float16, if asked for.
-        boxes: Boxes that were used, on the volume's own grid.
-        dropped: Components that got no box, and why; on the volume's own grid.
-        counts: Components and boxes: found, dropped, split, merged, clipped, grown, crops run.
-        seconds: Wall time of each step.
-        peak_bytes: Largest memory of the process until the end of each step.
-        warnings: Warnings for the user, a sentence each.
-        rough: Foreground probability on the rough grid, along the axes that networks see; None if boxes were given.
-    """
-
-    labels: NDArray[Any]
-    probabilities: NDArray[np.float16] | None = None
-    boxes: list[ProposedBox] = field(default_factory=list)
-    dropped: list[DroppedComponent] = field(default_factory=list)
-    counts: dict[str, int] = field(default_factory=dict)
-    seconds: dict[str, float] = field(default_factory=dict)
-    peak_bytes: dict[str, int] = field(default_factory=dict)
-    warnings: list[str] = field(default_factory=list)
-    rough: ArrayVolume | None = None
+    labels: NDArray[Any]  # labels, or instance ids, of the volume's shape, in the smallest unsigned type
+    probabilities: NDArray[np.float16] | None = None  # foreground probabilities `(K - 1, *S)`, float16, if asked for
+    boxes: list[ProposedBox] = field(default_factory=list)  # boxes that were used, on the volume's own grid
+    dropped: list[DroppedComponent] = field(default_factory=list)  # components that got no box, and why; on the volume's own grid
+    counts: dict[str, int] = field(default_factory=dict)  # components and boxes: found, dropped, split, merged, clipped, grown, crops run
+    seconds: dict[str, float] = field(default_factory=dict)  # wall time of each step
+    peak_bytes: dict[str, int] = field(default_factory=dict)  # largest memory of the process until the end of each step
+    warnings: list[str] = field(default_factory=list)  # warnings for the user, a sentence each
+    rough: ArrayVolume | None = None  # foreground probability on the rough grid, along the axes that networks see; None if boxes were given
 
 
 class Stopwatch:

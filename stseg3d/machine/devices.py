@@ -9,10 +9,7 @@ if TYPE_CHECKING:
 
 
 def select_device(name: str = "auto") -> torch.device:
-    """Torch device of this name.
-
-    Args:
-        name: ``auto`` (CUDA where there is one), ``cpu``, ``cuda`` or ``cuda:N``.
+    """Torch device of this name: ``auto`` (CUDA where there is one), ``cpu``, ``cuda`` or ``cuda:N``.
 
     Raises:
         ValueError: If the name is unknown, or the device does not exist.

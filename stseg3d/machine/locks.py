@@ -22,10 +22,7 @@ WAIT_S = 0.05  # between two tries, where the system call does not wait
 
 
 def lock_file(file: int) -> None:
-    """Lock a file until it is closed; waits while another process holds the lock.
-
-    Args:
-        file: Descriptor of the file, open for writing.
+    """Lock a file, open for writing, until it is closed; waits while another process holds the lock.
 
     Raises:
         OSError: If the file system has no locks.
@@ -38,11 +35,7 @@ def lock_file(file: int) -> None:
 
 
 def lock_byte(file: int, offset: int) -> bool:
-    """Lock one byte of a file, which may lie past its end; False if another process holds the lock.
-
-    Args:
-        file: Descriptor of the file, open for writing.
-        offset: Which byte, 0 to 2**62.
+    """Lock one byte, 0 to 2**62, of a file open for writing, which may end before it; False if another process holds the lock.
 
     Raises:
         OSError: If the file system has no locks.

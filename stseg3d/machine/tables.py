@@ -15,19 +15,12 @@ SUFFIXES = (".csv", ".json")
 
 @dataclass(frozen=True)
 class Table:
-    """Table of text cells with column names.
+    """Table of text cells with column names."""
 
-    Args:
-        head: Name of each column.
-        rows: A cell for each column.
-        words: Number of leading columns that are aligned to the left, as words; the others hold numbers.
-        title: Heading in Markdown.
-    """
-
-    head: list[str]
-    rows: list[list[str]]
-    words: int = 2
-    title: str = ""
+    head: list[str]  # name of each column
+    rows: list[list[str]]  # a cell for each column
+    words: int = 2  # number of leading columns that are aligned to the left, as words; the others hold numbers
+    title: str = ""  # heading in Markdown
 
     def text(self) -> str:
         """Aligned columns under one line of names."""

@@ -21,11 +21,7 @@ def cores() -> int:
 
 
 def set_threads(threads: int | None) -> None:
-    """Set the number of threads of torch, SimpleITK and itk in this process.
-
-    Args:
-        threads: Number of threads; None keeps their defaults. SimpleITK and itk read it when they start.
-    """
+    """Set the number of threads of torch, SimpleITK and itk, which read it when they start; None keeps their defaults."""
     if threads is None:
         return
     os.environ["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] = str(threads)

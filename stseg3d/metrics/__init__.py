@@ -8,10 +8,9 @@ image shows, so :mod:`stseg3d.evaluate` counts such cases. Two metrics can be *u
 label is empty, and the IoU of matched objects if none matches. NaN is left out of means, and counted.
 """
 
-from stseg3d.metrics.objects import Objects, Overlaps, find_overlaps, score_objects
-from stseg3d.metrics.scores import METRICS, Metric, score_masks
+from stseg3d.metrics.objects import Objects, find_overlaps, score_objects
+from stseg3d.metrics.scores import METRICS, score_masks
 from stseg3d.metrics.surfaces import (
-    SurfaceDistances,
     average_distance,
     average_distance_from_label,
     average_distance_from_prediction,
@@ -19,32 +18,17 @@ from stseg3d.metrics.surfaces import (
     surface_dice,
     surface_distances,
 )
-from stseg3d.metrics.voxels import (
-    OVERLAPS,
-    Confusion,
-    confusion,
-    confusion_per_class,
-    dice,
-    iou,
-    precision,
-    recall,
-    specificity,
-    volume_difference,
-)
+from stseg3d.metrics.voxels import OVERLAPS, Confusion, confusion, dice, iou, precision, recall, specificity, volume_difference
 
 __all__ = [
     "METRICS",
     "OVERLAPS",
     "Confusion",
-    "Metric",
     "Objects",
-    "Overlaps",
-    "SurfaceDistances",
     "average_distance",
     "average_distance_from_label",
     "average_distance_from_prediction",
     "confusion",
-    "confusion_per_class",
     "dice",
     "find_overlaps",
     "hausdorff",

@@ -25,19 +25,12 @@ FOUND_IOU = 0.1  # usual for detection: nnDetection (Baumgartner et al. 2021, MI
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Overlaps:
-    """Objects of a prediction and a label, and where they overlap.
+    """Objects of a prediction and a label, and where they overlap."""
 
-    Args:
-        predictions: How many objects the prediction has.
-        labels: How many the label has.
-        pairs: Indices of overlapping objects, of shape ``(n, 2)``: the prediction's and the label's.
-        iou: IoU of each pair, above 0.
-    """
-
-    predictions: int
-    labels: int
-    pairs: NDArray[np.int64]
-    iou: NDArray[np.float64]
+    predictions: int  # how many objects the prediction has
+    labels: int  # how many the label has
+    pairs: NDArray[np.int64]  # indices of overlapping objects, of shape `(n, 2)`: the prediction's and the label's
+    iou: NDArray[np.float64]  # IoU of each pair, above 0
 
     def match(self, above: float) -> NDArray[np.float64]:
         """IoU of each pair in the best one-to-one match of pairs whose IoU is greater than ``above``."""

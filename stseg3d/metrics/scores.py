@@ -24,21 +24,13 @@ from stseg3d.metrics.voxels import OVERLAPS, confusion, iou, specificity, volume
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """Description of a metric, for tables and figures.
+    """Description of a metric, for tables and figures."""
 
-    Args:
-        name: Key of its values.
-        title: Name for readers.
-        unit: ``"mm"``, ``"mm3"``, or empty for a plain number.
-        higher_is_better: None where nearer to 0 is better.
-        group: What it is computed from: ``"voxels"``, ``"surfaces"`` or ``"objects"``.
-    """
-
-    name: str
-    title: str
-    unit: str
-    higher_is_better: bool | None
-    group: Literal["voxels", "surfaces", "objects"]
+    name: str  # key of its values
+    title: str  # name for readers
+    unit: str  # `"mm"`, `"mm3"`, or empty for a plain number
+    higher_is_better: bool | None  # None where nearer to 0 is better
+    group: Literal["voxels", "surfaces", "objects"]  # what it is computed from: `"voxels"`, `"surfaces"` or `"objects"`
 
     @property
     def heading(self) -> str:

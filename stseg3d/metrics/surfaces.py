@@ -25,17 +25,11 @@ MAX_TREE_VOXELS = 2_000_000
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SurfaceDistances:
-    """Distance of each surface voxel to the other surface, in mm.
+    """Distance of each surface voxel to the other surface, in mm."""
 
-    Args:
-        from_prediction: From the prediction's surface voxels to the label's surface; empty if the prediction is.
-        from_label: From the label's surface voxels to the prediction's surface; empty if the label is.
-        worst_mm: Distance assumed where only one of the masks is empty: the image's diagonal.
-    """
-
-    from_prediction: NDArray[np.float64]
-    from_label: NDArray[np.float64]
-    worst_mm: float
+    from_prediction: NDArray[np.float64]  # from the prediction's surface voxels to the label's surface; empty if the prediction is
+    from_label: NDArray[np.float64]  # from the label's surface voxels to the prediction's surface; empty if the label is
+    worst_mm: float  # distance assumed where only one of the masks is empty: the image's diagonal
 
     @property
     def convention(self) -> float | None:

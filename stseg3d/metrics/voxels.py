@@ -11,17 +11,11 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, slots=True)
 class Confusion:
-    """Numbers of voxels of one class in both prediction and label, and in only one of them.
+    """Numbers of voxels of one class in both prediction and label, and in only one of them."""
 
-    Args:
-        both: Voxels in both (true positives).
-        prediction_only: Voxels in the prediction alone (false positives).
-        label_only: Voxels in the label alone (false negatives).
-    """
-
-    both: int
-    prediction_only: int
-    label_only: int
+    both: int  # voxels in both (true positives)
+    prediction_only: int  # voxels in the prediction alone (false positives)
+    label_only: int  # voxels in the label alone (false negatives)
 
     def __add__(self, other: Confusion) -> Confusion:
         return Confusion(self.both + other.both, self.prediction_only + other.prediction_only, self.label_only + other.label_only)
@@ -38,11 +32,7 @@ class Confusion:
 
 
 def confusion(prediction: NDArray[np.generic], label: NDArray[np.generic]) -> Confusion:
-    """Counts of the foreground, all classes together.
-
-    Args:
-        prediction: Label map or mask of any shape; values above 0 are foreground.
-        label: Label map or mask of the same shape.
+    """Counts of the foreground, all classes together, in label maps or masks of one shape; values above 0 are foreground.
 
     Raises:
         ValueError: If the shapes differ.
@@ -54,32 +44,6 @@ def confusion(prediction: NDArray[np.generic], label: NDArray[np.generic]) -> Co
         both = int(np.count_nonzero(inside & wanted))
         total += Confusion(both, int(np.count_nonzero(inside)) - both, int(np.count_nonzero(wanted)) - both)
     return total
-
-
-def confusion_per_class(prediction: NDArray[np.integer], label: NDArray[np.integer]) -> dict[int, Confusion]:
-    """Counts of each class above 0 that occurs in either.
-
-    Args:
-        prediction: Label map of any shape, no value below 0.
-        label: True label map of the same shape.
-
-    Returns:
-        Counts by class, in ascending order.
-
-    Raises:
-        ValueError: If the shapes differ, or a value is negative.
-    """
-    check_shapes(prediction, label)
-    top = 1 + max((int(a.max()) for a in (prediction, label) if a.size), default=0)
-    counts = np.zeros((3, top), dtype=np.int64)  # in both, in the prediction, in the label
-    for predicted, true in zip(np.atleast_1d(prediction), np.atleast_1d(label), strict=True):
-        if min(predicted.min(initial=0), true.min(initial=0)) < 0:
-            msg = f"classes must not be negative, got {min(predicted.min(), true.min())}"
-            raise ValueError(msg)
-        for row, values in enumerate((predicted[predicted == true], predicted, true)):
-            counts[row] += np.bincount(np.ravel(values), minlength=top)
-    found = {int(c): counts[:, c].tolist() for c in np.flatnonzero(counts.any(axis=0)) if c > 0}
-    return {c: Confusion(both, predicted - both, true - both) for c, (both, predicted, true) in found.items()}
 
 
 def dice(counts: Confusion) -> float:
@@ -103,11 +67,9 @@ def recall(counts: Confusion) -> float:
 
 
 def specificity(counts: Confusion, voxels: int) -> float:
-    """Fraction of the voxels outside the label that are outside the prediction, too; 1 if the label is everywhere.
+    """Fraction of an image's voxels outside the label that are outside the prediction, too; 1 if the label is everywhere.
 
-    Args:
-        counts: Counts of the masks.
-        voxels: Voxels of the whole image: the value depends on how much background it shows.
+    It depends on how much background the image shows.
     """
     outside = voxels - counts.label_voxels
     return 1 - counts.prediction_only / outside if outside else 1.0

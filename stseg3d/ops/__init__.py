@@ -2,19 +2,7 @@
 
 from stseg3d.ops.boxes import Proposal, ProposedBox, propose_boxes
 from stseg3d.ops.coverage import box_coverage
-from stseg3d.ops.fuse import Canvas, FineCrop
+from stseg3d.ops.fuse import Canvas
 from stseg3d.ops.policy import BoxPolicy, FinePolicy
-from stseg3d.ops.resample import resample, resample_volume
 
-__all__ = [
-    "BoxPolicy",
-    "Canvas",
-    "FineCrop",
-    "FinePolicy",
-    "Proposal",
-    "ProposedBox",
-    "box_coverage",
-    "propose_boxes",
-    "resample",
-    "resample_volume",
-]
+__all__ = ["BoxPolicy", "Canvas", "FinePolicy", "Proposal", "ProposedBox", "box_coverage", "propose_boxes"]

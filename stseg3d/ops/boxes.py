@@ -25,53 +25,33 @@ from stseg3d.ops.resample import resample, resample_region
 
 @dataclass(frozen=True)
 class ProposedBox:
-    """A box for the fine network, and where it came from.
+    """A box for the fine network, and where it came from."""
 
-    Attributes:
-        box: Voxels of the image, inside it.
-        components: Ids of the rough components it was made from; empty for boxes that were given.
-        clipped: Whether it reached beyond the image and was cut at its edge.
-        tile: Whether it is one tile of a split box.
-    """
-
-    box: Box
-    components: frozenset[int] = frozenset()
-    clipped: bool = False
-    tile: bool = False
+    box: Box  # voxels of the image, inside it
+    components: frozenset[int] = frozenset()  # ids of the rough components it was made from; empty for boxes that were given
+    clipped: bool = False  # whether it reached beyond the image and was cut at its edge
+    tile: bool = False  # whether it is one tile of a split box
 
 
 @dataclass(frozen=True)
 class DroppedComponent:
-    """A rough component that got no box.
+    """A rough component that got no box."""
 
-    Attributes:
-        box: Its box on the image's grid.
-        volume_mm3: Its volume on the rough grid.
-        why: The rule that excluded it, with its value.
-    """
-
-    box: Box
-    volume_mm3: float
-    why: str
+    box: Box  # its box on the image's grid
+    volume_mm3: float  # its volume on the rough grid
+    why: str  # the rule that excluded it, with its value
 
 
 @dataclass
 class Proposal:
-    """Boxes that a proposer found.
+    """Boxes that a proposer found."""
 
-    Attributes:
-        boxes: Boxes on the image's grid.
-        ids: Component ids on the rough grid (0 outside), or None where boxes were given.
-        counts: Numbers of components and boxes: ``found, bridged, dropped_small, dropped_short, dropped_rank, split,
-            merged, clipped``.
-        dropped: Components without a box, and why.
-        probability: Foreground probability on the rough grid, of shape ``ids.shape``, or None where boxes were given.
-    """
-
-    boxes: list[ProposedBox]
-    ids: NDArray[np.int32] | None = None
+    boxes: list[ProposedBox]  # boxes on the image's grid
+    ids: NDArray[np.int32] | None = None  # component ids on the rough grid (0 outside), or None where boxes were given
+    # Numbers of components and boxes: `found, bridged, dropped_small, dropped_short, dropped_rank, split, merged, clipped`.
     counts: Counter[str] = field(default_factory=Counter)
-    dropped: list[DroppedComponent] = field(default_factory=list)
+    dropped: list[DroppedComponent] = field(default_factory=list)  # components without a box, and why
+    # Foreground probability on the rough grid, of shape `ids.shape`, or None where boxes were given.
     probability: NDArray[Any] | None = None
 
     def probability_in(self, box: Box, shape: Sequence[int], size: Sequence[int]) -> NDArray[np.float32]:

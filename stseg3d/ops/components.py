@@ -17,19 +17,12 @@ CONNECTIVITIES = {6: 1, 18: 2, 26: 3}
 
 @dataclass(frozen=True)
 class Component:
-    """One connected component of a mask.
+    """One connected component of a mask."""
 
-    Attributes:
-        id: Its value in the array of component ids, from 1.
-        box: Tight box, on the mask's grid.
-        voxels: Number of voxels.
-        weight: Sum of the probabilities inside; equal to ``voxels`` for a plain mask.
-    """
-
-    id: int
-    box: Box
-    voxels: int
-    weight: float
+    id: int  # its value in the array of component ids, from 1
+    box: Box  # tight box, on the mask's grid
+    voxels: int  # number of voxels
+    weight: float  # sum of the probabilities inside; equal to `voxels` for a plain mask
 
 
 def structure(ndim: int, connectivity: int) -> NDArray[np.bool_]:

@@ -119,14 +119,7 @@ def _nearest(targets: NDArray[np.bool_], spacing_mm: Sequence[float] | None) -> 
 
 
 def order_instances(ids: NDArray[np.int32], count: int, axis: int, *, descending: bool = False) -> NDArray[np.int32]:
-    """Objects renumbered ``1 .. count`` by the position of their centre along an axis.
-
-    Args:
-        ids: Ids ``1 .. count`` of shape ``S``.
-        count: Number of objects.
-        axis: Axis of ``S``.
-        descending: Whether the highest coordinate comes first.
-    """
+    """Objects ``1 .. count`` renumbered by the position of their centre along an axis, the lowest first unless ``descending``."""
     if not count:
         return ids
     # Object by object: scipy's center_of_mass takes 17 bytes per voxel of the whole array.

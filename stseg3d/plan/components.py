@@ -18,17 +18,11 @@ PLAIN_KEY = re.compile(r"[A-Za-z]\w*", re.ASCII)  # not an entry that MONAI acts
 
 @dataclass(frozen=True)
 class Known:
-    """A component that a plan may name.
+    """A component that a plan may name."""
 
-    Attributes:
-        target: Its ``_target_`` in a config.
-        arguments: Names of the arguments that a plan may give; none of them names code or makes it download anything.
-        always: Arguments that it gets unless the plan gives them.
-    """
-
-    target: str
-    arguments: frozenset[str]
-    always: Mapping[str, Any] = field(default_factory=dict)
+    target: str  # its `_target_` in a config
+    arguments: frozenset[str]  # names of the arguments that a plan may give; none of them names code or makes it download anything
+    always: Mapping[str, Any] = field(default_factory=dict)  # arguments that it gets unless the plan gives them
 
 
 def _known(names: str, target: str = "{}", **always: Any) -> dict[str, Known]:
@@ -116,15 +110,15 @@ def members(network: Component) -> list[Component]:
     return [Component(entry["name"], {k: v for k, v in entry.items() if k != "name"}) for entry in network.arguments["networks"]]
 
 
-def code_in(content: Any, where: str) -> Iterator[str]:
-    """Places in plain data that MONAI would act on: expressions, references, macros and keys of components."""
-    if isinstance(content, str) and content[:1] in {"$", "@", "%"}:
-        yield f"{where} holds {content!r}"
+def code_in(content: Any, where: str, starts: tuple[str, ...] = ("$", "@", "%"), plain_key: re.Pattern[str] = PLAIN_KEY) -> Iterator[str]:
+    """Places in data that MONAI would act on: texts with such a start (expressions, references, macros), and keys that are not plain."""
+    if isinstance(content, str) and content.startswith(starts):
+        yield f"{where} holds {content[:60]!r}"
     elif isinstance(content, Mapping):
         for key, item in content.items():
-            if not PLAIN_KEY.fullmatch(str(key)):
+            if not plain_key.fullmatch(str(key)):
                 yield f"{where} has the entry {key!r}"
-            yield from code_in(item, f"{where}#{key}")
+            yield from code_in(item, f"{where}#{key}", starts, plain_key)
     elif isinstance(content, list | tuple):
         for n, item in enumerate(content):
-            yield from code_in(item, f"{where}#{n}")
+            yield from code_in(item, f"{where}#{n}", starts, plain_key)

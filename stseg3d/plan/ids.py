@@ -27,12 +27,7 @@ PLAN_PATHS = {
 
 
 def plan_id(key: str, content: Mapping[str, Any]) -> str:
-    """Path of an entry in a plan.
-
-    Args:
-        key: That path, or an id in a config.
-        content: The plan as JSON.
-    """
+    """Path in a plan, given as JSON, of an entry with this path there or this id in a config."""
     if key.split("#", maxsplit=1)[0] in content:
         return key
     for start, path in PLAN_PATHS.items():

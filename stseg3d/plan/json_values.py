@@ -27,15 +27,10 @@ class Both(Generic[T]):
 
 @dataclass(frozen=True)
 class Component:
-    """A network, transform, loss or optimiser, by name.
+    """A network, transform, loss or optimiser, by name."""
 
-    Attributes:
-        name: One of the names in :mod:`stseg3d.plan.components`, or a full dotted name.
-        arguments: Its arguments, as plain data.
-    """
-
-    name: str
-    arguments: Mapping[str, Any]
+    name: str  # one of the names in `stseg3d.plan.components`, or a full dotted name
+    arguments: Mapping[str, Any]  # its arguments, as plain data
 
 
 def build(kind: Any, content: Any, where: str) -> Any:

@@ -9,16 +9,7 @@ from typing import Any
 
 from stseg3d.machine.json_files import read_json
 from stseg3d.ops.policy import BoxPolicy, FinePolicy
-from stseg3d.plan.components import (
-    ENSEMBLE,
-    LOSSES,
-    NETWORKS,
-    NORMALIZATIONS,
-    OPTIMIZERS,
-    check_component,
-    code_in,
-    members,
-)
+from stseg3d.plan.components import ENSEMBLE, LOSSES, NETWORKS, NORMALIZATIONS, OPTIMIZERS, check_component, code_in, members
 from stseg3d.plan.ids import find_entry, plan_id
 from stseg3d.plan.json_values import Component, build, dump
 from stseg3d.plan.training import Training
@@ -29,48 +20,31 @@ STAGES = ("rough", "fine")
 
 @dataclass(frozen=True, kw_only=True)
 class StagePlan(NetworkInput):
-    """One of the two networks and its input.
+    """One of the two networks and its input."""
 
-    Args:
-        network: The network, without ``in_channels`` and ``out_channels``, which follow from the plan.
-        is_binary: For the rough network: whether it only tells objects from background, however many classes the plan has.
-    """
-
-    network: Component
-    is_binary: bool = False
+    network: Component  # the network, without `in_channels` and `out_channels`, which follow from the plan
+    is_binary: bool = False  # for the rough network: whether it only tells objects from background, however many classes the plan has
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
     """A task. A plan does not change: :meth:`replace` and :meth:`set` return a new one.
 
-    Attributes:
-        classes: Names of the classes, background first. With two, every label above 0 is the second.
-        image: How the networks see a scan.
-        normalization: Transforms of intensities, applied in this order to the small volume and to crops.
-        rough: Input and network of the rough stage; None for a plan of one stage, whose fine network sees all of the volume.
-        fine: Input and network of the fine stage.
-        policy: How components become boxes.
-        fine_policy: How crops are batched, rerun and fused.
-        output: Kind of output.
-        execution: How the networks are run.
-        training: How they are trained.
-        overrides: Escape hatch: entries of the rendered configs, by file name and id.
-
     Raises:
         ValueError: If the plan contradicts itself or holds an unknown name.
     """
 
-    classes: tuple[str, ...]
-    image: ImageView = ImageView()
-    normalization: tuple[Component, ...] = ()
-    rough: StagePlan | None = None
-    fine: StagePlan
-    policy: BoxPolicy = BoxPolicy()
-    fine_policy: FinePolicy = FinePolicy()
-    output: Output = Output()
-    execution: Execution = Execution()
-    training: Training
+    classes: tuple[str, ...]  # names of the classes, background first; with two, every label above 0 is the second
+    image: ImageView = ImageView()  # how the networks see a scan
+    normalization: tuple[Component, ...] = ()  # transforms of intensities, applied in this order to the small volume and to crops
+    rough: StagePlan | None = None  # input and network of the rough stage; without one, the fine network sees all of the volume
+    fine: StagePlan  # input and network of the fine stage
+    policy: BoxPolicy = BoxPolicy()  # how components become boxes
+    fine_policy: FinePolicy = FinePolicy()  # how crops are batched, rerun and fused
+    output: Output = Output()  # kind of output
+    execution: Execution = Execution()  # how the networks are run
+    training: Training  # how they are trained
+    # Escape hatch: entries of the rendered configs, by file name and id.
     overrides: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -87,11 +61,7 @@ class Plan:
 
     @classmethod
     def parse(cls, content: bytes, what: str = "plan.json") -> Plan:
-        """The plan in a file.
-
-        Args:
-            content: The file's bytes.
-            what: Name of the file in messages.
+        """The plan in a file of these bytes; messages call it ``what``.
 
         Raises:
             ValueError: If it is not JSON, an entry is unknown or missing, or the plan contradicts itself.
@@ -105,12 +75,7 @@ class Plan:
         return plan
 
     def as_json(self, like: Any = None, *, whole: bool = False) -> dict[str, Any]:
-        """The plan as JSON, for :meth:`from_json`.
-
-        Args:
-            like: JSON of an earlier version: its entries are written even if they are the default.
-            whole: Write every entry.
-        """
+        """The plan as JSON, for :meth:`from_json`: what is not the default, and what an earlier version has, or the whole."""
         content: dict[str, Any] = dump(self, like, whole=whole)
         return content
 

@@ -89,12 +89,7 @@ def code_in_overrides(plan: Plan) -> Iterator[str]:
 
 
 def with_formats(metadata: Mapping[str, Any], plan: Plan) -> dict[str, Any]:
-    """A bundle's metadata, with the networks' inputs and outputs as in the plan.
-
-    Args:
-        metadata: Content of ``metadata.json``.
-        plan: The plan.
-    """
+    """Content of a bundle's ``metadata.json``, with the networks' inputs and outputs as in the plan."""
     found: dict[str, Any] = json.loads(json.dumps(metadata))
     for entry, name in (("network_data_format", "fine"), ("rough_data_format", "rough")):
         stage = getattr(plan, name)

@@ -15,15 +15,10 @@ CROPS = ("boxes", "patches")
 
 @dataclass(frozen=True)
 class Jitter:
-    """How boxes of crops differ from those of the policy.
+    """How boxes of crops differ from those of the policy."""
 
-    Args:
-        shift: Largest translation, as a fraction of the box's extent along each axis.
-        scale: Largest change of each face, as a fraction of the extent.
-    """
-
-    shift: float = 0.1
-    scale: float = 0.1
+    shift: float = 0.1  # largest translation, as a fraction of the box's extent along each axis
+    scale: float = 0.1  # largest change of each face, as a fraction of the extent
 
 
 @dataclass(frozen=True)
@@ -42,79 +37,49 @@ class Augmentation:
 
 @dataclass(frozen=True)
 class Synthesis:
-    """CT synthesised from the label maps that ``dataset.json`` lists under ``anatomies``.
+    """CT synthesised from the label maps that ``dataset.json`` lists under ``anatomies``."""
 
-    Args:
-        target: Name of the class to segment.
-        bodies: Synthetic cases in each epoch.
-        spacing_mm: Spacing of the synthetic images; None keeps that of the label map.
-        partial: Probability that a part of the body is cut out.
-        least: Smallest part that is left, as a fraction of each axis's length.
-    """
-
-    target: str
-    bodies: Both[int]
-    spacing_mm: Both[float | None] = Both(None, None)
-    partial: Both[float] = Both(0.0, 0.0)
-    least: Sequence[float] = (0.4, 0.4, 0.1)
+    target: str  # name of the class to segment
+    bodies: Both[int]  # synthetic cases in each epoch
+    spacing_mm: Both[float | None] = Both(None, None)  # spacing of the synthetic images; None keeps that of the label map
+    partial: Both[float] = Both(0.0, 0.0)  # probability that a part of the body is cut out
+    least: Sequence[float] = (0.4, 0.4, 0.1)  # smallest part that is left, as a fraction of each axis's length
 
 
 @dataclass(frozen=True)
 class Training:
     """Recipe: samples, augmentation, loss and schedule.
 
-    Args:
-        epochs: Epochs of each stage.
-        learning_rate: Initial learning rate of each stage.
-        cases_a_batch: Cases whose samples make one batch; 1 for a rough network with ``spacing_mm``.
-        validate_every: Epochs between two validations.
-        seed: Seed of weights, order and augmentation.
-        target: Label of a crop: ``"foreground"`` is every labelled voxel in it, ``"component"`` only the component of its box.
-        crops: Where the fine network's samples come from: ``"boxes"`` of the policy, or ``"patches"`` at full resolution, half of them
-            on an object, for a sliding-window network.
-        samples: Crops of a case in each epoch.
-        jitter: Random changes of the boxes.
-        negatives: Probability that a crop is drawn anywhere, instead of at a box.
-        ema_decay: Decay of the weights' moving average, which is then validated and saved; 0 for none.
-        fine_from_rough: Whether the fine network starts from the weights of the rough one.
-        folds: Number of rough networks that are each trained without a part of the cases and predict that part for the fine stage;
-            0 for none.
-        predicted_boxes: Probability that a crop is drawn at a predicted box; needs folds.
-        balance: Probability that a crop is drawn at a voxel of a class that is drawn first, rare ones as often as common ones.
-        corruption: Probability of each kind of corruption of the rough channel.
-        precision: Precision of training: ``"auto"``, ``"float32"``, ``"bfloat16"`` or ``"float16"``.
-        num_workers: Processes that make samples.
-        augmentation: Augmentation of each stage.
-        loss: Loss, by name.
-        optimizer: Optimiser, by name.
-        synthesis: Synthesis of CT from label maps; none by default.
-
     Raises:
         ValueError: If a value is out of range, or two values contradict each other.
     """
 
-    epochs: Both[int]
-    learning_rate: Both[float]
-    cases_a_batch: Both[int]
-    validate_every: Both[int]
-    seed: int = 0
+    epochs: Both[int]  # epochs of each stage
+    learning_rate: Both[float]  # initial learning rate of each stage
+    cases_a_batch: Both[int]  # cases whose samples make one batch; 1 for a rough network with `spacing_mm`
+    validate_every: Both[int]  # epochs between two validations
+    seed: int = 0  # seed of weights, order and augmentation
+    # Label of a crop: `"foreground"` is every labelled voxel in it, `"component"` only the component of its box.
     target: str = "foreground"
+    # Where the fine network's samples come from: `"boxes"` of the policy, or `"patches"` at full resolution, half of them on an
+    # object, for a sliding-window network.
     crops: str = "boxes"
-    samples: int = 2
-    jitter: Jitter = Jitter()
-    negatives: float = 0.0
-    ema_decay: float = 0.0
-    fine_from_rough: bool = False
+    samples: int = 2  # crops of a case in each epoch
+    jitter: Jitter = Jitter()  # random changes of the boxes
+    negatives: float = 0.0  # probability that a crop is drawn anywhere, instead of at a box
+    ema_decay: float = 0.0  # decay of the weights' moving average, which is then validated and saved; 0 for none
+    fine_from_rough: bool = False  # whether the fine network starts from the weights of the rough one
+    # Number of rough networks that are each trained without a part of the cases and predict that part for the fine stage; 0 for none.
     folds: int = 0
-    predicted_boxes: float = 0.0
-    balance: float = 0.0
-    corruption: float = 0.25
-    precision: str = "auto"
-    num_workers: int = 0
-    augmentation: Both[Augmentation] = Both(Augmentation(), Augmentation(shift=0.0))
-    loss: Component = field(default_factory=lambda: Component("DiceCELoss", {}))
-    optimizer: Component = field(default_factory=lambda: Component("AdamW", {"weight_decay": 0.01}))
-    synthesis: Synthesis | None = None
+    predicted_boxes: float = 0.0  # probability that a crop is drawn at a predicted box; needs folds
+    balance: float = 0.0  # probability that a crop is drawn at a voxel of a class that is drawn first, rare as often as common
+    corruption: float = 0.25  # probability of each kind of corruption of the rough channel
+    precision: str = "auto"  # precision of training: `"auto"`, `"float32"`, `"bfloat16"` or `"float16"`
+    num_workers: int = 0  # processes that make samples
+    augmentation: Both[Augmentation] = Both(Augmentation(), Augmentation(shift=0.0))  # augmentation of each stage
+    loss: Component = field(default_factory=lambda: Component("DiceCELoss", {}))  # loss, by name
+    optimizer: Component = field(default_factory=lambda: Component("AdamW", {"weight_decay": 0.01}))  # optimiser, by name
+    synthesis: Synthesis | None = None  # synthesis of CT from label maps; none by default
 
     def __post_init__(self) -> None:
         for name, given, known in (("target", self.target, TARGETS), ("crops", self.crops, CROPS)):

@@ -20,24 +20,15 @@ ROUNDING = 1e-9  # 1 - 0.99 is not 0.01
 
 @dataclass(frozen=True)
 class Choice:
-    """Chosen setting.
+    """Chosen setting."""
 
-    Attributes:
-        index: Its place in the chain.
-        guaranteed: Whether the wanted coverage is guaranteed; otherwise only the mean over the cases at hand reaches it.
-        coverage: Expected coverage that is guaranteed, in ``[0, 1]``.
-    """
-
-    index: int
-    guaranteed: bool
-    coverage: float
+    index: int  # its place in the chain
+    guaranteed: bool  # whether the wanted coverage is guaranteed; otherwise only the mean over the cases at hand reaches it
+    coverage: float  # expected coverage that is guaranteed, in `[0, 1]`
 
 
 def monotonised(losses: ArrayLike) -> NDArray[np.float64]:
-    """Losses that never grow along the chain: each the largest of its own and of all more careful settings.
-
-    Args:
-        losses: ``(cases, settings)``, the least careful setting first.
+    """Losses ``(cases, settings)`` that never grow along the chain: each the largest of its own and of all more careful settings.
 
     Example:
         >>> monotonised([[0.5, 0.1, 0.2, 0.0]]).tolist()
@@ -49,9 +40,6 @@ def monotonised(losses: ArrayLike) -> NDArray[np.float64]:
 
 def risk_bounds(losses: ArrayLike) -> NDArray[np.float64]:
     """Smallest ``alpha`` at which each setting passes: ``n / (n + 1) * mean + 1 / (n + 1)`` of the monotonised losses.
-
-    Args:
-        losses: ``(cases, settings)`` in ``[0, 1]``, the least careful setting first.
 
     Raises:
         ValueError: If there is no case, or a loss is outside ``[0, 1]``.

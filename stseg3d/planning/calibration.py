@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from stseg3d.machine.tables import Table, records_text
-from stseg3d.ops import BoxPolicy
 from stseg3d.planning.calibrate import Choice, cases_needed, choose, monotonised, risk_bounds
 from stseg3d.planning.measure import Calibrator, Measured
 
@@ -23,54 +22,33 @@ PART_ADVICE = {
 
 @dataclass(frozen=True)
 class Row:
-    """Results of one policy over all cases.
+    """Results of one policy over all cases."""
 
-    Attributes:
-        threshold: Its threshold.
-        margin: Its margin, of the kind that is calibrated.
-        mean: Mean coverage of the cases.
-        worst: Lowest coverage of a case.
-        guaranteed: Largest coverage at which the policy passes, in expectation over new cases; None for the present policy, which is
-            not part of the chain, and for training cases.
-        boxes: Mean number of boxes per case.
-        crop_voxels: Mean voxels that go through the fine network.
-        voxels: Mean full-resolution voxels read.
-    """
-
-    threshold: float
-    margin: float
-    mean: float
-    worst: float
+    threshold: float  # its threshold
+    margin: float  # its margin, of the kind that is calibrated
+    mean: float  # mean coverage of the cases
+    worst: float  # lowest coverage of a case
+    # Largest coverage at which the policy passes, in expectation over new cases; None for the present policy, which is not part of the
+    # chain, and for training cases.
     guaranteed: float | None
-    boxes: float
-    crop_voxels: float
-    voxels: float
+    boxes: float  # mean number of boxes per case
+    crop_voxels: float  # mean voxels that go through the fine network
+    voxels: float  # mean full-resolution voxels read
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """Rows of the chain, the choice among them, and sentences about it.
+    """Rows of the chain, the choice among them, and sentences about it."""
 
-    Attributes:
-        margin: Name of the margin that is calibrated.
-        part: Part of the data set.
-        coverage: Wanted coverage.
-        cases: Ids of the cases.
-        rows: One row per policy of the chain.
-        present: Row of the bundle's present policy.
-        choice: Chosen row; None if none reaches the coverage.
-        worst_case: Id of the case with the lowest coverage under the chosen policy.
-        needed: Number of cases that guarantee the coverage: at least, and with losses like these (None: no number does).
-    """
-
-    margin: str
-    part: str
-    coverage: float
-    cases: list[str]
-    rows: list[Row]
-    present: Row
-    choice: Choice | None
-    worst_case: str
+    margin: str  # name of the margin that is calibrated
+    part: str  # part of the data set
+    coverage: float  # wanted coverage
+    cases: list[str]  # ids of the cases
+    rows: list[Row]  # one row per policy of the chain
+    present: Row  # row of the bundle's present policy
+    choice: Choice | None  # chosen row; None if none reaches the coverage
+    worst_case: str  # id of the case with the lowest coverage under the chosen policy
+    # Number of cases that guarantee the coverage: at least, and with losses like these (None: no number does).
     needed: tuple[int, int | None]
 
     @classmethod
@@ -92,7 +70,8 @@ class Calibration:
         policies = (*calibrator.chain, calibrator.own)
         rows = [
             Row(
-                *_numbers(policy, calibrator.margin),
+                threshold=float(policy.threshold),
+                margin=float(getattr(policy, calibrator.margin)),
                 mean=float(1 - losses[:, i].mean()),
                 worst=float(1 - losses[:, i].max()),
                 guaranteed=float(guaranteed[i]) if i < len(guaranteed) and part != TRAINING else None,
@@ -174,10 +153,6 @@ class Calibration:
 
     def _cases(self) -> str:
         return f"{len(self.cases)} {self.part} case{'s' if len(self.cases) > 1 else ''}"
-
-
-def _numbers(policy: BoxPolicy, margin: str) -> tuple[float, float]:
-    return float(policy.threshold), float(getattr(policy, margin))
 
 
 def _cells(row: Row) -> list[str]:

@@ -18,7 +18,8 @@ from stseg3d.ops.resample import count_not_finite, slabs
 from stseg3d.planning.findings import Finding
 from stseg3d.planning.fingerprint import CaseFingerprint, ClassObjects, Intensity, significant
 from stseg3d.volumes import Case, Volume, network_view, open_volume, read_each, read_label
-from stseg3d.volumes.open import PICTURE_SUFFIXES, volume_suffix
+from stseg3d.volumes.open import volume_suffix
+from stseg3d.volumes.pictures import PICTURE_SUFFIXES
 
 MAX_OBJECTS = 200  # listed for each value of a case
 MAX_SURFACE = 300  # voxels of an object's surface from which its distance to others is measured

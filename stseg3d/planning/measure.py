@@ -6,68 +6,70 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stseg3d.bundle import load_network, select_device
 from stseg3d.geometry import Box
-from stseg3d.inference import NetworkProposer, SegmentThenSegmentInferer
+from stseg3d.inference import SegmentThenSegmentInferer
 from stseg3d.inference.propose import WholeProposer
+from stseg3d.metrics.surfaces import tight_slices
+from stseg3d.networks import RoughFineNet
 from stseg3d.ops import BoxPolicy, box_coverage, propose_boxes
 from stseg3d.planning.settings import margin_name
-from stseg3d.volumes import Case, load_dataset, open_volume, read_label
+from stseg3d.volumes import Case, Label, Meaning, Volume, load_dataset, open_volume, read_label
 
 # Fixed before any case is seen, as the guarantee requires, and independent of the bundle's present values, so that calibrating twice gives
 # the same answer.
 THRESHOLDS = (0.5, 0.4, 0.3, 0.2, 0.1, 0.05)
 MARGINS = {"margin_mm": (0, 1, 2, 3, 4, 6, 8, 10, 12, 16, 20), "margin_rough_voxels": (0, 0.25, 0.5, 0.75, 1, 1.5, 2, 3, 4)}
+PARTS = ("training", "validation", "test")
 
 
 @dataclass(frozen=True)
 class Measured:
-    """Results of each policy on one case, one entry per policy.
+    """Results of each policy on one case, one entry per policy."""
 
-    Attributes:
-        case: Id of the case.
-        loss: Share of the labelled voxels outside all boxes; 0 where nothing is labelled.
-        boxes: Number of boxes, each a run of the fine network.
-        voxels: Full-resolution voxels read: the sum over boxes.
-    """
-
-    case: str
-    loss: NDArray[np.float64]
-    boxes: NDArray[np.int64]
-    voxels: NDArray[np.int64]
+    case: str  # id of the case
+    loss: NDArray[np.float64]  # share of the labelled voxels outside all boxes; 0 where nothing is labelled
+    boxes: NDArray[np.int64]  # number of boxes, each a run of the fine network
+    voxels: NDArray[np.int64]  # full-resolution voxels read: the sum over boxes
 
 
 def labelled_cases(data: Path, part: str) -> list[Case]:
-    """Cases with a label in one part of a ``dataset.json``.
-
-    Args:
-        data: The file, or its folder.
-        part: ``training``, ``validation`` or ``test``.
+    """Cases with a label in one part of a ``dataset.json``, which may be given by its folder.
 
     Raises:
         FileNotFoundError: If it, or a file that it lists, does not exist.
-        ValueError: If it is not a ``dataset.json``, or lists no labelled case in that part.
+        ValueError: If it is not a ``dataset.json``, has no such part, or lists no labelled case in that part.
     """
+    if part not in PARTS:
+        msg = f"part must be of {', '.join(PARTS)}, got {part!r}"
+        raise ValueError(msg)
     cases: list[Case] = [case for case in getattr(load_dataset(data), part) if case.label is not None]
     if not cases:
-        msg = f"{data}: file must list cases with labels under {part!r} to calibrate on, got none"
+        msg = f"{data}: file must list cases with labels under {part!r}, got none"
         raise ValueError(msg)
     return cases
 
 
+def open_labelled(case: Case, meaning: Meaning) -> tuple[Volume, Label]:
+    """Image and ground truth of a case.
+
+    Raises:
+        ValueError: If the case has no label, or :func:`stseg3d.volumes.read_label` refuses it.
+    """
+    if case.label is None:
+        msg = f"{case.image}: case must have a label, got none"
+        raise ValueError(msg)
+    image = open_volume(case.image, channels_last=True)
+    return image, read_label(case.label, image, case.label_values, meaning=meaning)
+
+
 def policy_chain(policy: BoxPolicy, margin: str, thresholds: Sequence[float], margins: Sequence[float]) -> list[BoxPolicy]:
     """Policies from the least to the most careful: a staircase from the highest threshold without margin to the lowest with the widest.
-
-    Args:
-        policy: Source of all other fields.
-        margin: Name of the margin field that grows.
-        thresholds: Thresholds of the stairs, in any order.
-        margins: Margins of the stairs, in any order.
 
     Raises:
         ValueError: If there is no threshold or no margin, or one is out of range.
@@ -120,7 +122,7 @@ class Calibrator:
         *,
         trust: bool = False,
     ) -> None:
-        self.network, parser = load_network(bundle, select_device(device), trust=trust)
+        network, parser = load_network(bundle, select_device(device), trust=trust)
         inferer: Any = parser.get_parsed_content("inferer")
         if not isinstance(inferer, SegmentThenSegmentInferer) or inferer.proposer is not None:
             msg = f"bundle {bundle}: inferer must be a SegmentThenSegmentInferer whose boxes come from its rough network"
@@ -129,7 +131,7 @@ class Calibrator:
         if inferer.rough is None:
             msg = f"bundle {bundle}: plan must have a rough stage for its boxes to be calibrated, got one stage"
             raise ValueError(msg)
-        self.inferer, self.rough, self.own = inferer, inferer.rough, inferer.policy
+        self.network, self.inferer, self.own = cast(RoughFineNet, network), inferer, inferer.policy
         self.margin = margin_name(bundle)
         self.chain = policy_chain(self.own, self.margin, thresholds, MARGINS[self.margin] if margins is None else margins)
 
@@ -146,18 +148,9 @@ class Calibrator:
         Raises:
             ValueError: If the case has no label, the image does not fit the networks, or the label not the image or the data set.
         """
-        if case.label is None:
-            msg = f"{case.image}: case must have a label to calibrate on"
-            raise ValueError(msg)
-        image = open_volume(case.image, channels_last=True)
-        label = read_label(case.label, image, case.label_values, meaning="foreground")
-        view = self.inferer.view(image)
-        if view.channels != self.inferer.image.channels:
-            msg = f"{image.name}: must have {self.inferer.image.channels} channel(s) for these networks, got {view.channels}"
-            raise ValueError(msg)
-        fine = self.inferer.fine.size
-        rough_network: Any = self.network.rough
-        classes = NetworkProposer(rough_network, self.rough, self.own, fine, self.inferer.execution.precision).classes(view)
+        image, label = open_labelled(case, "foreground")
+        view, fine = self.inferer.checked_view(image), self.inferer.fine.size
+        classes = self.inferer.rough_stage(self.network).classes(view)
         rough = view.grid.resized(classes.shape[1:])
         found = []
         for policy in (*self.chain, self.own):
@@ -165,20 +158,12 @@ class Calibrator:
             if not proposal.boxes and self.inferer.output.when_empty == "tile":
                 proposal = WholeProposer(policy, fine).propose(view)
             found.append([b.box for b in proposal.boxes])
-        mask, origin = _objects(view.view(label.classes))
+        mask = view.view(label.classes) > 0
+        # Less work for each policy: the objects lie in a part of the image.
+        origin = Box.from_slices(tight_slices(mask)) if mask.any() else view.grid.box
         return Measured(
             case.id,
-            loss=np.array([1 - box_coverage(mask, [b.relative_to(origin) for b in boxes]) for boxes in found]),
+            loss=np.array([1 - box_coverage(mask[origin.slices], [b.relative_to(origin) for b in boxes]) for boxes in found]),
             boxes=np.array([len(boxes) for boxes in found]),
             voxels=np.array([sum(b.voxels for b in boxes) for boxes in found]),
         )
-
-
-def _objects(label: NDArray[Any]) -> tuple[NDArray[np.bool_], Box]:
-    """Smallest part of a label that holds all of its objects, and its box, to save work for each policy."""
-    mask: NDArray[np.bool_] = label > 0
-    spans = [np.flatnonzero(mask.any(axis=tuple(a for a in range(mask.ndim) if a != axis))) for axis in range(mask.ndim)]
-    if not all(len(span) for span in spans):
-        return np.zeros((1,) * mask.ndim, dtype=bool), Box.of((1,) * mask.ndim)
-    where = Box(tuple(s[0] for s in spans), tuple(s[-1] + 1 for s in spans))
-    return mask[where.slices], where

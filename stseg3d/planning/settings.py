@@ -19,12 +19,7 @@ def margin_name(bundle: Path) -> str:
 
 
 def write_policy(bundle: Path, numbers: Mapping[str, float], *, trust: bool = False) -> list[Path]:
-    """Write numbers into the policy of ``plan.json``, and into all files rendered from it.
-
-    Args:
-        bundle: Folder of the bundle.
-        numbers: Values by field of the policy.
-        trust: Accept a bundle that is more than data, see :func:`stseg3d.bundle.read_bundle`.
+    """Write numbers into the fields of the policy in ``plan.json``, and into all files rendered from it.
 
     Returns:
         Files written.

@@ -15,6 +15,7 @@ from stseg3d.report.panels import draw_panels, panels_of_case
 from stseg3d.volumes import Volume
 
 PANEL_HEIGHT, PANELS_WIDTH, GAP, HEAD, FOOT, MIN_WIDTH = 760, 4000, 18, 44, 52, 420
+BARS_MM = (*(n * 10.0**e for e in range(-6, 2) for n in (1, 2, 5)), 100.0)  # microscopy has pixels of nanometres
 BACKGROUND: Colour = (0.035, 0.045, 0.065)
 INK: Colour = (0.62, 0.67, 0.74)
 
@@ -68,11 +69,11 @@ def _write_foot(sheet: Picture, row: int, name: str, panels: list[Panel], scale:
     for text, colour in entries:
         sheet[row : row + 14, column : column + 14] = colour
         column += 22 + write_text(sheet, text, (row, column + 22), INK) + 26
-    bar_mm = max((n for n in (1, 2, 5, 10, 20, 50, 100) if n * scale <= MIN_WIDTH / 3), default=1)
+    bar_mm = max((n for n in BARS_MM if n * scale <= MIN_WIDTH / 3), default=BARS_MM[0])
     bar = round(bar_mm * scale)
     sheet[row + 5 : row + 9, column : column + bar] = INK
     column += bar + 10
-    column += write_text(sheet, f"{bar_mm} mm", (row, column), INK) + 40
+    column += write_text(sheet, f"{bar_mm:g} mm", (row, column), INK) + 40
     letters = max((sheet.shape[1] - GAP - column) // 12, 0)
     title = Path(name).name[:letters]
     write_text(sheet, title, (row, sheet.shape[1] - GAP - 12 * len(title)), INK)

@@ -17,13 +17,9 @@ HALO_MM = 4.0
 
 
 class SyntheticCT:
-    """A scan of an anatomy, as a volume of one channel: float32, HU.
+    """A scan of the tissues of an anatomy, as a volume of one channel: float32, HU.
 
     Where two boxes overlap, they show the same body with different noise and texture.
-
-    Args:
-        anatomy: Tissues.
-        scan: Their intensities, and the scanner.
     """
 
     dtype, channels = np.dtype(np.float32), 1

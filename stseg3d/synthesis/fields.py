@@ -17,15 +17,7 @@ Mask = NDArray[np.bool_]
 def correlated_noise(
     rng: np.random.Generator, shape: Sequence[int], sigma: float | Sequence[float], *, truncate: float, mode: str = "reflect"
 ) -> Field:
-    """White noise of standard deviation 1, blurred: the blur makes its deviation smaller.
-
-    Args:
-        rng: Source of the noise.
-        shape: Voxels on each axis.
-        sigma: Standard deviation of the blur in voxels, for all axes or one entry an axis.
-        truncate: Where the blur ends, in standard deviations.
-        mode: What lies beyond the border, as SciPy names it.
-    """
+    """White noise of standard deviation 1, blurred by ``sigma`` voxels, which makes its deviation smaller; see ``gaussian_filter``."""
     noise = rng.standard_normal(shape, dtype=np.float32)
     gaussian_filter(noise, sigma, output=noise, truncate=truncate, mode=mode)
     return noise

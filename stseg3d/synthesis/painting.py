@@ -15,13 +15,7 @@ SKIN_MM = 2.5
 
 
 class Canvas:
-    """An image in the making: at first the mean of each class.
-
-    Args:
-        anatomy: Tissues.
-        scan: How they look.
-        rng: Source of textures.
-    """
+    """An image in the making: at first the mean of each class, as it looks in a scan."""
 
     def __init__(self, anatomy: Anatomy, scan: Scan, rng: np.random.Generator) -> None:
         self.scan, self.rng, self.depth_mm, self.spacing_mm = scan, rng, anatomy.depth_mm, anatomy.grid.spacing_mm

@@ -85,15 +85,7 @@ def draw_scan(rng: np.random.Generator) -> Scan:
 
 
 def scanned(image: Field, outside: Mask, scan: Scan, spacing_mm: Sequence[float], rng: np.random.Generator) -> Field:
-    """An image of tissues as a scan shows it: blurred, in slices, noisy, shaded; HU.
-
-    Args:
-        image: Tissues in HU, ``(X, Y, Z)``.
-        outside: Voxels outside the body.
-        scan: The scan.
-        spacing_mm: Size of a voxel.
-        rng: Source of the noise.
-    """
+    """An image of tissues ``(X, Y, Z)`` as a scan shows it: blurred, in slices, noisy, shaded, with a floor outside the body; HU."""
 
     def voxels(in_plane_mm: float, along_mm: float) -> list[float]:
         return [mm / s for mm, s in zip((in_plane_mm, in_plane_mm, along_mm), spacing_mm, strict=True)]
@@ -111,10 +103,7 @@ def scanned(image: Field, outside: Mask, scan: Scan, spacing_mm: Sequence[float]
 def scanned_phantom(image: Field, z_mm: Field, rng: np.random.Generator) -> NDArray[np.int16]:
     """The image of a phantom as a random scan shows it: blurred, with texture, noise and streaks; HU.
 
-    Args:
-        image: Tissues in HU, ``(X, Y, Z)``; overwritten.
-        z_mm: Height of each slice in the standard body.
-        rng: Source of what the scan is like, and of its noise.
+    The image of tissues ``(X, Y, Z)`` is overwritten; ``z_mm`` is the height of each slice in the standard body.
     """
     gaussian_filter(image, rng.uniform(0.3, 0.7) * np.array([1, 1, rng.uniform(0.5, 1.2)]), output=image, truncate=3)
     share = noise_share(image)

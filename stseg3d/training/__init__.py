@@ -3,15 +3,7 @@
 from stseg3d.training.augmentation import augmentation
 from stseg3d.training.averaging import WeightAverage
 from stseg3d.training.crops import FineBoxesd, RandFineCropsd
-from stseg3d.training.engine import (
-    ClipGradients,
-    EpochProgress,
-    KeepBest,
-    PrecisionInferer,
-    ResumeHandler,
-    TimeBudget,
-    shared_handler,
-)
+from stseg3d.training.engine import ClipGradients, EpochProgress, KeepBest, PrecisionInferer, ResumeHandler, TimeBudget, shared_handler
 from stseg3d.training.ensemble import ensemble_bundles
 from stseg3d.training.folds import load_predictions, training_cases, with_ids
 from stseg3d.training.history import History

@@ -50,13 +50,11 @@ class WeightAverage:
             engine.add_event_handler(Events.STARTED, self._begin)
             engine.add_event_handler(Events.ITERATION_COMPLETED, self._update)
 
-    def _begin(self, engine: Engine) -> None:
-        del engine
+    def _begin(self) -> None:
         self.network.load_state_dict(self.trained.state_dict())
 
     @torch.no_grad()
-    def _update(self, engine: Engine) -> None:
-        del engine
+    def _update(self) -> None:
         self.steps += 1
         decay = min(self.decay, self.steps / (self.steps + WARM_UP))
         new = self.trained.state_dict()

@@ -64,12 +64,7 @@ class PrecisionInferer(Inferer):
 
 
 class EpochProgress:
-    """Handler: one tqdm bar over the epochs of a trainer, with the running loss and the best key metric so far.
-
-    Args:
-        name: Text before the bar.
-        best: Handler that knows the best metric.
-    """
+    """Handler: one tqdm bar over the epochs of a trainer, with the running loss and the best key metric so far."""
 
     def __init__(self, name: str, best: KeepBest | None = None) -> None:
         self.name, self.best = name, best
@@ -96,18 +91,12 @@ class EpochProgress:
         self.bar.set_postfix(shown, refresh=False)
         self.bar.update()
 
-    def _stop(self, engine: Engine) -> None:
-        del engine
+    def _stop(self) -> None:
         self.bar.close()
 
 
 class ClipGradients:
-    """Handler: gradients are scaled down to a largest norm before each step; without it a learning rate of 2e-3 ended in NaN.
-
-    Args:
-        parameters: Parameters of the optimizer.
-        max_norm: Largest Euclidean norm of all gradients together.
-    """
+    """Handler: gradients are scaled down to a largest norm before each step; without it a learning rate of 2e-3 ended in NaN."""
 
     def __init__(self, parameters: Iterable[nn.Parameter], max_norm: float = 5.0) -> None:
         self.parameters, self.max_norm = list(parameters), max_norm
@@ -192,11 +181,8 @@ def restart_schedule(lr_scheduler: Any, epochs: int) -> None:
 class KeepBest:
     """Handler of an evaluator: a network's weights are saved whenever its key metric is the best so far.
 
-    MONAI's ``CheckpointSaver`` forgets the best metric when a training is resumed; this one has a ``state_dict``.
-
-    Args:
-        path: File of the flat state dict; written whole or not at all.
-        network: The network.
+    They are a flat state dict, written whole or not at all. MONAI's ``CheckpointSaver`` forgets the best metric when a training is
+    resumed; this one has a ``state_dict``.
     """
 
     def __init__(self, path: str | Path, network: nn.Module) -> None:

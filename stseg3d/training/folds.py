@@ -17,13 +17,7 @@ PREDICTIONS_PREFIX = "predicted"
 
 
 def training_cases(dataset: Dataset, folds: int = 0, fold: int | None = None) -> list[dict[str, Any]]:
-    """Training cases as dictionaries for MONAI's transforms, with their ``id``.
-
-    Args:
-        dataset: Data set.
-        folds: Number of folds; every ``folds``-th case belongs to one.
-        fold: Fold to leave out, if any.
-    """
+    """Training cases as dictionaries for MONAI's transforms, with their ``id``; without those of a fold, every ``folds``-th one."""
     return with_ids(case for n, case in enumerate(dataset.training) if fold is None or n % folds != fold)
 
 

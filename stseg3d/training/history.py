@@ -21,11 +21,6 @@ class History:
 
     ``metric`` is the key metric, ``loss`` the mean training loss of all processes since the line before, and ``seconds`` the wall time of
     the training, including that before a kill. A new training begins a new file. Attach it after the handler that resumes.
-
-    Args:
-        path: The file, ``.jsonl``.
-        evaluator: Engine of validation.
-        budget: Handler that counts the time.
     """
 
     def __init__(self, path: str | Path, evaluator: Engine, budget: TimeBudget) -> None:

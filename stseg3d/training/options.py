@@ -13,17 +13,10 @@ from stseg3d.plan import Plan
 
 
 def remember(plan: Plan, stage: str, chosen: Mapping[str, Any], path: Path, *, going_on: bool) -> None:
-    """Record the options of a stage's training.
-
-    Args:
-        plan: The plan, with the chosen entries.
-        stage: ``"rough"`` or ``"fine"``.
-        chosen: Entries that were set for this call.
-        path: The file, ``.json``.
-        going_on: Whether the stage is resumed.
+    """Record the entries that were chosen for a stage's training, which the plan has already, in a JSON file.
 
     Raises:
-        ValueError: If it was begun with other options.
+        ValueError: If the stage is gone on with, and was begun with other options.
     """
     text = json.dumps({"options": dict(chosen), "sees": plan.seen_by(stage)})
     if going_on and path.is_file():
@@ -40,10 +33,7 @@ def remember(plan: Plan, stage: str, chosen: Mapping[str, Any], path: Path, *, g
 def ensure_same(plan: Plan, stage: str, path: Path) -> None:
     """Refuse the weights of a stage if the plan has since changed how networks see images.
 
-    Args:
-        plan: The plan as it is now.
-        stage: ``"rough"`` or ``"fine"``.
-        path: File that :func:`remember` has written; nothing is checked without it.
+    That is known from the file that :func:`remember` has written; nothing is checked without it.
 
     Raises:
         ValueError: If an entry has changed.

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from stseg3d.bundle import open_bundle
-from stseg3d.evaluate import FOREGROUND
+from stseg3d.evaluate import FOREGROUND, classes_in
 from stseg3d.inference.segment import Segmenter
 from stseg3d.machine.files import atomic_write_text
 from stseg3d.machine.tables import Table, json_text
-from stseg3d.metrics import confusion_per_class, dice
+from stseg3d.metrics import confusion, dice
 from stseg3d.ops import box_coverage
 from stseg3d.volumes import Case, load_dataset, open_volume, read_label
 
@@ -95,10 +95,11 @@ def validate(
         found = segmenter.inferer.segment(image, segmenter.network)
         seconds = time.perf_counter() - start
         labels = found.labels if found.probabilities is None else (found.probabilities.sum(axis=0) > 0.5).astype(np.uint8)
-        pair = [truth.clear(labels), truth.classes]
-        counts = confusion_per_class(*[(part > 0).astype(np.uint8) for part in pair] if binary else pair)
-        names: dict[int, str] = {1: FOREGROUND} if binary else dict(enumerate(plan.classes))
-        scores = {names.get(value, str(value)): dice(count) for value, count in counts.items()}
+        ours, theirs = truth.clear(labels), truth.classes
+        scores = {FOREGROUND: dice(confusion(ours, theirs))} if binary else {}
+        for value in () if binary else classes_in(ours, theirs):
+            name = plan.classes[value] if value < len(plan.classes) else str(value)
+            scores[name] = dice(confusion(ours == value, theirs == value))
         boxes = [b.box for b in found.boxes]
         out.append(CaseOutcome(case.id, scores, box_coverage(truth.classes, boxes), len(boxes), seconds))
     return out

@@ -59,13 +59,7 @@ def own_device(device: str | torch.device = "auto") -> torch.device:
 
 
 def join_processes(device: torch.device) -> bool:
-    """Join the process group; all processes but the first then log errors only.
-
-    Args:
-        device: Device of this process.
-
-    Returns:
-        Whether this call joined it: False if that was done before.
+    """Join the process group; False if that was done before. All processes but the first then log errors only.
 
     Raises:
         ValueError: If the process was not started by ``torchrun``.
@@ -105,10 +99,6 @@ def distribute(network: RoughFineNet, device: torch.device) -> DistributedDataPa
 
     The inactive network is frozen, as torch would wait for its gradients. On GPUs batch normalisation sees the whole batch. On CPUs torch
     cannot do that, and each process normalises its own part.
-
-    Args:
-        network: The composite; its ``active`` network is trained.
-        device: Device of this process.
     """
     trained = {id(parameter) for parameter in network.active_parameters()}
     for parameter in network.parameters():

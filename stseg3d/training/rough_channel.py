@@ -26,10 +26,7 @@ BLUR_VOXELS = 1.0  # largest standard deviation, in rough voxels
 def corrupted(proposal: Proposal, random: np.random.RandomState, chance: float) -> Proposal:
     """The proposal with a corrupted probability, and the same boxes and ids.
 
-    Args:
-        proposal: Proposal with a probability.
-        random: Random generator.
-        chance: Probability of each corruption: all zero, an object missing, blur, a shift by up to one rough voxel, noise.
+    Each corruption has the same chance: all zero, an object missing, blur, a shift by up to one rough voxel, noise.
     """
     probability = proposal.probability
     assert probability is not None

@@ -32,15 +32,7 @@ from stseg3d.bundle import (
 from stseg3d.inference.propose import NetworkProposer
 from stseg3d.plan import STAGES, render, set_entries, task_entries
 from stseg3d.training.box_check import check_policy, check_rough
-from stseg3d.training.folds import (
-    fold_name,
-    held_out,
-    is_predicted,
-    predictions_path,
-    remove_predictions,
-    save_predictions,
-    with_ids,
-)
+from stseg3d.training.folds import fold_name, held_out, is_predicted, predictions_path, remove_predictions, save_predictions, with_ids
 from stseg3d.training.options import ensure_same, remember
 from stseg3d.training.processes import by_first, launched, own_device, together
 from stseg3d.training.stages import assemble, trained_stage

@@ -21,16 +21,14 @@ from stseg3d.training.engine import PrecisionInferer
 from stseg3d.training.samples import IGNORED
 from stseg3d.volumes import OpenCase
 
-# MONAI's own default.
-OVERLAP = 0.25
+OVERLAP = 0.25  # of neighbouring windows: MONAI's own default
+WINDOWS_AT_ONCE = 4
 
 
 class WholeCased(Transform):
     """The whole case at full resolution: ``{"image": (C, *S), "label": (1, *S)}`` from ``{"case": OpenCase}``.
 
-    Args:
-        stage: Stage whose transform runs on the whole image, as is usual for a sliding window.
-        out_channels: Number of classes including background; for a network of two classes every label is foreground.
+    The stage's transform runs on the whole image, as is usual for a sliding window; for two classes every label is foreground.
     """
 
     def __init__(self, stage: Stage, out_channels: int = 2) -> None:
@@ -63,23 +61,13 @@ class RandPatchesd(RandCropByPosNegLabeld):
 
 
 class SlidingWindow(Inferer):
-    """MONAI's sliding window with Gaussian weights over one network, mirrored as its stage says.
+    """MONAI's sliding window of a stage's size, with Gaussian weights over one network; mirrored as the stage says, if asked for."""
 
-    Args:
-        stage: Stage with the size of the window and the axes to mirror.
-        overlap: Fraction that neighbouring windows share.
-        precision: Precision for :class:`stseg3d.training.PrecisionInferer`.
-        batch_size: Windows that go through the network together.
-        mirror: Whether to average over mirrored windows.
-    """
-
-    def __init__(
-        self, stage: Stage, overlap: float = OVERLAP, precision: str = "auto", *, batch_size: int = 4, mirror: bool = False
-    ) -> None:
+    def __init__(self, stage: Stage, precision: str = "auto", *, mirror: bool = False) -> None:
         super().__init__()
-        self.stage, self.overlap, self.mirror = stage, overlap, mirror
+        self.stage, self.mirror = stage, mirror
         self.run = PrecisionInferer(precision)
-        self.slide = SlidingWindowInferer(stage.size, sw_batch_size=batch_size, overlap=overlap, mode="gaussian")
+        self.slide = SlidingWindowInferer(stage.size, sw_batch_size=WINDOWS_AT_ONCE, overlap=OVERLAP, mode="gaussian")
 
     def __call__(self, inputs: Tensor, network: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
         """Logits ``(B, K, *S)``, float32."""
@@ -91,13 +79,12 @@ class SlidingWindow(Inferer):
             parts = [self.run(windows.flip(dims), network).flip(dims) for dims in flips]
             return torch.stack(parts).mean(dim=0)
 
-        plain = inputs.as_subclass(Tensor)
-        found: Tensor = self.slide(plain, logits)
+        found: Tensor = self.slide(inputs.as_subclass(Tensor), logits)
         return found
 
     def windows(self, shape: tuple[int, ...]) -> int:
         """Number of windows that cover an image of ``shape``."""
         # As MONAI counts them: an image smaller than the window is padded to it.
         padded = tuple(max(n, w) for n, w in zip(shape, self.stage.size, strict=True))
-        steps = tuple(w if w == n else max(int(w * (1 - self.overlap)), 1) for n, w in zip(padded, self.stage.size, strict=True))
+        steps = tuple(w if w == n else max(int(w * (1 - OVERLAP)), 1) for n, w in zip(padded, self.stage.size, strict=True))
         return len(dense_patch_slices(padded, tuple(self.stage.size), steps))

@@ -18,14 +18,15 @@ def trained_stage(bundle: Path, stage: str) -> Path | None:
     return next((p for p in (bundle / STAGES_DIR / f"{stage}.pt", bundle / WEIGHTS) if p.is_file()), None)
 
 
-def assemble(bundle: str | Path, dtype: str = "float16") -> Path | None:
-    """Write the composite ``models/model.pt`` from the best checkpoint of each stage.
+def stage_weights(path: Path, stage: str) -> dict[str, Tensor]:
+    """State dict of one of the two networks, from that of a composite in a file."""
+    return {name.removeprefix(f"{stage}."): tensor for name, tensor in read_weights(path).items() if name.startswith(f"{stage}.")}
+
+
+def assemble(bundle: str | Path) -> Path | None:
+    """Write the composite ``models/model.pt`` from the best checkpoint of each stage, as float16; None if one is still to be trained.
 
     A stage that was not trained keeps the weights it has in ``models/model.pt``.
-
-    Args:
-        bundle: Bundle folder; its stages lie in ``models/stages/rough.pt`` and ``fine.pt``, each a composite state dict.
-        dtype: Type in which floating-point weights are stored; they are computed with in float32.
 
     Returns:
         Path of the file, or None if one stage is still to be trained.
@@ -36,8 +37,7 @@ def assemble(bundle: str | Path, dtype: str = "float16") -> Path | None:
         source = trained_stage(bundle, stage)
         if source is None:
             return None
-        found = read_weights(source)
-        state |= {name: tensor for name, tensor in found.items() if name.startswith(f"{stage}.")}
-        if not any(name.startswith("rough.") for name in found):
+        state |= {f"{stage}.{name}": tensor for name, tensor in stage_weights(source, stage).items()}
+        if stage == "fine" and not stage_weights(source, "rough"):
             break  # the composite of one stage
-    return save_weights(state, bundle / WEIGHTS, dtype=dtype)
+    return save_weights(state, bundle / WEIGHTS)

@@ -9,11 +9,12 @@ import torch
 from ignite.engine import Engine
 from torch import Tensor
 
-from stseg3d.bundle import read_weights
 from stseg3d.networks import RoughFineNet
-from stseg3d.training.stages import trained_stage
+from stseg3d.training.stages import stage_weights, trained_stage
 
 logger = logging.getLogger(__name__)
+
+LEAST_SHARE = 0.5  # of the fine network's parameters, which must be copied
 
 
 class StartFromRough:
@@ -22,15 +23,10 @@ class StartFromRough:
     Weights of the same name and shape are copied. A layer with more input channels in the fine network, as its first one has with a
     rough channel, gets zeros for them. That is done once, when the trainer is made. Weights that are loaded when it starts, or that a
     server sends before each of several starts, replace them.
-
-    Args:
-        network: Composite whose fine network is trained.
-        bundle: Bundle folder; the rough weights are those of its trained stage, or of ``models/model.pt``.
-        least_share: Smallest share of the fine network's parameters that must be copied.
     """
 
-    def __init__(self, network: RoughFineNet, bundle: str | Path, least_share: float = 0.5) -> None:
-        self.network, self.bundle, self.least_share = network, Path(bundle), least_share
+    def __init__(self, network: RoughFineNet, bundle: str | Path) -> None:
+        self.network, self.bundle = network, Path(bundle)
 
     def attach(self, engine: Engine) -> None:
         """Copy the weights; a trainer registers its handlers when it is made."""
@@ -39,26 +35,17 @@ class StartFromRough:
         if path is None:
             msg = f"fine_from_rough needs a trained rough stage, {self.bundle} has none: train it with --stage rough"
             raise FileNotFoundError(msg)
-        rough = {name.removeprefix("rough."): t for name, t in read_weights(path).items() if name.startswith("rough.")}
-        share = copy_fitting(rough, self.network.fine.state_dict())
-        if share < self.least_share:
+        share = copy_fitting(stage_weights(path, "rough"), self.network.fine.state_dict())
+        if share < LEAST_SHARE:
             msg = f"fine_from_rough needs networks alike: rough_network_def fits {share:.0%} of fine_network_def's weights"
-            msg += f", at least {self.least_share:.0%} are due, from {path}"
+            msg += f", at least {LEAST_SHARE:.0%} are due, from {path}"
             raise ValueError(msg)
         logger.info("%s: the fine network starts from the rough one, %.1f %% of its weights copied", path, 100 * share)
 
 
 @torch.no_grad()
 def copy_fitting(source: dict[str, Tensor], target: dict[str, Tensor]) -> float:
-    """Copy tensors that fit, in place.
-
-    Args:
-        source: State dict.
-        target: State dict of another network, whose tensors are changed.
-
-    Returns:
-        Share of the target's floating-point numbers that were copied.
-    """
+    """Copy tensors of one state dict that fit into another, in place; the share of the target's floating-point numbers that were copied."""
     copied = 0
     for name, there in target.items():
         here = source.get(name)

@@ -42,17 +42,15 @@ class KnownVoxelsLoss(nn.Module):
 
 
 class HeadsLoss(nn.Module):
-    """A loss on one or on all heads of a network, see :class:`KnownVoxelsLoss`.
+    """A loss of logits ``(B, K, *S)`` and labels ``(B, 1, *S)`` on one head or on all, its weight halved from head to head.
 
-    Args:
-        loss: Loss of logits ``(B, K, *S)`` and labels ``(B, 1, *S)``.
-        weight_mode: Weight of each head: ``"exp"`` halves it from head to head, ``"same"``, or ``"two"`` (1, then 0.5 each).
+    Ignored voxels are left out, see :class:`KnownVoxelsLoss`.
     """
 
-    def __init__(self, loss: nn.Module, weight_mode: str = "exp") -> None:
+    def __init__(self, loss: nn.Module) -> None:
         super().__init__()
         self.loss = KnownVoxelsLoss(loss)
-        self.heads = DeepSupervisionLoss(self.loss, weight_mode=weight_mode)
+        self.heads = DeepSupervisionLoss(self.loss, weight_mode="exp")
 
     def forward(self, logits: Tensor, label: Tensor) -> Tensor:
         """Loss of ``(B, K, *S)``, or weighted sum over the heads of ``(B, heads, K, *S)``."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,12 +9,12 @@ from typing import Any
 from monai.bundle import ConfigParser
 from torch import nn
 
-from stseg3d.bundle import OpenBundle, config_parser, read_weights
+from stseg3d.bundle import OpenBundle, config_parser
 from stseg3d.networks import check_same_size
 from stseg3d.plan import Plan, render
 from stseg3d.plan.components import ENSEMBLE
 from stseg3d.training.folds import check_folds, check_ids
-from stseg3d.training.stages import STAGES_DIR
+from stseg3d.training.stages import STAGES_DIR, stage_weights
 from stseg3d.volumes import Dataset
 
 # Entries of train.json that refuse options out of range when they are made.
@@ -24,27 +23,16 @@ CHECKED_ENTRIES = {"rough_training", "fine_training", "average"}
 
 @dataclass(frozen=True)
 class TrainingTask:
-    """Task of one training call.
+    """Task of one training call."""
 
-    Attributes:
-        bundle: Folder of the bundle.
-        plan: The bundle's plan, with the caller's entries.
-        dataset: Cases for training and validation.
-        options: Entries of the configs that are set for this call alone, such as paths.
-        chosen: Entries that the caller set in the plan.
-        epochs: Epochs of each stage; by default what the plan says.
-        budget_s: Wall seconds of each stage; empty without a limit.
-        trust: Whether the bundle may be more than data.
-    """
-
-    bundle: Path
-    plan: Plan
-    dataset: Dataset
-    options: dict[str, Any]
-    chosen: dict[str, Any]
-    epochs: int | None = None
-    budget_s: dict[str, float] = field(default_factory=dict)
-    trust: bool = False
+    bundle: Path  # folder of the bundle
+    plan: Plan  # the bundle's plan, with the caller's entries
+    dataset: Dataset  # cases for training and validation
+    options: dict[str, Any]  # entries of the configs that are set for this call alone, such as paths
+    chosen: dict[str, Any]  # entries that the caller set in the plan
+    epochs: int | None = None  # epochs of each stage; by default what the plan says
+    budget_s: dict[str, float] = field(default_factory=dict)  # wall seconds of each stage; empty without a limit
+    trust: bool = False  # whether the bundle may be more than data
 
     @property
     def folds(self) -> int:
@@ -56,11 +44,9 @@ class TrainingTask:
         """Folder of the stages' files."""
         return self.bundle / STAGES_DIR
 
-    def parser(self, overrides: Mapping[str, Any] | None = None) -> ConfigParser:
+    def parser(self) -> ConfigParser:
         """Parser of ``train.json``, rendered from the plan, with the call's options."""
-        opened = OpenBundle(self.bundle, self.plan, render(self.plan))
-        parser = config_parser(opened, ["train.json"], overrides={**self.options, **(overrides or {})})
-        return parser
+        return config_parser(OpenBundle(self.bundle, self.plan, render(self.plan)), ["train.json"], overrides=self.options)
 
 
 def check_task(task: TrainingTask) -> None:
@@ -106,9 +92,8 @@ def load_stage(task: TrainingTask, name: str, path: Path) -> nn.Module:
         ValueError: If the weights do not fit the network.
     """
     network: nn.Module = getattr(task.parser().get_parsed_content("network_def"), name)
-    own = {key.removeprefix(f"{name}."): tensor for key, tensor in read_weights(path).items() if key.startswith(f"{name}.")}
     try:
-        network.load_state_dict(own)
+        network.load_state_dict(stage_weights(path, name))
     except RuntimeError as error:
         msg = f"{path}: weights must fit {name}_network_def; train the {name} stage anew, or delete the file"
         raise ValueError(msg) from error

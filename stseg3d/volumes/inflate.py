@@ -20,8 +20,8 @@ try:  # the same checks in two thirds of the time, see GzipVoxels; not on every 
 except ImportError:
     inflater = zlib
 
-# Bytes read, and bytes inflated, at a time: bounds memory.
-READ_BYTES, PIECE_BYTES = 1 << 18, 1 << 20
+# Bytes read, and bytes inflated, at a time: bounds memory, and what is copied when a member ends, of which there may be thousands.
+READ_BYTES, PIECE_BYTES = 1 << 16, 1 << 20
 # A file may be twice as long as its voxels plus this; a longer one is a decompression bomb.
 SLACK_BYTES = 1 << 24
 
@@ -135,13 +135,27 @@ class GzipVoxels:
             raise self._error
 
 
-def _inflated(path: Path) -> Iterator[bytes]:
-    """Bytes of all members of a gzip file, piece by piece; trailing zeros are padding."""
+def first_bytes(path: Path, count: int) -> bytes:
+    """The first bytes in a gzip file, ``count`` or as many as it holds."""
+    found = b""
+    for piece in _inflated(path, count):
+        found += piece
+        if len(found) >= count:
+            break
+    return found[:count]
+
+
+def _inflated(path: Path, most: int | None = None) -> Iterator[bytes]:
+    """Bytes of all members of a gzip file, piece by piece of ``most`` bytes; trailing zeros are padding."""
     with path.open("rb") as file:
         member = inflater.decompressobj(wbits=31)
         while packed := file.read(READ_BYTES):
+            if member.eof and (
+                packed := packed.lstrip(b"\0")
+            ):  # a member that ended would keep all zeros behind it, and copy them each time
+                member = inflater.decompressobj(wbits=31)
             while packed:
-                yield member.decompress(packed, PIECE_BYTES)
+                yield member.decompress(packed, most or PIECE_BYTES)
                 packed = member.unconsumed_tail
                 if member.eof and (packed := member.unused_data.lstrip(b"\0")):
                     member = inflater.decompressobj(wbits=31)

@@ -119,6 +119,7 @@ def read_label(
     *,
     meaning: Meaning = "objects",
     out_channels: int | None = None,
+    binary: bool = False,
 ) -> Label:
     """Ground truth of an image, or of a prediction, along its axes.
 
@@ -129,13 +130,15 @@ def read_label(
         meaning: ``"foreground"`` if only labels above 0 against 0 matter: segments of a file may then overlap. ``"objects"`` if a value
             may be the id of an object. ``"classes"`` if each value is a class.
         out_channels: Number of classes, for ``"classes"``.
+        binary: Whether there is one class; there is with ``"foreground"`` or two channels. A picture of 0 and 255 then marks object 1.
 
     Raises:
         OSError: If there is no such file.
         ValueError: If the file is broken, has several channels or lies on another grid than the image, or values are negative, not whole,
             not finite, not named by the data set, or not below ``out_channels``, or are those of a scan.
     """
-    label = open_label(source, image.grid, overlap=meaning == "foreground" and values.ignore is None)
+    binary = binary or meaning == "foreground" or out_channels == 2
+    label = open_label(source, image.grid, overlap=meaning == "foreground" and values.ignore is None, binary=binary)
     _check_grids(label, image)
     classes = _whole_numbers(label)
     _check_named(classes, values, label.name, ids=meaning != "classes")

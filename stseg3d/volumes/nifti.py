@@ -1,22 +1,30 @@
-"""NIfTI files: ``.nii`` memory-mapped, ``.nii.gz`` inflated once, both checked to the last byte."""
+"""NIfTI files: plain ones memory-mapped, compressed ones inflated once, both checked to the last byte."""
 
 from __future__ import annotations
 
+import logging
 import struct
 from functools import partial
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from stseg3d.volumes.file import FileVolume, check_capacity, check_memory, grid_of_file
-from stseg3d.volumes.inflate import GzipVoxels
+from stseg3d.volumes.inflate import GzipVoxels, first_bytes
 from stseg3d.volumes.volume import Array
+
+logger = logging.getLogger(__name__)
 
 # Deflate cannot shrink data further than this: https://zlib.net/zlib_tech.html
 MAX_DEFLATE = 1032
 # Size of a NIfTI-2 header; and the largest offset of the voxels: nibabel reads extensions before them into memory.
 NIFTI2_BYTES, MAX_OFFSET = 540, 1 << 26
+# The first bytes of a gzip file; and the marks of headers whose voxels are in another file.
+GZIP, PAIRS = b"\x1f\x8b", {b"ni1", b"ni2", b"\0\0\0"}
+# A quaternion may be this much longer than 1 by rounding, as ITK and FSL take any: it is half a turn, uncertain by a third of a degree.
+LONG_QUATERNION = 5e-6
 # Millimetres of the spatial units of NIfTI (metre, mm, micrometre); a unit not given is mm.
 UNIT_MM = {1: 1000.0, 2: 1.0, 3: 0.001}
 
@@ -31,7 +39,8 @@ def open_nifti(path: Path, *, channels_last: bool = False) -> FileVolume:
     Raises:
         ValueError: If it is not a NIfTI file, has a fourth dimension without ``channels_last``, or header and data do not fit.
     """
-    header, affine, slope_inter = _read_header(path)
+    packed = is_gzip(path)
+    header, affine, slope_inter = _read_header(path, packed=packed)
     shape = tuple(int(n) for n in header.get_data_shape())
     if not shape or min(shape) < 1:
         msg = f"{path}: header must give at least one voxel on each axis, got {shape}"
@@ -44,68 +53,103 @@ def open_nifti(path: Path, *, channels_last: bool = False) -> FileVolume:
     grid = grid_of_file(shape[:3], affine, path)
     stored, offset = header.get_data_dtype(), int(header["vox_offset"])
     n_bytes = int(np.prod(shape, dtype=object)) * stored.itemsize
-    _check_size(path, offset, n_bytes)
+    _check_size(path, offset, n_bytes, packed=packed)
     where = (path, offset, stored, (*grid.shape, channels))
     load, inflate = partial(_mapped, *where), None
-    if is_gzip(path):
+    if packed:
         load, inflate = partial(_inflated, *where), partial(GzipVoxels, *where)
+    if packed != (path.suffix.lower() == ".gz"):
+        logger.warning("%s: file is %s, whatever its name says", path, "compressed" if packed else "not compressed")
     return FileVolume(path, grid, stored=stored, channels=channels, load=load, inflate=inflate, slope_inter=slope_inter, header=header)
 
 
-def _read_header(path: Path) -> tuple[Any, Any, tuple[float, float]]:
+def _read_header(path: Path, *, packed: bool) -> tuple[Any, Any, tuple[float, float]]:
     """Header, affine, and slope and intercept of the stored values."""
-    import nibabel as nib
-    from nibabel.openers import ImageOpener
-
     try:
-        _check_offset(path, ImageOpener)
-        image: Any = nib.load(path)
-        with ImageOpener(path) as file:
-            unmended = type(image.header).from_fileobj(file, check=False)
-        # Nibabel removes the scaling from the image's header; the header on disk has it.
-        slope, inter = image.dataobj.slope, image.dataobj.inter
-        header, affine = image.header.copy(), image.affine.copy()
-        header["vox_offset"] = image.dataobj.offset
+        kind, offset = _kind_of(_first_bytes(path, NIFTI2_BYTES, packed=packed))
+        header = kind.from_fileobj(BytesIO(_first_bytes(path, max(offset, NIFTI2_BYTES), packed=packed)), check=False)
+        spacing = header["pixdim"][1:4].tolist()  # nibabel makes 0 to 1, and drops signs
+        header.check_fix()
+        if header["sform_code"] == 0:
+            _check_spacing(spacing, header.get_data_shape())
+            if header["qform_code"] != 0:
+                _mend_quaternion(header)
+        affine, (slope, inter) = header.get_best_affine(), header.get_slope_inter()
+        header["vox_offset"] = header.get_data_offset()
     except Exception as error:  # for broken headers nibabel raises many kinds of errors, such as OverflowError and AttributeError
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         msg = f"{path}: file must be a sound NIfTI file, got: {reason}"
         raise ValueError(msg) from error
-    if not isinstance(header, nib.Nifti1Header):
-        msg = f"{path}: file must be a NIfTI file, got {type(image).__name__}"
-        raise ValueError(msg)
-    spacing, shape = unmended["pixdim"][1:4].tolist(), (*header.get_data_shape(), 1, 1)
-    if header["sform_code"] == 0 and any(s == 0 and n > 1 for s, n in zip(spacing, shape, strict=False)):  # nibabel would use 1 mm
-        msg = f"{path}: pixdim must not be 0 along an axis, got {tuple(spacing)}"
-        raise ValueError(msg)
     unit = UNIT_MM.get(int(header["xyzt_units"]) & 7, 1.0)
     affine[:3] *= unit
-    return header, affine, (float(slope), float(inter))
+    return header, affine, (1.0 if slope is None else float(slope), 0.0 if inter is None else float(inter))
 
 
 def is_gzip(path: Path) -> bool:
-    """Whether the file's name is that of a compressed file."""
-    return path.suffix.lower() == ".gz"
+    """Whether the file is compressed, by its first bytes: what it is named does not change what is in it."""
+    with path.open("rb") as file:
+        return file.read(2) == GZIP
 
 
-def _check_size(path: Path, offset: int, n_bytes: int) -> None:
-    """Refuse a file that cannot hold what its header asks for, before anything is read."""
-    packed = is_gzip(path)
-    check_capacity(path, offset + n_bytes, path.stat().st_size, MAX_DEFLATE if packed else 1)
+def _first_bytes(path: Path, count: int, *, packed: bool) -> bytes:
     if packed:
-        check_memory(path, n_bytes)
+        return first_bytes(path, count)
+    with path.open("rb") as file:
+        return file.read(count)
 
 
-def _check_offset(path: Path, opener: Any) -> None:
-    """Refuse a header whose offset is invalid, or so large that nibabel would read gigabytes of extensions."""
-    with opener(path) as file:
-        head = file.read(NIFTI2_BYTES)
-    for size, at, kind in ((348, 108, "f"), (NIFTI2_BYTES, 168, "q")):
+def _kind_of(head: bytes) -> tuple[Any, int]:
+    """Nibabel's class of the header, and the offset of the voxels.
+
+    Raises:
+        ValueError: If it is none of a single NIfTI file, or its voxels begin nowhere, or so late that nibabel would read gigabytes.
+    """
+    import nibabel as nib
+
+    if head[:2] == GZIP:
+        msg = "file must be compressed once, got one that is compressed twice: unpack it once, by gunzip"
+        raise ValueError(msg)
+    for kind, size, at, code in ((nib.Nifti1Header, 348, 108, "f"), (nib.Nifti2Header, NIFTI2_BYTES, 168, "q")):
         for order in "<>":
             if len(head) >= size and struct.unpack_from(f"{order}i", head)[0] == size:
-                offset = struct.unpack_from(order + kind, head, at)[0]
+                offset = struct.unpack_from(order + code, head, at)[0]
                 if not 0 <= offset <= MAX_OFFSET:
                     msg = f"vox_offset must be 0 to {MAX_OFFSET}, got {offset:g}"
                     raise ValueError(msg)
+                magic = head[344:347] if size == 348 else head[4:7]
+                if magic not in {b"n+1", b"n+2"}:
+                    pair = " of a pair .hdr and .img, or of an Analyze file: make one NIfTI file of both" if magic in PAIRS else ""
+                    msg = f"header must have the mark n+1 or n+2, got {magic!r}{pair}"
+                    raise ValueError(msg)
+                return kind, int(offset)
+    msg = f"file must begin with a header of 348 or 540 bytes, got {len(head)} bytes, {head[:16]!r}"
+    raise ValueError(msg)
+
+
+def _check_spacing(spacing: list[float], shape: tuple[int, ...]) -> None:
+    """Refuse a spacing of which each library makes something else; that of an axis of one voxel may be 0."""
+    if any(not 0 <= mm < np.inf or (mm == 0 and n > 1) for mm, n in zip(spacing, (*shape, 1, 1), strict=False)):
+        msg = f"pixdim must be above 0 along each axis, got {tuple(spacing)}"
+        raise ValueError(msg)
+
+
+def _mend_quaternion(header: Any) -> None:
+    """Shorten the qform's quaternion to 1 if rounding made it longer, which nibabel refuses."""
+    quaternion = np.array([header[f"quatern_{axis}"] for axis in "bcd"], dtype=np.float64)
+    length = float(np.linalg.norm(quaternion))
+    if not length <= 1 + LONG_QUATERNION:
+        msg = f"qform must have a quaternion (quatern_b, _c, _d) no longer than 1, got {quaternion.tolist()}, of length {length:.7g}"
+        raise ValueError(msg)
+    if length > 1:
+        for axis, value in zip("bcd", quaternion / length, strict=True):
+            header[f"quatern_{axis}"] = value
+
+
+def _check_size(path: Path, offset: int, n_bytes: int, *, packed: bool) -> None:
+    """Refuse a file that cannot hold what its header asks for, before anything is read."""
+    check_capacity(path, offset + n_bytes, path.stat().st_size, MAX_DEFLATE if packed else 1)
+    if packed:
+        check_memory(path, n_bytes)
 
 
 def _mapped(path: Path, offset: int, stored: np.dtype[Any], shape: tuple[int, ...]) -> Array:

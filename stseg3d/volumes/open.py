@@ -14,14 +14,13 @@ from stseg3d.volumes.dicom import open_dicom, open_series
 from stseg3d.volumes.dicom.kinds import DICOM_SUFFIXES
 from stseg3d.volumes.dicom.segments import open_segments, segmentation_at
 from stseg3d.volumes.nifti import open_nifti
-from stseg3d.volumes.picture import open_picture
+from stseg3d.volumes.pictures import PICTURE_SUFFIXES, open_picture
 from stseg3d.volumes.segmentation import SEGMENTATION_SUFFIXES, open_segmentation, paste_onto
 from stseg3d.volumes.sitk import open_sitk, volume_of_sitk
 from stseg3d.volumes.volume import LPS_RAS, Array, ArrayVolume, Volume
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
 SITK_SUFFIXES = (*SEGMENTATION_SUFFIXES, ".nrrd", ".nhdr", ".mha", ".mhd")
-PICTURE_SUFFIXES = (".png", ".tif", ".tiff", ".jpg", ".jpeg")
 # A file or the folder of a DICOM series; or several, which hold the channels of one image.
 Source = Path | tuple[Path, ...]
 SUFFIXES = NIFTI_SUFFIXES + SITK_SUFFIXES + DICOM_SUFFIXES + PICTURE_SUFFIXES
@@ -85,25 +84,32 @@ def _open_file(path: Path, suffix: str, *, channels_last: bool) -> Volume:
     raise ValueError(msg)
 
 
-def open_label(source: object, grid: Grid, *, overlap: bool = False) -> Volume:
-    """Label map of an image; cropped segmentations of 3D Slicer and DICOM are extended to the image's grid.
+def open_label(source: object, grid: Grid | None = None, *, overlap: bool = False, binary: bool = False) -> Volume:
+    """Label map; cropped segmentations of 3D Slicer and DICOM are extended to the image's grid, and pictures have one channel.
 
     Args:
         source: Path or object, as :func:`open_volume` takes it.
         grid: Grid of the image.
+        grid: Grid of the image; DICOM segmentations need it.
         overlap: Whether segments of a file may overlap, as only labels above 0 against 0 matter.
+        binary: Whether there is one class: a picture of 0 and 255 alone then marks object 1, as it does with ``overlap``.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the file is broken or not a volume, or a segmentation does not lie on the voxels of the image.
+        ValueError: If the file is broken or not a volume, a segmentation does not lie on the voxels of the image, or a picture is stored
+            with loss.
     """
     if not isinstance(source, (str, Path)):
         return open_volume(source)
-    if dicom := segmentation_at(Path(source)):
+    path = Path(source)
+    if grid is not None and (dicom := segmentation_at(path)):
         return paste_onto(open_segments(dicom, grid, overlap=overlap), grid)
-    if not is_segmentation(source):
-        return open_volume(source)
-    return paste_onto(open_segmentation(Path(source), overlap=overlap), grid)
+    if is_segmentation(path):
+        label = open_segmentation(path, overlap=overlap)
+        return label if grid is None else paste_onto(label, grid)
+    if path.is_file() and volume_suffix(path).lower() in PICTURE_SUFFIXES:
+        return open_picture(path, label=True, binary=binary or overlap)
+    return open_volume(path)
 
 
 def is_segmentation(path: Path | str) -> bool:

@@ -17,7 +17,7 @@ import numpy as np
 
 from stseg3d.geometry import Grid
 from stseg3d.volumes.file import FileVolume, check_memory, grid_of_file
-from stseg3d.volumes.sitk import image_reader, itk_affine, stored_dtype, unsound
+from stseg3d.volumes.sitk import image_reader, itk_affine, read_image, stored_dtype
 from stseg3d.volumes.volume import Array, ArrayVolume, Volume
 
 logger = logging.getLogger(__name__)
@@ -148,11 +148,7 @@ def _load(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any], segments: Se
     """Labels of shape ``(1, *shape)``; those of the only layer if no segments are given."""
     import SimpleITK
 
-    try:
-        image = SimpleITK.ReadImage(str(path))
-    except RuntimeError as error:
-        raise ValueError(unsound(path, error)) from error
-    stored: Array = SimpleITK.GetArrayFromImage(image)
+    stored: Array = SimpleITK.GetArrayFromImage(read_image(path))
     labels = _merged(path, stored, dtype, segments, overlap) if segments else stored
     return labels.T.reshape(1, *shape, order="A")
 

@@ -15,9 +15,10 @@ from stseg3d.volumes.text_headers import check_header
 from stseg3d.volumes.volume import LPS_RAS, Array, ArrayVolume
 
 DIMENSIONS = range(2, 6)
-PICTURES = (".png", ".tif", ".tiff", ".jpg", ".jpeg")
-# Deflate, of NRRD, MetaImage and PNG, unpacks a byte to 1032 at most; LZW, of TIFF, and JPEG to about 1400 (4095 values in 12 bits by 2).
+# Deflate, of NRRD, MetaImage and PNG, unpacks a byte to 1032 at most; JPEG to about 1400.
 MAX_UNPACKED = 2048
+# By name, not by content, which ITK would go by: the header is checked as that of its name.
+READERS = {".mha": "MetaImageIO", ".mhd": "MetaImageIO", ".nrrd": "NrrdImageIO", ".nhdr": "NrrdImageIO"}
 
 
 def open_sitk(path: Path, *, channels_last: bool = False) -> FileVolume:
@@ -40,7 +41,7 @@ def open_sitk(path: Path, *, channels_last: bool = False) -> FileVolume:
     components = reader.GetNumberOfComponents()
     stored = stored_dtype(reader.GetPixelID(), path)
     check_memory(path, grid.box.voxels * components * extra * stored.itemsize)
-    load = partial(_load, path, (components * extra, *grid.shape))
+    load = partial(load_sitk, path, (components * extra, *grid.shape))
     return FileVolume(path, grid, stored=stored, channels=components * extra, load=load)
 
 
@@ -68,6 +69,7 @@ def image_reader(path: Path) -> Any:
     held = check_header(path)
     reader = SimpleITK.ImageFileReader()
     reader.SetFileName(str(path))
+    reader.SetImageIO(READERS.get(path.suffix.lower(), ""))
     try:
         reader.ReadImageInformation()
     except RuntimeError as error:
@@ -79,8 +81,6 @@ def image_reader(path: Path) -> Any:
     needed = prod(size) * reader.GetNumberOfComponents() * _component_bytes(reader.GetPixelID())
     if held:
         check_capacity(path, needed, held.n_bytes, MAX_UNPACKED if held.packed else 1)
-    elif path.suffix.lower() in PICTURES:
-        check_capacity(path, needed, path.stat().st_size, MAX_UNPACKED)
     return reader
 
 
@@ -135,13 +135,29 @@ def channels_first(array: Array, components: int) -> Array:
     return np.moveaxis(turned, -1, 0)
 
 
-def _load(path: Path, shape: tuple[int, ...]) -> Array:
+def read_image(path: Path) -> Any:
+    """SimpleITK's image of a file that :func:`image_reader` took.
+
+    Raises:
+        ValueError: If it cannot be read.
+    """
     import SimpleITK
 
     try:
-        image = SimpleITK.ReadImage(str(path))
+        return SimpleITK.ReadImage(str(path), imageIO=READERS.get(path.suffix.lower(), ""))
     except RuntimeError as error:
         raise ValueError(unsound(path, error)) from error
+
+
+def load_sitk(path: Path, shape: tuple[int, ...]) -> Array:
+    """All voxels of a file, of ``shape``: channels (perhaps times a fourth axis), then space.
+
+    Raises:
+        ValueError: If the file is broken.
+    """
+    import SimpleITK
+
+    image = read_image(path)
     array = channels_first(SimpleITK.GetArrayFromImage(image), image.GetNumberOfComponentsPerPixel())
     if array.ndim > len(shape):
         array = np.moveaxis(array, 4, 1)

@@ -19,7 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from stseg3d.bundle import find_bundle, load_network
-from stseg3d.compute import evaluating, lay_channels_last, probabilities
+from stseg3d.compute import evaluating, probabilities
+from stseg3d.compute.running import lay_channels_last
 from stseg3d.compute.runtimes import OPENVINO, on_runtime
 
 BUNDLES = ("aorta_ct_segmentation", "vertebrae_mr_segmentation", "nuclei_segmentation")

@@ -18,12 +18,13 @@ from monai.data import MetaTensor
 from monai.utils import set_determinism
 from scipy import ndimage
 
-from stseg3d.bundle import WEIGHTS, bundle_names, find_bundle, load_network, read_config
+from stseg3d.bundle import WEIGHTS, bundle_names, find_bundle, load_network
 from stseg3d.cli import main
 from stseg3d.metrics import score_objects
 from stseg3d.volumes import ArrayVolume, load_dataset, open_volume
 from stseg3d.volumes.monai_io import LoadImageVolumed
 from tests.phantoms import near
+from tests.tiny import read_config
 
 BUNDLES = bundle_names()
 SCHEMA = Path(__file__).with_name("meta_schema_20240725.json")

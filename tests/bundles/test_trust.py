@@ -24,13 +24,13 @@ from stseg3d.bundle import (
     load_network,
     open_bundle,
     read_bundle,
-    read_config,
     read_weights,
     render_bundle,
     save_weights,
 )
 from stseg3d.cli import main
 from stseg3d.machine.json_files import read_json
+from tests.tiny import read_config
 
 LINEAR = {"_target_": "torch.nn.Linear", "in_features": 1, "out_features": 1}
 # Leaves a file behind wherever it is evaluated; CANARY becomes its path.

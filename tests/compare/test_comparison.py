@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from stseg3d.compare.comparison import Comparison, Score
+from stseg3d.compare.means import difference_of
 from tests.compare.made_up import all_ways, made_up, score
 
 
@@ -83,13 +84,13 @@ def test_sizes_ways_and_cases_are_in_order():
     ]
 
 
-def test_pairs_are_of_cases_with_both_values():
+def test_differences_are_of_cases_with_both_values():
     dice = {"two_stage": {"a": 0.9, "b": 0.8, "c": math.nan, "d": 0.7}, "rough_only": {"b": 0.5, "a": 0.6, "c": 0.4, "e": 0.3}}
     found = Comparison("b", "d", scores=[score(case, way, 32, d) for way, cases in dice.items() for case, d in cases.items()])
-    one, other = found.pairs("dice", ("two_stage", 32), ("rough_only", 32))
-    assert one.tolist() == [0.9, 0.8]
-    assert other.tolist() == [0.6, 0.5]
-    assert [v.size for v in found.pairs("dice", ("two_stage", 32), ("rough_only", 64))] == [0, 0]
+    difference = difference_of(found, "dice", ("two_stage", 32), ("rough_only", 32))
+    assert difference is not None
+    assert (difference.interval.n, difference.interval.mean) == (2, pytest.approx(0.3))
+    assert difference_of(found, "dice", ("two_stage", 32), ("rough_only", 64)) is None
 
 
 def test_values_and_costs_by_name():

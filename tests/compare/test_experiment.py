@@ -249,9 +249,9 @@ def test_an_unknown_way_or_part_is_refused(bundle: Path, data: Path, tmp_path: P
 
 
 def test_a_part_without_labels_is_refused(bundle: Path, data: Path, tmp_path: Path) -> None:
-    refuse(bundle, data, tmp_path / "out", r"dataset\.json: test must list at least one case with a label, got none", part="test")
+    refuse(bundle, data, tmp_path / "out", r"dataset\.json: file must list cases with labels under 'test', got none", part="test")
     data.write_text(json.dumps(json.loads(data.read_text()) | {"test": ["image3.nii.gz"]}))
-    refuse(bundle, data, tmp_path / "out", r"dataset\.json: test must list at least one case with a label, got none", part="test")
+    refuse(bundle, data, tmp_path / "out", r"dataset\.json: file must list cases with labels under 'test', got none", part="test")
 
 
 @pytest.mark.parametrize("number", [0, 2])

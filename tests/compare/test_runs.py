@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from stseg3d.bundle import PLAN, find_bundle, read_config
+from stseg3d.bundle import PLAN, find_bundle
 from stseg3d.compare.checks import check_runs
 from stseg3d.compare.runs import SLIDING, TWO_STAGE, Run, input_size, prepare_runs, train_missing
 from stseg3d.plan import Plan
 from stseg3d.volumes import load_dataset
+from tests.tiny import read_config
 
 CONFIGS = ("train.json", "inference.json")
 

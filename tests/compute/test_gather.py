@@ -14,10 +14,12 @@ import numpy as np
 import pytest
 import torch
 
-from stseg3d.compute import evaluating, inputs, lay_channels_last
+from stseg3d.compute import evaluating, inputs
 from stseg3d.compute.gather import Gather
+from stseg3d.compute.running import lay_channels_last
 from stseg3d.geometry import Box, Grid
-from stseg3d.inference import BoxProposer, FinePolicy, FineStage, NetworkProposer, Stage
+from stseg3d.inference import BoxProposer, FinePolicy, NetworkProposer, Stage
+from stseg3d.inference.fine import FineStage
 from stseg3d.inference.segment import Segmenter
 from stseg3d.ops import BoxPolicy, Canvas
 from stseg3d.synthesis import ct_phantom

@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from stseg3d.bundle import find_bundle
-from stseg3d.compute import evaluating, fast_precision, precision_on, probabilities
+from stseg3d.compute import evaluating, precision_on, probabilities
+from stseg3d.compute.running import fast_precision
 from stseg3d.inference import Request
 from stseg3d.inference.segment import Segmenter
 from stseg3d.synthesis import ct_phantom

@@ -112,3 +112,15 @@ def test_ids_of_one_kind_of_object_are_scored(write_nifti: Callable[..., Path]) 
     pair = pair_of(write_nifti, label, {"background": 0, "cell": 1})
     assert evaluate_case(pair)[0].label_voxels == 15 + 20
     assert evaluate_case(pair, objects="labels")[0].values["objects_missed"] == 1
+
+
+def test_a_picture_of_0_and_255_is_scored_as_object_1_and_a_jpeg_is_refused(tmp_path):
+    mask = np.zeros((20, 30), np.uint8)
+    mask[5:9, 3:20] = 1
+    sitk = pytest.importorskip("SimpleITK")
+    for name, value in (("a_seg.png", 1), ("a.png", 255), ("a.jpg", 255)):
+        sitk.WriteImage(sitk.GetImageFromArray(mask * value), str(tmp_path / name))
+    rows = evaluate_case(Pair("a", tmp_path / "a_seg.png", tmp_path / "a.png"), per_class=True)
+    assert [(row.name, row.values["dice"]) for row in rows] == [("foreground", 1), ("1", 1)]
+    with pytest.raises(ValueError, match=r"a.jpg: a label must be stored without loss"):
+        evaluate_case(Pair("a", tmp_path / "a_seg.png", tmp_path / "a.jpg"))

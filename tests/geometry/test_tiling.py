@@ -5,7 +5,8 @@ from itertools import product
 import numpy as np
 import pytest
 
-from stseg3d.geometry import Box, cover_axis, tiles
+from stseg3d.geometry import Box, tiles
+from stseg3d.geometry.tiling import cover_axis
 
 
 @pytest.mark.parametrize("overlap", [0.0, 0.25, 0.5, 0.9])

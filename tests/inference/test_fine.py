@@ -9,12 +9,14 @@ import pytest
 import torch
 from torch import nn
 
-from stseg3d.geometry import Box, Grid
-from stseg3d.inference import BoxProposer, FinePolicy, FineStage, SegmentThenSegmentInferer, Stage, fine
+from stseg3d.geometry import Box, Grid, edges
+from stseg3d.inference import BoxProposer, FinePolicy, SegmentThenSegmentInferer, Stage, fine
 from stseg3d.inference.borders import touched_faces
+from stseg3d.inference.fine import FineStage
 from stseg3d.networks import RoughFineNet
-from stseg3d.ops import BoxPolicy, Canvas, FineCrop
+from stseg3d.ops import BoxPolicy, Canvas
 from stseg3d.ops.boxes import Proposal, ProposedBox
+from stseg3d.ops.fuse import FineCrop
 from stseg3d.ops.resample import resample
 from stseg3d.volumes import ArrayVolume
 from tests.inference.fakes import Threshold, Witness, dice, networks, pipeline, volume_of
@@ -103,26 +105,26 @@ BOX = Box((8, 8, 8), (16, 16, 16))
     ],
 )
 def test_a_mask_touches_the_faces_at_which_it_ends(voxel, faces):
-    assert touched_faces(crop(BOX, voxel), (32, 32, 32), [BOX]) == faces
+    assert touched_faces(crop(BOX, voxel), (32, 32, 32), edges([BOX])) == faces
 
 
 def test_faces_of_the_image_and_axes_of_one_voxel_cut_nothing_off():
     whole = Box((0, 0, 0), (16, 16, 16))
-    assert touched_faces(crop(whole, (0, 0, 0)), (32, 32, 32), [whole]) == set()
-    assert touched_faces(crop(whole, (3, 3, 3)), (32, 16, 32), [whole]) == {(0, 1), (2, 1)}
+    assert touched_faces(crop(whole, (0, 0, 0)), (32, 32, 32), edges([whole])) == set()
+    assert touched_faces(crop(whole, (3, 3, 3)), (32, 16, 32), edges([whole])) == {(0, 1), (2, 1)}
     flat = Box((8, 8, 0), (16, 16, 1))
-    assert touched_faces(crop(flat, (0, 1, 0), size=(4, 4, 1)), (32, 32, 1), [flat]) == {(0, 0)}
+    assert touched_faces(crop(flat, (0, 1, 0), size=(4, 4, 1)), (32, 32, 1), edges([flat])) == {(0, 0)}
 
 
 def test_a_cut_that_lies_inside_another_box_is_that_ones_matter():
     touching = crop(BOX, (3, 1, 1))  # voxels 14..16 x 10..12 x 10..12 of the image, cut off at 16
     behind = Box((12, 8, 8), (20, 16, 16))
-    assert touched_faces(touching, (32, 32, 32), [BOX, behind]) == set()
+    assert touched_faces(touching, (32, 32, 32), edges([BOX, behind])) == set()
     beside = Box((12, 11, 8), (20, 16, 16))  # does not hold all of the cut
-    assert touched_faces(touching, (32, 32, 32), [BOX, beside]) == {(0, 1)}
+    assert touched_faces(touching, (32, 32, 32), edges([BOX, beside])) == {(0, 1)}
     short = Box((15, 8, 8), (16, 16, 16))  # ends there, too
-    assert touched_faces(touching, (32, 32, 32), [BOX, short]) == {(0, 1)}
-    assert touched_faces(touching, (32, 32, 32), [BOX, BOX]) == {(0, 1)}
+    assert touched_faces(touching, (32, 32, 32), edges([BOX, short])) == {(0, 1)}
+    assert touched_faces(touching, (32, 32, 32), edges([BOX, BOX])) == {(0, 1)}
 
 
 def test_tiles_of_a_long_object_do_not_grow_into_each_other():

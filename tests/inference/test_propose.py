@@ -10,8 +10,7 @@ import torch
 from torch import nn
 
 from stseg3d.geometry import Box, Grid
-from stseg3d.inference import BoxProposer, MaskProposer, NetworkProposer, SegmentThenSegmentInferer, Stage
-from stseg3d.inference.propose import whole_volume
+from stseg3d.inference import BoxProposer, MaskProposer, NetworkProposer, SegmentThenSegmentInferer, Stage, WholeProposer
 from stseg3d.ops import BoxPolicy, propose_boxes
 from stseg3d.ops.resample import resample
 from stseg3d.volumes import ArrayVolume
@@ -36,7 +35,7 @@ PROPOSERS = {
     "mask": MaskProposer(mask_volume(BALLS), POLICY, FINE),
     "rough mask": MaskProposer(mask_volume(resample(BALLS[None], ROUGH)[0] > 0.25, GRID.resized(ROUGH)), POLICY, FINE),
     "boxes": BoxProposer([Box((4, 6, 4), (17, 19, 17)), Box((22, 28, 16), (35, 41, 29))], POLICY, FINE),
-    "whole": type("Whole", (), {"propose": lambda _, volume: whole_volume(volume, POLICY, FINE)})(),
+    "whole": WholeProposer(POLICY, FINE),
 }
 
 
@@ -174,9 +173,16 @@ def test_no_boxes_propose_nothing():
     assert BoxProposer([], POLICY, FINE).propose(VOLUME).boxes == []
 
 
+def test_boxes_given_twice_are_taken_once():
+    one, other = Box((4, 6, 4), (17, 19, 17)), Box((22, 28, 16), (35, 41, 29))
+    proposal = BoxProposer([one, other, one] + [one] * 20_000, POLICY, FINE).propose(VOLUME)
+    assert [b.box for b in proposal.boxes] == [one, other]
+    assert (proposal.counts["found"], proposal.counts["merged"]) == (20_003, 20_001)
+
+
 def test_the_whole_volume_is_tiled_as_the_policy_says():
-    assert [b.box for b in whole_volume(VOLUME, POLICY, FINE).boxes] == [GRID.box]
-    tiles = whole_volume(VOLUME, BoxPolicy(max_downscale=1.0, tile_overlap=0), FINE).boxes
+    assert [b.box for b in WholeProposer(POLICY, FINE).propose(VOLUME).boxes] == [GRID.box]
+    tiles = WholeProposer(BoxPolicy(max_downscale=1.0, tile_overlap=0), FINE).propose(VOLUME).boxes
     assert len(tiles) == 3 * 3 * 2
     covered = np.zeros(SHAPE, bool)
     for tile in tiles:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import ctypes
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import psutil
 import pytest
 
-from stseg3d.machine import memory, windows
+from stseg3d.machine import memory
 
 MIB = 1 << 20
 
@@ -41,9 +41,7 @@ def test_there_is_room_where_four_times_as_much_is_free(free: int | None, has_ro
 
 def peak_without_proc(monkeypatch: pytest.MonkeyPatch) -> int:
     monkeypatch.setattr(memory, "Path", lambda _: SimpleNamespace(is_file=lambda: False))
-    with monkeypatch.context() as context:
-        context.setattr(memory.os, "name", "posix")
-        return memory.peak_memory_bytes()
+    return memory.peak_memory_bytes()
 
 
 @pytest.mark.parametrize(("platform", "unit"), [("darwin", 1), ("freebsd14", 1024)])
@@ -62,28 +60,17 @@ def test_where_nothing_tells_the_peak_is_0(monkeypatch: pytest.MonkeyPatch) -> N
 # --- as on Windows -----------------------------------------------------------
 
 
-@pytest.mark.parametrize("works", [True, False])
-def test_on_windows_its_own_library_tells(works: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    def process_memory(handle: ctypes.c_void_p, found: object, size: int) -> bool:
-        counters = found._obj  # type: ignore[attr-defined]
-        assert (handle.value, counters.cb, size) == (ctypes.c_void_p(-1).value, size, size)
-        counters.PeakWorkingSetSize = 5 * MIB
-        return works
-
-    def machine_memory(found: object) -> bool:
-        status = found._obj  # type: ignore[attr-defined]
-        assert status.dwLength == 64
-        status.ullAvailPhys = 2**34
-        return works
-
-    fake = SimpleNamespace(K32GetProcessMemoryInfo=process_memory, GlobalMemoryStatusEx=machine_memory)
-    monkeypatch.setattr(windows, "_kernel32", lambda: fake)
-    with monkeypatch.context() as context:
-        context.setattr(memory.os, "name", "nt")
-        found = memory.peak_memory_bytes(), memory.available_bytes()
-    assert found == ((5 * MIB, 2**34) if works else (0, None))
+def test_without_resource_psutil_tells_the_peak_of_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "resource", None)
+    monkeypatch.setattr(psutil, "Process", lambda: SimpleNamespace(memory_info=lambda: SimpleNamespace(peak_wset=5 * MIB)))
+    assert peak_without_proc(monkeypatch) == 5 * MIB
 
 
-def test_what_windows_fills_in_is_as_large_as_its_headers_say() -> None:
-    assert ctypes.sizeof(windows.MachineMemory) == 64
-    assert ctypes.sizeof(windows.ProcessMemory) == 8 + 8 * ctypes.sizeof(ctypes.c_size_t)
+def test_what_is_available_is_that_of_the_machine_or_of_a_smaller_container(monkeypatch: pytest.MonkeyPatch) -> None:
+    def limit(text: str) -> int | None:
+        found = {"max": text, "current": str(2 * MIB)}
+        monkeypatch.setattr(memory, "Path", lambda path: SimpleNamespace(read_text=lambda encoding: found[path.rpartition(".")[2]]))
+        return memory.available_bytes()
+
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=7 * MIB))
+    assert [limit("max"), limit(str(20 * MIB)), limit(str(5 * MIB))] == [7 * MIB, 7 * MIB, 3 * MIB]

@@ -7,18 +7,7 @@ import pytest
 from scipy.spatial.distance import dice as scipy_dice
 from scipy.spatial.distance import jaccard as scipy_jaccard
 
-from stseg3d.metrics import (
-    OVERLAPS,
-    Confusion,
-    confusion,
-    confusion_per_class,
-    dice,
-    iou,
-    precision,
-    recall,
-    specificity,
-    volume_difference,
-)
+from stseg3d.metrics import OVERLAPS, Confusion, confusion, dice, iou, precision, recall, specificity, volume_difference
 
 SHAPES = [(7,), (5, 6), (4, 5, 1), (3, 4, 5)]
 
@@ -43,8 +32,6 @@ def test_counts_are_those_of_a_count_voxel_by_voxel(shape: tuple[int, ...]) -> N
     rng = np.random.default_rng(0)
     prediction, label = rng.integers(0, 3, (2, *shape)).astype(np.uint8)
     assert confusion(prediction, label) == slow_counts(prediction, label)
-    slow = {c: slow_counts(prediction == c, label == c) for c in (1, 2) if c in prediction or c in label}
-    assert confusion_per_class(prediction, label) == slow
 
 
 def test_dice_and_iou_are_scipys(pair: tuple[np.ndarray, np.ndarray]) -> None:
@@ -63,7 +50,7 @@ def test_every_metric_is_monais(pair: tuple[np.ndarray, np.ndarray]) -> None:
     counts = get_confusion_matrix(*one_hot, include_background=False)
     theirs = {name: compute_confusion_matrix_metric(name, counts)[0] for name in ("precision", "recall")}
     theirs |= {"dice": DiceMetric(include_background=False)(*one_hot)[0], "iou": MeanIoU(include_background=False)(*one_hot)[0]}
-    ours = confusion_per_class(*pair)
+    ours = {c: confusion(*(array == c for array in pair)) for c in (1, 2, 3)}
     for name, metric in OVERLAPS.items():
         assert [metric(ours[c]) for c in (1, 2, 3)] == pytest.approx(theirs[name].tolist(), abs=1e-6), name
 
@@ -87,24 +74,13 @@ def test_nothing_shared_is_zero(metric: Callable[[Confusion], float], counts: Co
     assert metric(counts) == 0
 
 
-def test_a_class_that_is_nowhere_counts_zero() -> None:
-    empty = np.zeros((2, 2), np.uint8)
-    assert confusion_per_class(empty, empty) == {}
-
-
 def test_foreground_is_what_is_above_zero_whatever_its_class() -> None:
     assert confusion(np.array([1, 2, 0]), np.array([3, 0, 4])) == Confusion(1, 1, 1)
 
 
-@pytest.mark.parametrize("count", [confusion, confusion_per_class])
-def test_shapes_must_agree(count: Callable[..., object]) -> None:
+def test_shapes_must_agree() -> None:
     with pytest.raises(ValueError, match=r"label's shape \(3,\), got \(2,\)"):
-        count(np.zeros(2, np.uint8), np.zeros(3, np.uint8))
-
-
-def test_negative_classes_are_refused() -> None:
-    with pytest.raises(ValueError, match="must not be negative, got -1"):
-        confusion_per_class(np.array([[-1, 1]]), np.array([[0, 1]]))
+        confusion(np.zeros(2, np.uint8), np.zeros(3, np.uint8))
 
 
 def test_specificity_and_volume_difference_by_hand() -> None:
@@ -128,7 +104,8 @@ def test_overlaps_are_those_of_simpleitk(pair: tuple[np.ndarray, np.ndarray]) ->
     prediction, label = pair
     theirs = sitk.LabelOverlapMeasuresImageFilter()
     theirs.Execute(sitk.GetImageFromArray(prediction), sitk.GetImageFromArray(label))
-    for c, counts in confusion_per_class(prediction, label).items():
+    for c in (1, 2, 3):
+        counts = confusion(prediction == c, label == c)
         assert dice(counts) == pytest.approx(theirs.GetDiceCoefficient(c), abs=1e-6)
         assert iou(counts) == pytest.approx(theirs.GetJaccardCoefficient(c), abs=1e-6)
         assert recall(counts) == pytest.approx(1 - theirs.GetFalseNegativeError(c), abs=1e-6)

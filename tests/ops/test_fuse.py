@@ -169,6 +169,17 @@ def test_every_pair_of_small_boxes_is_one_cluster_if_they_overlap():
         assert clusters([one, other]) == ([[0, 1]] if one.overlaps(other) else [[0], [1]])
 
 
+@pytest.mark.parametrize("step", [0, 1, 3])
+def test_clusters_of_thousands_of_boxes_take_memory_in_proportion(step):
+    """All equal, all overlapping, and in a chain; the pairs of those that overlap were 100 MB for 2,000 and 10 GB for 20,000."""
+    boxes = [Box((0, step * n), (4, step * n + (4 if step == 3 else 2000))) for n in range(2000)]
+    tracemalloc.start()
+    assert clusters(boxes) == [[*range(2000)]]
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 4 << 20
+
+
 def test_no_boxes_no_clusters():
     assert clusters([]) == []
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from stseg3d.planning import Choice, cases_needed, choose, monotonised, risk_bounds
+from stseg3d.planning.calibrate import Choice, cases_needed, choose, monotonised, risk_bounds
 
 CHAIN = np.linspace(0, 1, 51)  # from no care to so much that nothing is lost
 Losses = Callable[[np.random.Generator, int], np.ndarray]

@@ -17,7 +17,8 @@ from stseg3d import cli
 from stseg3d.bundle import WEIGHTS, save_weights, write_plan
 from stseg3d.ops import BoxPolicy
 from stseg3d.plan import Both, Component, Output, Plan, StagePlan, Training
-from stseg3d.planning import Calibration, Calibrator, labelled_cases, policy_chain
+from stseg3d.planning import Calibration, Calibrator, labelled_cases
+from stseg3d.planning.measure import policy_chain
 
 VOXELWISE = Component("torch.nn.Conv3d", {"kernel_size": 1})  # of no list: the bundle needs trust
 CORE, RIM = 6, 2  # the rough network sees the core of an object only

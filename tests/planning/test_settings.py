@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from stseg3d.bundle import PLAN, UntrustedError, bundle_names, find_bundle, read_bundle, read_config
+from stseg3d.bundle import PLAN, UntrustedError, bundle_names, find_bundle, read_bundle
 from stseg3d.planning.settings import margin_name, write_policy
+from tests.tiny import read_config
 
 
 @pytest.fixture(params=bundle_names())

@@ -179,3 +179,15 @@ def test_frame_and_contour_have_the_width_asked_for():
     draw_frame(square, (38, 38), (40, 40), (1, 1, 1))
     soft = resize((np.indices((10, 10))[0] > 4).astype(np.float32), (80, 80))
     assert contour(soft, 3)[:, 40].sum() == pytest.approx(3, abs=0.5)
+
+
+def test_the_scale_of_micrometres_fits_and_leaves_room_for_the_name(tmp_path):
+    image = np.zeros((1, 60, 40, 1), np.uint8)
+    image[:, 20:30, 10:30] = 200
+    written = []
+    for mm in (1, 0.0005):
+        volume = ArrayVolume(image, Grid((60, 40, 1), spacing_mm=(mm, mm, 1)), "cells.png")
+        written.append(pixels(picture_of_case(volume, image[0], [], tmp_path / "a.png")))
+    assert written[0].shape == written[1].shape
+    np.testing.assert_array_equal(written[0][-40:, -130:], written[1][-40:, -130:])  # the name, in the corner
+    assert (written[0][-40:, -130:].max(axis=-1) > 100).any()

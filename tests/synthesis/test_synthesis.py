@@ -13,19 +13,13 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from stseg3d.geometry import Box, Grid
-from stseg3d.synthesis import (
-    Anatomy,
-    OpenAnatomyd,
-    RandSyntheticCTd,
-    SyntheticCT,
-    anatomy_cases,
-    build_anatomy,
-    deformed,
-    draw_scan,
-)
+from stseg3d.synthesis import OpenAnatomyd, RandSyntheticCTd, anatomy_cases
+from stseg3d.synthesis.ct import SyntheticCT
 from stseg3d.synthesis.dataset import main, write_dataset
+from stseg3d.synthesis.deformation import deformed
 from stseg3d.synthesis.fields import smooth_field
-from stseg3d.synthesis.label_maps import INNER, OUTSIDE, TABLE, random_box
+from stseg3d.synthesis.label_maps import INNER, OUTSIDE, TABLE, Anatomy, build_anatomy, random_box
+from stseg3d.synthesis.scanner import draw_scan
 from stseg3d.synthesis.tissues import CLASSES, PHASE_CHANCES, TISSUES, Tissue, tissue_of
 from stseg3d.training import OpenCased
 from stseg3d.volumes import OpenCase, Volume, load_dataset

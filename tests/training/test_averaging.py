@@ -58,7 +58,7 @@ def test_it_begins_with_the_weights_that_training_begins_with() -> None:
     training, average, _ = averaged(0.9)
     with torch.no_grad():
         training.network.weight.fill_(7)  # loaded after the average was made
-    average._begin(training.engine)
+    average._begin()
     assert torch.equal(average.network.weight, training.network.weight)
 
 
@@ -66,7 +66,7 @@ def test_counters_of_batch_normalisation_are_copied() -> None:
     network = nn.BatchNorm1d(2)
     average = WeightAverage(network, 0.9)
     network(torch.randn(4, 2))
-    average._update(Training().engine)
+    average._update()
     assert int(average.network.num_batches_tracked) == 1
     assert float(average.network.running_mean.abs().sum()) > 0
 

@@ -13,7 +13,7 @@ import pytest
 import SimpleITK as sitk  # noqa: N813
 
 from stseg3d import cli
-from stseg3d.bundle import embedded_folder
+from stseg3d.bundle_folders import embedded_folder
 from stseg3d.synthesis import ct_phantom
 from stseg3d.training import OpenCased
 from stseg3d.volumes import Volume, load_dataset, open_volume

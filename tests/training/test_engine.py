@@ -239,7 +239,7 @@ def test_a_step_that_is_not_finite_is_skipped_and_told(caplog):
     training.data[1][0, 0] = float("nan")
     with caplog.at_level(logging.WARNING):
         training.run(1, ClipGradients(training.network.parameters()))
-    assert caplog.messages == ["iteration 2: gradients are not finite, the step is skipped"]
+    assert caplog.messages == ["1 of 4 steps had no finite gradients and were skipped: lower the learning rate"]
     assert all(torch.isfinite(p).all() for p in training.network.parameters())
 
 

@@ -14,7 +14,8 @@ from monai.transforms import Compose, NormalizeIntensity, RandFlipd
 from monai.utils import set_determinism
 
 from stseg3d.geometry import Box
-from stseg3d.inference import FinePolicy, FineStage, NetworkProposer, Stage
+from stseg3d.inference import FinePolicy, NetworkProposer, Stage
+from stseg3d.inference.fine import FineStage
 from stseg3d.networks import RoughFineNet
 from stseg3d.ops import BoxPolicy, Canvas
 from stseg3d.ops.resample import resample
@@ -497,3 +498,17 @@ def test_the_channel_moves_with_the_image_and_keeps_its_intensities(two):
 def test_augmentation_without_a_rough_channel_is_as_before(two):
     sample, *_ = crops(with_boxes(two))
     assert set(augmentation(FINE.size, mirror_axes=[0])(dict(sample))) == {"image", "label"}
+
+
+def test_a_picture_of_0_and_255_is_a_label_of_two_classes_and_a_jpeg_is_none(tmp_path):
+    sitk = pytest.importorskip("SimpleITK")
+    mask = np.zeros((20, 30), np.uint8)
+    mask[5:9, 3:20] = 255
+    for name in ("a.png", "a.jpg"):
+        sitk.WriteImage(sitk.GetImageFromArray(mask), str(tmp_path / name))
+    opened = OpenCased(foreground=False, out_channels=2)({"image": tmp_path / "a.png", "label": tmp_path / "a.png"})["case"]
+    assert np.count_nonzero(opened.label == 1) == np.count_nonzero(mask)
+    with pytest.raises(ValueError, match=r"a.png: labels must be below out_channels=3, .* got 255"):
+        OpenCased(foreground=False, out_channels=3)({"image": tmp_path / "a.png", "label": tmp_path / "a.png"})
+    with pytest.raises(ValueError, match=r"a.jpg: a label must be stored without loss"):
+        OpenCased()({"image": tmp_path / "a.png", "label": tmp_path / "a.jpg"})

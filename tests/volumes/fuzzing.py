@@ -7,6 +7,7 @@ import json
 import multiprocessing
 import os
 import shutil
+import stat
 import time
 import warnings
 from collections import Counter
@@ -20,19 +21,24 @@ import nibabel as nib
 import numpy as np
 import pydicom
 import SimpleITK as sitk  # noqa: N813
+import tifffile
+from PIL import Image
 
-from stseg3d.bundle import read_config, read_weights
+from stseg3d.bundle import read_weights
 from stseg3d.geometry import Grid
 from stseg3d.inference.boxfile import read_boxes
 from stseg3d.machine.memory import peak_memory_bytes, reset_peak_memory
 from stseg3d.volumes import load_dataset, open_label, open_volume
+from tests.tiny import read_config
 from tests.volumes.dicom_files import dicom_file, enhanced, segmentation
 from tests.volumes.mutations import (
     ANYWHERE,
     DICOM,
+    HEADER,
     TEXT,
     Mutation,
     set_nifti,
+    set_numbers,
     set_png,
     set_tiff,
     zipped,
@@ -86,12 +92,35 @@ def _sitk(name: str, *shape: int, dtype: int = sitk.sitkInt16, compress: bool = 
     return lambda folder: sitk.WriteImage(sitk.Cast(_image(*shape), dtype), str(folder / name), compress)
 
 
+def _tiff(*shape: int, dtype: str = "uint8", **options: Any) -> Callable[[Path], None]:
+    array = np.random.default_rng(0).integers(0, 255, shape).astype(dtype)
+    return lambda folder: tifffile.imwrite(folder / "a.tif", array, **options)
+
+
+def _bits(folder: Path) -> None:
+    array = np.random.default_rng(0).integers(0, 2, (8, 9)).astype(bool)
+    Image.fromarray(array).save(folder / "a.tif", compression="group4", save_all=True, append_images=[Image.fromarray(~array)])
+
+
 def _nifti(name: str, *shape: int) -> Callable[[Path], None]:
     def write(folder: Path) -> None:
         array = np.random.default_rng(0).integers(0, 1000, shape).astype(np.int16)
         nib.save(nib.Nifti1Image(array, np.diag([0.7, 0.8, 2.5, 1])), folder / name)
 
     return write
+
+
+def _slices(folder: Path) -> None:
+    """Headers of both kinds beside their slices, a pipe, and a link that leads out."""
+    for k in range(7):
+        (folder / f"s{k:03d}.raw").write_bytes(np.full((8, 9), k, np.int16).tobytes())
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(folder / "fifo")
+    (folder / "link").symlink_to("/dev/zero")
+    tail = "s%03d.raw 0 6 1\n"
+    (folder / "a.mhd").write_text(f"NDims = 3\nBinaryData = True\nDimSize = 9 8 7\nElementType = MET_SHORT\nElementDataFile = {tail}")
+    head = "NRRD0004\ntype: short\ndimension: 3\nsizes: 9 8 7\nendian: little\nencoding: raw\n"
+    (folder / "a.nhdr").write_text(f"{head}data file: {tail}")
 
 
 def _series(folder: Path) -> None:
@@ -197,16 +226,19 @@ def _file(name: str, write: Callable[[Path], None], mutations: tuple[Mutation, .
     return Format(write, broken or name, mutations, _voxels(name, **options), name)
 
 
+TIFF = (*ANYWHERE, *[set_tiff] * 8, set_numbers)
 FORMATS: Mapping[str, Format] = {
     "nii": _file("a.nii", _nifti("a.nii", 9, 8, 7), (*ANYWHERE, *[set_nifti] * 5)),
     "nii, 4-D": _file("a.nii", _nifti("a.nii", 9, 8, 7, 2), (*ANYWHERE, *[set_nifti] * 5), channels_last=True),
     "nii.gz": _file("a.nii.gz", _nifti("a.nii.gz", 9, 8, 7), (*ANYWHERE, *[zipped(set_nifti)] * 5, *map(zipped, ANYWHERE))),
-    "nrrd": _file("a.nrrd", _sitk("a.nrrd", 9, 8, 7), TEXT),
-    "nrrd, packed": _file("a.nrrd", _sitk("a.nrrd", 9, 8, 7, compress=True), TEXT),
-    "nhdr": _file("a.nhdr", _sitk("a.nhdr", 9, 8, 7), TEXT),
-    "mha": _file("a.mha", _sitk("a.mha", 9, 8, 7), TEXT),
-    "mha, packed": _file("a.mha", _sitk("a.mha", 9, 8, 7, compress=True), TEXT),
-    "mhd": _file("a.mhd", _sitk("a.mhd", 9, 8, 7), TEXT),
+    "nrrd": _file("a.nrrd", _sitk("a.nrrd", 9, 8, 7), HEADER),
+    "nrrd, packed": _file("a.nrrd", _sitk("a.nrrd", 9, 8, 7, compress=True), HEADER),
+    "nhdr": _file("a.nhdr", _sitk("a.nhdr", 9, 8, 7), HEADER),
+    "mha": _file("a.mha", _sitk("a.mha", 9, 8, 7), HEADER),
+    "mha, packed": _file("a.mha", _sitk("a.mha", 9, 8, 7, compress=True), HEADER),
+    "mhd": _file("a.mhd", _sitk("a.mhd", 9, 8, 7), HEADER),
+    "mhd of slices": _file("a.mhd", _slices, HEADER),
+    "nhdr of slices": _file("a.nhdr", _slices, HEADER),
     "mhd's raw": _file("a.mhd", _sitk("a.mhd", 9, 8, 7), ANYWHERE, "a.raw"),
     "DICOM file": Format(_slice, "a.dcm", (*ANYWHERE, *DICOM), _stored_voxels("a.dcm"), "a.dcm"),
     "DICOM, RLE": Format(partial(_slice, compress="RLE"), "a.dcm", (*ANYWHERE, *DICOM), _stored_voxels("a.dcm"), "a.dcm"),
@@ -217,8 +249,13 @@ FORMATS: Mapping[str, Format] = {
     "DICOM series": Format(_series, "series/*.dcm", (*ANYWHERE, *DICOM), _stored_voxels("series"), "series"),
     "png": _file("a.png", _sitk("a.png", 9, 8, dtype=sitk.sitkUInt8), (*ANYWHERE, *[set_png] * 4)),
     "png, 16 bit": _file("a.png", _sitk("a.png", 9, 8, dtype=sitk.sitkUInt16), (*ANYWHERE, *[set_png] * 4)),
-    "tif": _file("a.tif", _sitk("a.tif", 9, 8, dtype=sitk.sitkUInt8), (*ANYWHERE, *[set_tiff] * 4)),
-    "tif, packed": _file("a.tif", _sitk("a.tif", 9, 8, dtype=sitk.sitkUInt16, compress=True), (*ANYWHERE, *[set_tiff] * 4)),
+    "tif": _file("a.tif", _sitk("a.tif", 9, 8, dtype=sitk.sitkUInt8), TIFF),
+    "tif, packed": _file("a.tif", _sitk("a.tif", 9, 8, dtype=sitk.sitkUInt16, compress=True), TIFF),
+    "tif, pages": _file("a.tif", _sitk("a.tif", 9, 8, 5, dtype=sitk.sitkUInt16, compress=True), TIFF),
+    "tif, ImageJ": _file("a.tif", _tiff(3, 2, 8, 9, imagej=True, metadata={"axes": "ZCYX"}), TIFF),
+    "tif, OME": _file("a.tif", _tiff(2, 3, 8, 9, ome=True, metadata={"axes": "CZYX"}), TIFF),
+    "tif, tiles": _file("a.tif", _tiff(3, 40, 50, tile=(16, 16), compression="zlib", photometric="minisblack", metadata=None), TIFF),
+    "tif, 1 bit": _file("a.tif", _bits, TIFF),
     "jpg": _file("a.jpg", _sitk("a.jpg", 9, 8, dtype=sitk.sitkUInt8), ANYWHERE),
     "boxes, JSON": Format(
         _text("a.json", json.dumps(BOXES, indent=1)), "a.json", TEXT, lambda f: read_boxes(f / "a.json", Grid((9, 8, 7))), "a.json"
@@ -311,7 +348,7 @@ def break_one(name: str, number: int, seed: int, folder: Path) -> Path:
     """Folder with the broken file of that number."""
     case, out = FORMATS[name], folder / "broken"
     shutil.rmtree(out, ignore_errors=True)
-    shutil.copytree(folder / "sound", out)
+    shutil.copytree(folder / "sound", out, symlinks=True, copy_function=_copy)
     rng = np.random.default_rng([seed, number, *name.encode()])
     files = sorted(out.glob(case.broken))
     path = files[int(rng.integers(len(files)))]
@@ -323,6 +360,13 @@ def break_one(name: str, number: int, seed: int, folder: Path) -> Path:
             break
     path.write_bytes(content)
     return out
+
+
+def _copy(source: Any, target: str) -> None:
+    if stat.S_ISFIFO(os.stat(source).st_mode):
+        os.mkfifo(target)
+    else:
+        shutil.copyfile(source, target)
 
 
 def judge(case: Format, folder: Path) -> str:

@@ -20,6 +20,8 @@ NUMBERS = (
     *("nan", "inf", "-inf", "1e308", "1e-320", "-0", "", "x", "0x10", "1" * 400),
 )
 WORDS = (0, 1, 0x7F, 0xFF, 0xFFFF, 0x10000, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 0x7FC00000, 0x7F800000, 0xFF800000, 0x00000001)
+# Tags that say how a TIFF's pixels are stored, what they are, and where more pages are.
+TIFF_TAGS = (*range(254, 260), 262, 266, 270, 273, 274, 277, 278, 279, 282, 284, 296, 297, 317, 320, *range(322, 326), 330, 338, 339, 530)
 
 
 def flip_bits(content: bytes, rng: np.random.Generator) -> Bytes:
@@ -85,6 +87,130 @@ def shuffle_lines(content: bytes, rng: np.random.Generator) -> Bytes:
     return b"\n".join(lines)
 
 
+# Names of data files: patterns of C, lists, files that are none, names that lead elsewhere.
+DATA_NAMES = (
+    *(
+        "%s%d 1 30 1",
+        "%n 1 9 1",
+        "%5000d 1 9 1",
+        "%d 0 9 0",
+        "%d 0 9 -1",
+        "%d 9 0 1",
+        "%d 0 2147483647 1",
+        "s%03d.raw 0 6 1",
+        "s%03d.raw 0 6",
+    ),
+    *(
+        "s%03d.raw 0",
+        "s%03d.raw",
+        "%",
+        "%%d 0 6 1",
+        "s%03x.raw 0 6 1",
+        "s%*d.raw 0 6 1",
+        "s%999999999d.raw 0 6 1",
+        "s%03d%n.raw 0 6 1",
+        "LIST",
+    ),
+    *(
+        "LIST 1",
+        "LIST 3",
+        "LIST 99",
+        "LIST\n" + "s000.raw\n" * 7,
+        "LIST\n" + "fifo\n" * 7,
+        "LIST\n/dev/zero",
+        "/dev/zero",
+        "fifo",
+        ".",
+        "..",
+    ),
+    *("../a.raw", "link", "LOCAL", "local", "-", "", "x" * 600, "s000.raw", "a.raw", "LIST\n" + "%n\n" * 7, "LIST 2\n" + "s%03d.raw\n" * 7),
+)
+# Fields of text headers, with values that sizes and places are made of.
+FIELDS = (
+    *("NDims", "DimSize", "ElementDataFile", "HeaderSize", "CompressedData", "CompressedDataSize", "BinaryData", "ElementType"),
+    *(
+        "Name",
+        "Comment",
+        "ElementNumberOfChannels",
+        "ElementSpacing",
+        "TransformMatrix",
+        "Offset",
+        "ElementSize",
+        "ObjectType",
+        "BinaryDataByteOrderMSB",
+    ),
+)
+NRRD_FIELDS = (
+    *("dimension", "sizes", "data file", "datafile", "byte skip", "line skip", "encoding", "type", "block size", "spacings", "kinds"),
+    *("space", "space directions", "space origin", "space dimension", "endian", "axis mins", "axis maxs", "units", "labels", "centers"),
+)
+VALUES = (
+    *(
+        "raw",
+        "gzip",
+        "bzip2",
+        "hex",
+        "ascii",
+        "zrl",
+        "True",
+        "False",
+        "MET_CHAR",
+        "MET_DOUBLE",
+        "MET_FLOAT_ARRAY[3]",
+        "MET_STRING",
+        "block",
+    ),
+    *(
+        "double",
+        "float",
+        "9 8 7",
+        "9 8",
+        "9 8 7 1",
+        "60000 60000 2",
+        "0 0 0",
+        "1e-30 1 1",
+        "nan nan nan",
+        "1 0 0 1 0 0 0 0 1",
+        "(1,0,0) (1,0,0) (0,0,1)",
+    ),
+    *(
+        "none none none",
+        "3",
+        "scanner-xyz-time",
+        "left-posterior-superior",
+        "x" * 9000,
+        '"' * 50,
+        "\r",
+        "\0",
+        "domain domain domain",
+        "RGB-color",
+    ),
+)
+
+
+def set_field(content: bytes, rng: np.random.Generator) -> Bytes:
+    """A field of a MetaImage or NRRD header set, or put in once more: to a name of data files, a number, another value, or nothing."""
+    head, rest = content[:3000], content[3000:]
+    nrrd = content.startswith(b"NRRD")
+    fields, sign = (NRRD_FIELDS, ": ") if nrrd else (FIELDS, " = ")
+    for _ in range(int(rng.integers(1, 3))):
+        name = str(rng.choice(fields))
+        names = rng.random() < 0.4 or ("file" in name.lower() and rng.random() < 0.8)
+        if names:
+            name = str(rng.choice(["data file", "datafile", "Data File"])) if nrrd else "ElementDataFile"
+        value = str(
+            rng.choice(DATA_NAMES if names else [" ".join(map(str, rng.choice(NUMBERS, size=3))), rng.choice(NUMBERS), rng.choice(VALUES)])
+        )
+        line = f"{name}{rng.choice([sign] * 8 + [':', '=', ':=', '  : '])}{value}".encode("latin-1")
+        found = re.search(rb"(?mi)^" + name.encode() + rb" *[:=].*$", head)
+        if found and rng.random() < 0.8:
+            head = head[: found.start()] + line + head[found.end() :]
+        else:
+            start = head.index(b"\n") + 1
+            head = head[:start] + line + b"\n" + head[start:]
+    return head + rest
+
+
 def set_nifti(content: bytes, rng: np.random.Generator) -> Bytes:
     """Fields of a NIfTI header at the ends of their range, alone or together."""
     header = nib.Nifti1Header(content[:348], check=False)
@@ -96,7 +222,7 @@ def set_nifti(content: bytes, rng: np.random.Generator) -> Bytes:
             info = np.iinfo(flat.dtype)
             flat[at] = rng.choice([0, 1, -1 if info.min else 1, info.min, info.max, info.max // 2, int(rng.integers(0, 255)) & 127])
         elif flat.dtype.kind == "f":
-            flat[at] = rng.choice([0, -1, np.nan, np.inf, -np.inf, 1e38, 1e-38, -1e30, 2**31, 2**33])
+            flat[at] = rng.choice([0, -1, np.nan, np.inf, -np.inf, 1e38, 1e-38, -1e30, 1e30, 1e-12, 1 + 2e-7, 1.001, 2**31, 2**33])
         else:
             flat[at] = rng.integers(0, 256, size=4, dtype=np.uint8).tobytes()
         header[name] = flat if field.ndim else flat[0]
@@ -118,18 +244,32 @@ def set_png(content: bytes, rng: np.random.Generator) -> Bytes:
 
 
 def set_tiff(content: bytes, rng: np.random.Generator) -> Bytes:
-    """An entry of a TIFF's first directory: its tag, type, count or value."""
+    """Entries of a TIFF's directories: tags, types, counts, values and offsets; or where the next directory is."""
     out = bytearray(content)
-    (start,) = struct.unpack("<I", content[4:8])
-    (count,) = struct.unpack("<H", content[start : start + 2])
-    for entry in rng.integers(count, size=int(rng.integers(1, 4))):
-        at = start + 2 + 12 * int(entry)
-        kind = int(rng.integers(4))
+    order = "<" if content[:2] == b"II" else ">"
+    starts, counts = [], []
+    (start,) = struct.unpack(order + "I", content[4:8])
+    while start and start not in starts:
+        (count,) = struct.unpack(order + "H", content[start : start + 2])
+        starts.append(start)
+        counts.append(count)
+        (start,) = struct.unpack(order + "I", content[start + 2 + 12 * count : start + 6 + 12 * count])
+    for _ in range(int(rng.integers(1, 4))):
+        n = int(rng.integers(len(starts)))
+        at = starts[n] + 2 + 12 * int(rng.integers(counts[n]))
+        words = (*WORDS, *starts, len(content), len(content) - 1, int(rng.integers(len(content))), int(rng.integers(70)))
+        word = struct.pack(order + "I", int(rng.choice(words)))
+        kind = int(rng.integers(6))
         if kind == 0:
-            out[at + 2 : at + 4] = struct.pack("<H", int(rng.integers(0, 19)))
+            out[at : at + 2] = struct.pack(order + "H", int(rng.choice(TIFF_TAGS)))
+        elif kind == 1:
+            out[at + 2 : at + 4] = struct.pack(order + "H", int(rng.integers(0, 19)))
+        elif kind == 5:
+            end = starts[n] + 2 + 12 * counts[n]
+            out[end : end + 4] = word
         else:
-            where = at + (4 if kind == 1 else 8)
-            out[where : where + 4] = struct.pack("<I", int(rng.choice(WORDS)))
+            where = at + (4 if kind == 2 else 8)
+            out[where : where + 4] = word
     return out
 
 
@@ -203,4 +343,5 @@ def cut_pixels(content: bytes, rng: np.random.Generator) -> Bytes:
 
 DICOM = (set_dicom_length, set_dicom_length, set_dicom_shape, set_dicom_shape, set_dicom_kind, insert_sequence, cut_pixels)
 ANYWHERE = (flip_bits, flip_head, truncate, splice, set_word)
+HEADER = (*ANYWHERE, set_numbers, shuffle_lines, *[set_field] * 8)
 TEXT = (*ANYWHERE, set_numbers, set_numbers, set_numbers, shuffle_lines)

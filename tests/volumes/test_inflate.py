@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from stseg3d.geometry import Box
-from stseg3d.ops import resample_volume
-from stseg3d.ops.resample import SLAB_VOXELS
+from stseg3d.ops.resample import SLAB_VOXELS, resample_volume
 from stseg3d.volumes import ArrayVolume, CanonicalVolume, inflate, open_volume, read_each
 
 BOXES = [Box((0, 0, 12), (16, 16, 16)), Box((3, 4, 0), (9, 16, 5)), Box((15, 15, 15), (16, 16, 16)), Box((0, 0, 0), (1, 1, 1))]
@@ -70,8 +69,8 @@ def test_first_voxels_come_before_the_last(write_nifti, noise, monkeypatch):
     here = threading.Event()
     pieces = inflate._inflated
 
-    def late(path):
-        for n, piece in enumerate(pieces(path)):
+    def late(path, *most):
+        for n, piece in enumerate(pieces(path, *most)):
             assert n < 20 or here.wait(60)
             yield piece
 
@@ -150,8 +149,8 @@ def test_whoever_stops_reading_stops_the_thread(write_nifti, noise, monkeypatch)
     seen = threading.Semaphore(0)
     pieces = inflate._inflated
 
-    def slow(path):
-        for n, piece in enumerate(pieces(path)):
+    def slow(path, *most):
+        for n, piece in enumerate(pieces(path, *most)):
             assert n < 5 or seen.acquire(timeout=60)
             yield piece
 

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import gzip
+import time
 import tracemalloc
 import zlib
 
 import nibabel as nib
 import numpy as np
 import pytest
+import SimpleITK as sitk  # noqa: N813
 
 from stseg3d.geometry import Box, Grid
 from stseg3d.volumes import inflate, open_volume
@@ -209,3 +211,52 @@ def test_opening_reads_no_voxel(write_nifti):
     tracemalloc.stop()
     assert volume.grid.shape == (128, 128, 128)
     assert peak < MIB
+
+
+@pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
+def test_a_quaternion_that_rounding_made_too_long_is_half_a_turn(write_nifti, numbers, name):
+    """Longer than 1 by 2.5e-7; SimpleITK and FSL take it, nibabel does not."""
+    fields = {"sform_code": 0, "qform_code": 1, "quatern_b": 0.70710695, "quatern_c": 0.70710695, "quatern_d": 0}
+    path = write_nifti(name, numbers, np.diag([2.0, 2, 3, 1]), **fields)
+    turned = np.array([[0, 2, 0, 0], [2, 0, 0, 0], [0, 0, -3, 0], [0, 0, 0, 1]])
+    grid = open_volume(path).grid
+    np.testing.assert_allclose(grid.affine, turned, atol=1e-6)
+    image = sitk.ReadImage(str(path))
+    np.testing.assert_allclose(
+        np.array(image.GetDirection()).reshape(3, 3) * image.GetSpacing(), np.diag([-1, -1, 1]) @ turned[:3, :3], atol=1e-6
+    )
+
+
+def test_a_qform_that_is_not_used_may_be_broken(write_nifti, numbers):
+    path = write_nifti("a.nii", numbers, np.diag([2.0, 2, 3, 1]), qform_code=1, quatern_b=5, pixdim=[1, -1, 0, np.nan, 1, 1, 1, 1])
+    np.testing.assert_array_equal(open_volume(path).grid.affine, np.diag([2.0, 2, 3, 1]))
+
+
+def test_what_is_in_a_file_counts_not_what_it_is_named(write_nifti, numbers, caplog):
+    plain, packed = write_nifti("a.nii", numbers), write_nifti("b.nii.gz", numbers)
+    for path, what in (
+        (plain.rename(plain.with_name("c.nii.gz")), "not compressed"),
+        (packed.rename(packed.with_name("d.nii")), "compressed"),
+    ):
+        caplog.clear()
+        np.testing.assert_array_equal(open_volume(path).read()[0], numbers)
+        assert f"{path}: file is {what}, whatever its name says" in caplog.text
+    assert not caplog.clear()
+    open_volume(write_nifti("e.nii.gz", numbers))
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
+def test_a_file_compressed_twice_is_told_so(write_nifti, numbers, tmp_path, name):
+    content = write_nifti("b.nii.gz", numbers).read_bytes()
+    (tmp_path / name).write_bytes(gzip.compress(content))
+    with pytest.raises(ValueError, match=rf"{name}: file must be a sound NIfTI file, got: .* compressed twice: unpack it once"):
+        open_volume(tmp_path / name)
+
+
+def test_zeros_behind_a_nii_gz_cost_time_in_proportion(write_nifti, numbers, inflater):
+    path = write_nifti("a.nii.gz", numbers)
+    path.write_bytes(path.read_bytes() + bytes(48 * MIB))
+    begin = time.process_time()
+    np.testing.assert_array_equal(open_volume(path).read()[0], numbers)
+    assert time.process_time() - begin < 3  # 0.3 s, and with a square in it 16 s

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.interpolate import PchipInterpolator, make_interp_spline
+from scipy.spatial.transform import Rotation
 
 from stseg3d.synthesis.tissues import draw_phantom_hu
 
@@ -179,11 +180,5 @@ def draw_dissection(rng: np.random.Generator, lumen_hu: float) -> Dissection | N
 
 def rotation(degrees: ArrayLike) -> NDArray[np.float64]:
     """Rotation about x, then y, then z."""
-    turn = np.eye(3)
-    for axis, angle in enumerate(np.deg2rad(np.asarray(degrees, dtype=float))):
-        i, j = (axis + 1) % 3, (axis + 2) % 3
-        step = np.eye(3)
-        step[i, i] = step[j, j] = np.cos(angle)
-        step[j, i], step[i, j] = np.sin(angle), -np.sin(angle)
-        turn = step @ turn
+    turn: NDArray[np.float64] = Rotation.from_euler("xyz", degrees, degrees=True).as_matrix()
     return turn

@@ -84,13 +84,7 @@ class Painter:
         return stroke
 
     def ellipsoid(
-        self,
-        centre: ArrayLike,
-        radii: ArrayLike,
-        *,
-        axes: NDArray[np.float64] | None = None,
-        power: int = 2,
-        wobble: Sequence[float] = (),
+        self, centre: ArrayLike, radii: ArrayLike, *, axes: NDArray[np.float64] | None = None, power: int = 2, wobble: Sequence[float] = ()
     ) -> Stroke | None:
         """A stroke in the shape of an ellipsoid.
 
@@ -119,12 +113,7 @@ class Painter:
         return Stroke(region, self.soften(distance))
 
     def tube(self, points: ArrayLike, radii: ArrayLike) -> Stroke | None:
-        """A stroke in the shape of a chain of rounded cones, each rasterised in its own small region.
-
-        Args:
-            points: Centre line in mm, of shape ``(N, 3)``, N at least 2.
-            radii: Radius in mm at each point, or one for all.
-        """
+        """A stroke in the shape of a chain of rounded cones along points ``(N, 3)`` in mm, each rasterised in its own small region."""
         points = np.asarray(points, dtype=np.float32)
         radii = np.broadcast_to(np.asarray(radii, dtype=np.float32), len(points))
         region = self.region(points.min(axis=0) - radii.max(), points.max(axis=0) + radii.max())

@@ -100,12 +100,7 @@ def paint_branches(painter: Painter, patient: Patient) -> None:
 def _paint_flap(painter: Painter, torn: Dissection, lumen: Points, inside: Stroke, flap_hu: float) -> None:
     """Paint a false lumen and the flap before it: a sheet that winds along the centre line.
 
-    Args:
-        painter: The image.
-        torn: Where and how.
-        lumen: x, y, z and radius in mm along the centre line.
-        inside: The lumen as it was painted.
-        flap_hu: Intensity of the flap.
+    ``lumen`` has x, y, z and the radius in mm along it, ``inside`` is the lumen as it was painted.
     """
     along = np.linspace(0, 1, len(lumen))
     ahead = np.gradient(lumen[:, :3], axis=0)
