@@ -23,7 +23,7 @@ class Row:
 
     Args:
         case: Id of the case.
-        name: ``foreground``, or the class as a number.
+        name: ``foreground``, the class as a number, or the name of a region.
         values: Metrics by their names in :data:`stseg3d.metrics.METRICS`.
         prediction_voxels: Voxels of the class in the prediction.
         label_voxels: Voxels of the class in the label.
@@ -44,13 +44,15 @@ class Row:
 def evaluate_case(
     pair: Pair, *, per_class: bool = False, tolerance_mm: float = 1.0, boundary_mm: float = 2.0, objects: Objects | None = None
 ) -> list[Row]:
-    """Metrics of one case: of the foreground (label above 0) and, if asked, of each class that occurs in either file.
+    """Metrics of one case: of the foreground (label above 0) and, if asked, of each class and each region that occurs in either file.
+
+    A region is the union of its values, in both files.
 
     Where the label has the value that the data set calls ``"ignore"``, prediction and label are cleared, and no voxel is counted.
 
     Args:
         pair: The two files.
-        per_class: Whether each class has a row, too.
+        per_class: Whether each class has a row, too, and each region that the data set names.
         tolerance_mm: For ``nsd``: surfaces no farther apart agree.
         boundary_mm: For ``boundary_iou_fixed``: width of the boundary.
         objects: What an object is, see :func:`stseg3d.metrics.score_objects`; by default objects are not scored. ``"labels"`` are scored
@@ -70,7 +72,16 @@ def evaluate_case(
         inner = None if objects == "labels" else objects
         for value in confusion_per_class(ours, theirs):
             rows.append(_row(pair.case, str(value), ours == value, theirs == value, spacing, settings, inner))
+        for name, values in pair.label_values.regions.items():
+            masks = np.isin(ours, values), np.isin(theirs, values)
+            if masks[0].any() or masks[1].any():
+                rows.append(_row(pair.case, region_row(name), *masks, spacing, settings, inner))
     return rows
+
+
+def region_row(name: str) -> str:
+    """Name of a region's row, which is that of no class and not that of the foreground."""
+    return f"{name} (region)" if name == FOREGROUND or name.isdecimal() else name
 
 
 def _row(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from math import inf
 
 import numpy as np
 from numpy.typing import NDArray
@@ -98,7 +99,7 @@ class ClassSummary:
     """Every metric of one class over cases.
 
     Args:
-        name: ``foreground``, or the class as a number.
+        name: ``foreground``, the class as a number, or the name of a region.
         cases: Number of cases with a row of this class.
         n_empty_prediction: Number of cases in which only the prediction is empty, so that distances are the worst possible.
         n_empty_label: Number of cases in which only the label is empty, with the worst distances, too.
@@ -113,11 +114,11 @@ class ClassSummary:
 
 
 def summarise(rows: Iterable[Row]) -> list[ClassSummary]:
-    """Summary of each class over the cases with a row of it, the foreground first."""
+    """Summary of each class over the cases with a row of it: the foreground, then classes by number, then regions."""
     by_name: dict[str, list[Row]] = {}
     for row in rows:
         by_name.setdefault(row.name, []).append(row)
-    order = sorted(by_name, key=lambda name: -1 if name == FOREGROUND else int(name))
+    order = sorted(by_name, key=lambda name: -1.0 if name == FOREGROUND else int(name) if name.isdecimal() else inf)
     return [_summarise_class(name, by_name[name]) for name in order]
 
 

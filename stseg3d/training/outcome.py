@@ -14,7 +14,7 @@ from stseg3d.evaluate import FOREGROUND
 from stseg3d.inference.segment import Segmenter
 from stseg3d.machine.files import atomic_write_text
 from stseg3d.machine.tables import Table, json_text
-from stseg3d.metrics import confusion_per_class, dice
+from stseg3d.metrics import confusion, confusion_per_class, dice
 from stseg3d.ops import box_coverage
 from stseg3d.plan import Plan
 from stseg3d.volumes import Case, open_volume, read_label
@@ -28,7 +28,7 @@ class CaseOutcome:
 
     Attributes:
         case: Its id.
-        dice: Dice by class; none where a class is in neither the prediction nor the label.
+        dice: Dice by class and by region; none where it is in neither the prediction nor the label.
         coverage: Share of the labelled voxels in boxes.
         boxes: Number of boxes.
         seconds: Wall time.
@@ -78,6 +78,9 @@ def validate(
         counts = confusion_per_class(*[(part > 0).astype(np.uint8) for part in pair] if binary else pair)
         names: dict[int, str] = {1: FOREGROUND} if binary else dict(enumerate(plan.classes))
         scores = {names.get(value, str(value)): dice(count) for value, count in counts.items()}
+        for name, values in plan.regions.items():
+            of_region = confusion(*(np.isin(part, values) for part in pair))
+            scores |= {name: dice(of_region)} if of_region.prediction_voxels or of_region.label_voxels else {}
         boxes = [b.box for b in found.boxes]
         out.append(CaseOutcome(case.id, scores, box_coverage(truth.classes, boxes), len(boxes), seconds))
     return out
