@@ -36,17 +36,44 @@ def check_same_size(network: nn.Module, size: Sequence[int], in_channels: int = 
         found = _run(network, size, in_channels)
         if isinstance(found, Tensor) and tuple(found.shape[2:]) == tuple(size):
             return int(found.shape[1])
-        multiple, axes = _needed(network, size, in_channels)
+        if isinstance(found, torch.OutOfMemoryError):
+            raise found
+        told = needed_multiple(network, size, in_channels)
     finally:
         network.train(training)
-    if axes:
-        which = f"axes {', '.join(map(str, axes))}" if len(axes) > 1 else f"axis {axes[0]}"
-        msg = f"{name} must have a size that is a multiple of {multiple} along {which}, got {tuple(size)}"
-    elif isinstance(found, Tensor):
-        msg = f"{name} must return the size it is given, {tuple(size)} became {tuple(found.shape[2:])}: set strides of 1 along short axes"
-    else:
-        msg = f"{name} must take an input of {tuple(size)} with {in_channels} channels, it failed: {str(found).splitlines()[0]}"
+    if not told and isinstance(found, Tensor):
+        told = f"must return the size it is given, {tuple(size)} became {tuple(found.shape[2:])}: set strides of 1 along short axes"
+    elif not told:
+        told = f"must take an input of {tuple(size)} with {in_channels} channels, it failed: {str(found).splitlines()[0]}"
+    msg = f"{name} {told}"
     raise ValueError(msg) from (found if isinstance(found, Exception) else None)
+
+
+@torch.inference_mode()
+def needed_multiple(network: nn.Module, size: Sequence[int], in_channels: int) -> str:
+    """Of what a size must be a multiple, and along which axes, as the end of a sentence; empty if the size is not at fault.
+
+    Args:
+        network: A network in evaluation mode, which has failed or returned another size.
+        size: Input size ``S``.
+        in_channels: ``C``.
+    """
+
+    def holds(tried: Sequence[int]) -> bool:
+        found = _run(network, tried, in_channels)
+        return isinstance(found, Tensor) and tuple(found.shape[2:]) == tuple(tried)
+
+    for multiple in () if holds(size) else MULTIPLES:
+        rounded = [n if n == 1 else ceil(n / multiple) * multiple for n in size]
+        if rounded == list(size) or not holds(rounded):
+            continue
+        for axis, n in enumerate(size):  # not all axes need it, as strides may differ
+            if holds(one := [*rounded[:axis], n, *rounded[axis + 1 :]]):
+                rounded = one
+        axes = [str(axis) for axis, n in enumerate(size) if rounded[axis] != n]
+        along = f"axes {', '.join(axes)}" if len(axes) > 1 else f"axis {axes[0]}"
+        return f"must have a size that is a multiple of {multiple} along {along}, got {tuple(size)}"
+    return ""
 
 
 def _run(network: nn.Module, size: Sequence[int], in_channels: int) -> Tensor | Exception:
@@ -57,21 +84,3 @@ def _run(network: nn.Module, size: Sequence[int], in_channels: int) -> Tensor | 
     except (RuntimeError, ValueError) as error:
         return error
     return found
-
-
-def _needed(network: nn.Module, size: Sequence[int], in_channels: int) -> tuple[int, list[int]]:
-    """The smallest multiple with which the network returns its size, and the axes longer than 1 that must be rounded; none if none does."""
-
-    def holds(tried: Sequence[int]) -> bool:
-        found = _run(network, tried, in_channels)
-        return isinstance(found, Tensor) and tuple(found.shape[2:]) == tuple(tried)
-
-    for multiple in MULTIPLES:
-        rounded = [n if n == 1 else ceil(n / multiple) * multiple for n in size]
-        if rounded == list(size) or not holds(rounded):
-            continue
-        for axis, n in enumerate(size):  # not all axes need it, as strides may differ
-            if holds(one := [*rounded[:axis], n, *rounded[axis + 1 :]]):
-                rounded = one
-        return multiple, [axis for axis, n in enumerate(size) if rounded[axis] != n]
-    return 1, []

@@ -99,6 +99,18 @@ def test_an_entry_that_contradicts_the_plan_is_refused_and_nothing_is_left(tmp_p
     assert {p.name for p in tmp_path.iterdir()} == {"data"}
 
 
+def test_a_size_that_a_network_cannot_take_is_refused_before_its_first_step(tmp_path: Path) -> None:
+    data = write_cases(tmp_path / "data", 2, ball)
+    entries = {"fine#network": {"name": "SegResNet", "init_filters": 8}, "fine#size": [12, 16, 16]}
+    with pytest.raises(ValueError, match=r"^fine network must have a size that is a multiple of 8 along axis 0, got \(12, 16, 16\)$"):
+        plan_bundle(tmp_path / "out", data, wishes=Wishes(stages=2, entries=entries))
+
+
+def test_a_binary_rough_network_beside_regions_is_tried_with_its_own_loss(tmp_path: Path) -> None:
+    wishes = replace(SMALL, entries=SMALL.entries | {"rough#is_binary": True})
+    assert plan_bundle(tmp_path / "out", write_nested(tmp_path / "data", 2), wishes=wishes).bundle
+
+
 def test_memory_makes_batches_small_and_too_little_is_refused(tmp_path: Path) -> None:
     data = write_cases(tmp_path / "data", 2, ball)
     with pytest.raises(ValueError, match="memory must be enough for one training step"):
