@@ -8,7 +8,7 @@ from math import ceil
 import torch
 from torch import Tensor, nn
 
-MULTIPLES = (2, 4, 8, 16, 32)  # of which networks may need their size to be one
+MULTIPLES = (2, 4, 8, 16, 32)  # one of which the size may have to be
 
 
 @torch.inference_mode()
@@ -27,7 +27,7 @@ def check_same_size(network: nn.Module, size: Sequence[int], in_channels: int = 
         Number of output channels ``K``.
 
     Raises:
-        ValueError: If the network fails on this size, or returns another; the message says of what the size must be a multiple, if that
+        ValueError: If the network fails on this size, or returns another; the message says what the size must be a multiple of, if that
             is all that is wrong.
     """
     training = network.training
@@ -51,7 +51,7 @@ def check_same_size(network: nn.Module, size: Sequence[int], in_channels: int = 
 
 @torch.inference_mode()
 def needed_multiple(network: nn.Module, size: Sequence[int], in_channels: int) -> str:
-    """Of what a size must be a multiple, and along which axes, as the end of a sentence; empty if the size is not at fault.
+    """What a size must be a multiple of, and along which axes, as the end of a sentence; empty if the size is not at fault.
 
     Args:
         network: A network in evaluation mode, which has failed or returned another size.
