@@ -139,8 +139,9 @@ def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("readme")
     dataset = load_dataset(write_dataset(folder, training=2, validation=1, seed=4, shape=(64, 64, 56)))
     for case in dataset.training:
-        for name, file in [("scans", case.image), ("images", case.image), ("labels", case.label)]:
-            (folder / name).mkdir(exist_ok=True)
+        own = [("my_data/images", case.image), ("my_data/labels", case.label)]
+        for name, file in [("scans", case.image), ("images", case.image), ("labels", case.label), *own]:
+            (folder / name).mkdir(parents=True, exist_ok=True)
             shutil.copy(file, folder / name)
     shutil.copy(dataset.training[0].image, folder / "scan.nii.gz")
     return folder

@@ -47,7 +47,7 @@ class Validated:
     seconds: float
 
     def values(self, rules: Output | None = None) -> NDArray[np.float64]:
-        """Mean Dice of each case over its classes, under rules for components; NaN for one without an object."""
+        """Mean Dice of each case over its classes or regions, under rules for components; NaN for one without an object."""
         return case_means(self.pieces, rules or Output())
 
     def interval(self, rules: Output | None = None) -> Interval:
@@ -55,8 +55,8 @@ class Validated:
         return bootstrap_interval(self.values(rules))
 
     def by_class(self, rules: Output | None = None) -> dict[str, float]:
-        """Mean Dice of each class."""
-        return dict(zip(self.plan.classes[1:], class_means(self.pieces, rules or Output()).tolist(), strict=True))
+        """Mean Dice of each class, and of each region."""
+        return dict(zip(self.pieces[0].names, class_means(self.pieces, rules or Output()).tolist(), strict=True))
 
     def by_fold(self, rules: Output | None = None) -> list[float]:
         """Mean Dice of each fold over the cases that it held out; NaN if none of them has an object."""
@@ -117,4 +117,4 @@ def _pieces(case: Case, folder: Path, plan: Plan) -> Pieces:
     labels = read_classes(prediction)
     predicted, true = (labels, truth.classes) if several else ((part > 0).astype(np.uint8) for part in (labels, truth.classes))
     voxel_mm3 = 1.0 if plan.image.colour else prediction.grid.voxel_mm3
-    return Pieces.of(predicted, true, plan.classes, ignored=truth.ignored, voxel_mm3=voxel_mm3)
+    return Pieces.of(predicted, true, plan.classes, regions=plan.regions, ignored=truth.ignored, voxel_mm3=voxel_mm3)

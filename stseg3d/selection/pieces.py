@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,16 +20,18 @@ class Pieces:
 
     Attributes:
         classes: Names of the classes, background first.
+        regions: Classes of each region, by its name.
         values: Its class.
         voxels: Its voxels.
         counted: Those that are annotated.
-        hits: Those of its class in the label, too.
+        hits: Those that the label gives to each class above background, and to each region, ``(names, n)``.
         whole: Number of the component of all classes together that it is a part of.
-        truth: Voxels of each class in the label, background first.
+        truth: Voxels of each class above background, and of each region, in the label.
         voxel_mm3: Volume of a voxel.
     """
 
     classes: tuple[str, ...]
+    regions: Mapping[str, tuple[int, ...]]
     values: NDArray[np.intp]
     voxels: NDArray[np.intp]
     counted: NDArray[np.intp]
@@ -45,6 +47,7 @@ class Pieces:
         truth: NDArray[Any],
         classes: Sequence[str],
         *,
+        regions: Mapping[str, tuple[int, ...]] | None = None,
         ignored: NDArray[np.bool_] | None = None,
         voxel_mm3: float = 1.0,
     ) -> Pieces:
@@ -54,9 +57,12 @@ class Pieces:
             prediction: Classes ``(*S)``.
             truth: True classes ``(*S)``, 0 where ignored.
             classes: Names of the classes, background first.
+            regions: Classes of each region, by its name.
             ignored: Mask of voxels that are not annotated.
             voxel_mm3: Volume of a voxel.
         """
+        regions = dict(regions or {})
+        groups = _groups(len(classes), regions)
         together, _ = find_components(prediction > 0)
         columns: list[list[NDArray[np.intp]]] = [[] for _ in range(5)]
         for value, box in enumerate(class_boxes(prediction, len(classes)), start=1):
@@ -64,12 +70,22 @@ class Pieces:
             counted = ids if ignored is None else np.where(ignored[box], 0, ids)
             whole = np.zeros(len(found) + 1, dtype=np.intp)
             whole[ids] = together[box]  # equal within a component
-            counts = [_counts(which, len(found)) for which in (ids, counted, np.where(truth[box] == value, counted, 0))]
-            for column, array in zip(columns, (np.full(len(found), value), *counts, whole[1:]), strict=True):
+            kinds = counted.astype(np.intp).ravel() * len(classes) + truth[box].ravel()
+            by_kind = np.bincount(kinds, minlength=(len(found) + 1) * len(classes)).reshape(-1, len(classes))[1:]
+            hits = np.array([by_kind[:, group].sum(axis=1) for group in groups])
+            for column, array in zip(
+                columns, (np.full(len(found), value), _counts(ids, len(found)), by_kind.sum(axis=1), hits, whole[1:]), strict=True
+            ):
                 column.append(array)
         totals = np.bincount(truth.ravel(), minlength=len(classes))
-        values, voxels, annotated, hits, wholes = (np.concatenate(column) for column in columns)
-        return cls(tuple(classes), values, voxels, annotated, hits, wholes, totals, voxel_mm3)
+        values, voxels, annotated, shared, wholes = (np.concatenate(column, axis=-1) for column in columns)
+        of_groups = np.array([totals[group].sum() for group in groups])
+        return cls(tuple(classes), regions, values, voxels, annotated, shared, wholes, of_groups, voxel_mm3)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of what is scored: the classes above background, then the regions."""
+        return (*self.classes[1:], *self.regions)
 
     def kept(self, output: Output) -> NDArray[np.bool_]:
         """Which pieces stay under the rules of an output, as :func:`stseg3d.ops.cleaning.clean` applies them."""
@@ -85,21 +101,28 @@ class Pieces:
         return kept
 
     def dice(self, output: Output) -> NDArray[np.float64]:
-        """Dice of each class under the rules of an output; NaN where a class is in neither prediction nor label.
+        """Dice of each of :attr:`names` under the rules of an output; NaN where one is in neither prediction nor label.
 
         Args:
             output: The rules.
         """
         kept = self.kept(output)
-        counts = [np.bincount(self.values[kept], weights=of[kept], minlength=len(self.classes)) for of in (self.hits, self.counted)]
-        both = counts[1] + self.truth
-        scores: NDArray[np.float64] = np.divide(2 * counts[0], both, out=np.full(len(both), np.nan), where=both > 0)
-        return scores[1:]
+        scores = np.full(len(self.names), np.nan)
+        for n, group in enumerate(_groups(len(self.classes), self.regions)):
+            own = kept & np.isin(self.values, group)
+            both = self.counted[own].sum() + self.truth[n]
+            scores[n] = 2 * self.hits[n, own].sum() / both if both else np.nan
+        return scores
 
     def _wholes(self, kept: NDArray[np.bool_]) -> NDArray[np.intp]:
         """Voxels of the component of all classes that each piece is a part of."""
         sums = np.bincount(self.whole[kept], weights=self.voxels[kept], minlength=self.whole.max(initial=0) + 1)
         return sums[self.whole].astype(np.intp)
+
+
+def _groups(kinds: int, regions: Mapping[str, tuple[int, ...]]) -> list[list[int]]:
+    """Classes of each class above background, and of each region."""
+    return [*([kind] for kind in range(1, kinds)), *map(list, regions.values())]
 
 
 def _counts(ids: NDArray[Any], count: int) -> NDArray[np.intp]:

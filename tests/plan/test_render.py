@@ -110,3 +110,18 @@ def test_rules_for_components_are_rendered_with_the_names_of_the_classes_and_onl
     assert (config["output"]["largest_only"], config["output"]["min_volume_mm3"]) == (["foreground"], {"foreground": 3.0})
     assert config["inferer"]["classes"] == list(plan.classes)
     assert Plan.from_json(plan.as_json()) == plan
+
+
+def test_a_loss_is_taken_of_regions_and_of_classes_that_they_do_not_tell_apart() -> None:
+    classes = [f"c{n}" for n in range(7)]
+    regions = {"whole": [1, 2, 3, 4, 5], "core": [2, 3], "rim": [4]}  # 1 and 5, 2 and 3 are alike to them; 6 is in none, as is background
+    options = {"classes": classes, "regions": regions, "training#loss": {"name": "DiceCELoss", "lambda_ce": 0.5}}
+    texts = render(small(**options, **{"rough#is_binary": True}))
+    loss = {"_target_": "stseg3d.training.RegionLoss", "regions": [[1, 2, 3, 4, 5], [2, 3], [4], [1], [2], [3], [5], [6]], "lambda_ce": 0.5}
+    train = json.loads(texts["train.json"])
+    assert train["loss"] == loss
+    assert train["train"]["loss"] == {"_target_": "stseg3d.training.HeadsLoss", "loss": "@loss"}
+    assert json.loads(texts["train_rough.json"])["loss"]["_target_"] == "DiceCELoss"  # two classes, which no region tells of
+    plain = render(small(classes=classes))
+    assert [name for name in plain if "RegionLoss" in plain[name]] == []
+    assert "loss" not in json.loads(plain["train_rough.json"])

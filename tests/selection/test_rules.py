@@ -36,11 +36,12 @@ def test_dice_under_a_rule_is_that_of_labels_cleaned_by_it(rules: Output, seed: 
     truth, labels = (rng.choice(3, (7, 8, 5), p=(0.8, 0.1, 0.1)) for _ in range(2))
     ignored = rng.random(truth.shape) < 0.1
     truth[ignored] = 0
-    found = Pieces.of(labels, truth, TWO, ignored=ignored, voxel_mm3=2.0).dice(rules)
+    regions = {"both": (1, 2), "only b": (2,)}
+    found = Pieces.of(labels, truth, TWO, regions=regions, ignored=ignored, voxel_mm3=2.0).dice(rules)
     removed = clean(labels, TWO, largest_only=rules.largest_only, least_mm3=rules.min_volume_mm3, voxel_mm3=2.0)
     assert bool(removed["removed_voxels"]) == bool(rules.cleaned)
     labels[ignored] = 0
-    expected = [dice(confusion(labels == value, truth == value)) for value in (1, 2)]
+    expected = [dice(confusion(np.isin(labels, values), np.isin(truth, values))) for values in ((1,), (2,), (1, 2), (2,))]
     np.testing.assert_allclose(found, expected, rtol=1e-12)
 
 
@@ -75,6 +76,16 @@ def test_not_for_all_classes_together_where_one_gets_worse_though_the_mean_rises
     assert steps[0].worse == ("b",)
     assert rules.largest_only == ("a",)  # by class it is kept where that class rises
     assert [(step.of, step.kept) for step in steps] == [("foreground", False), ("a", True), ("b", False)]
+
+
+def test_not_where_a_region_gets_worse_though_the_class_rises() -> None:
+    prediction, truth = np.array([[1, 1, 1, 0, 1, 0, 2]]), np.array([[1, 1, 1, 0, 2, 0, 2]])
+    assert choose_rules([Pieces.of(prediction, truth, TWO)], {})[0].largest_only == ("a",)
+    of_regions = Pieces.of(prediction, truth, TWO, regions={"both": (1, 2)})
+    rules, steps = choose_rules([of_regions], {"a": [2.0]})
+    assert rules == Output()
+    assert [(step.of, step.worse) for step in steps if step.of == "a"] == [("a", ("both",))] * 2
+    assert mean_dice([of_regions], Output()) == 1.0  # the region's, not the classes'
 
 
 def test_it_is_the_mean_over_cases_that_counts() -> None:
