@@ -706,6 +706,19 @@ def test_segment_names_the_cases_of_a_dataset_as_evaluate_does(
     assert segmenter.cases == ["case_1__imaging", "case_2__imaging", "case_3__imaging"]
 
 
+def test_segment_takes_one_part_of_a_dataset_under_the_same_names(
+    kits: Path, scans: Path, segmenter: type[FakeSegmenter], bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert segment(kits, "--part", "training", "--bundle", bundle, "-o", tmp_path / "out") == 0
+    assert segmenter.cases == ["case_1__imaging"]  # told apart from those of the other parts
+    assert segment(kits, "--part", "test", "--bundle", bundle, "-o", tmp_path / "out") == 2
+    assert segment(scans, "--part", "test", "--bundle", bundle, "-o", tmp_path / "out") == 2
+    told = capsys.readouterr().err
+    assert f"{kits}: list of cases must name one at least under 'test', got none" in told
+    assert f"{scans}: input must be a list with parts, such as a dataset.json, for part 'test'" in told
+    assert segmenter.cases == ["case_1__imaging"]
+
+
 def test_a_prediction_that_may_be_of_any_case_is_refused(kits: Path, capsys: pytest.CaptureFixture[str]) -> None:
     lone = save(kits.parent / "one" / "imaging_seg.nii.gz", block(2))
     assert evaluate(lone, kits) == 2

@@ -19,7 +19,9 @@ def add_evaluate(commands: Any) -> Command:
     command.add_argument("prediction", type=Path, metavar="PRED", help="file or folder; <id>_seg.nii.gz goes with the label <id>.nii.gz")
     command.add_argument("label", type=Path, metavar="LABEL", help="file, folder or dataset.json")
     command.add_argument("-o", dest="output", type=Path, metavar="OUT", help="write every metric to a .csv or .json, too")
-    command.add_argument("--per-class", action="store_true", help="a row for each class, too, beside the foreground (label above 0)")
+    command.add_argument(
+        "--per-class", action="store_true", help="a row for each class and region, too, beside the foreground (label above 0)"
+    )
     command.add_argument("--objects", choices=["labels", "components"], help="score objects, too: label values, or connected components")
     command.add_argument("--tolerance-mm", type=length, default=1.0, metavar="MM", help="surfaces this near agree, in nsd (default: 1)")
     command.add_argument("--boundary-mm", type=length, default=2.0, metavar="MM", help="width of boundary_iou_fixed (default: 2)")

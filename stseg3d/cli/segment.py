@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stseg3d.cli.arguments import Command, add_machine, add_trust, positive, seconds
+from stseg3d.cli.arguments import PARTS, Command, add_machine, add_trust, positive, seconds
 from stseg3d.cli.terminal import BAD, DONE, FAILED, fail, loading, progress, say, sentence
 from stseg3d.machine.threads import cores
 
@@ -24,6 +24,7 @@ def add_segment(commands: Any) -> Command:
     command = commands.add_parser("segment", help="label maps for images: files, folders or DICOM series in, NIfTI + JSON out")
     inputs = "image file, DICOM series, folder of either at any depth, or list (.csv with a column image, .json such as a dataset.json)"
     command.add_argument("inputs", nargs="+", type=Path, metavar="INPUT", help=inputs)
+    command.add_argument("--part", choices=PARTS, help="of a dataset.json (default: all parts)")
     named = f" ({', '.join(bundle_names())})" if bundle_names() else ""
     command.add_argument("--bundle", required=True, metavar="NAME_OR_DIR", help=f"folder of a bundle, or an embedded one{named}")
     command.add_argument("-o", dest="output_dir", required=True, type=Path, metavar="OUT", help="folder for <case>_seg.nii.gz and .json")
@@ -91,7 +92,7 @@ def _cases(args: argparse.Namespace, channels: int) -> tuple[list[Case], int]:
     from stseg3d.volumes import list_cases
 
     errors: list[Exception] = []
-    cases = list_cases(args.inputs, leave_out=args.output_dir, on_error=errors.append, channels=channels)
+    cases = list_cases(args.inputs, leave_out=args.output_dir, on_error=errors.append, channels=channels, part=args.part)
     for error in errors:
         fail(error, args)
     bad = len(errors)

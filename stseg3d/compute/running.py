@@ -10,7 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from stseg3d.compute.batches import ran_out_of_memory
 from stseg3d.compute.onednn import LoneCrops
+from stseg3d.networks import needed_multiple
 from stseg3d.plan.values import PRECISIONS
 
 DTYPES = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}  # for autocast
@@ -76,14 +78,14 @@ def probabilities(network: nn.Module, batch: Tensor, mirror_axes: Sequence[int] 
     """Class probabilities ``(B, K, *S)``, float32, on the network's device; a single channel is the logit of the foreground.
 
     Raises:
-        ValueError: If the network returns another size than that of its input, as several do on axes of one voxel.
+        ValueError: If the network returns another size than that of its input, as several do on axes of one voxel, or fails on a size
+            that is no multiple of what it needs.
     """
     total: Tensor | None = None
     flips = [axes for n in range(len(mirror_axes) + 1) for axes in combinations(mirror_axes, n)]
     for axes in flips:
         dims = [axis + 2 for axis in axes]
-        logits: Any = network(batch.flip(dims) if dims else batch)
-        logits = logits[0] if isinstance(logits, (list, tuple)) else logits
+        logits = _logits(network, batch.flip(dims) if dims else batch)
         if logits.shape[2:] != batch.shape[2:]:
             msg = f"network must return the size it is given, {tuple(batch.shape[2:])} became {tuple(logits.shape[2:])}"
             raise ValueError(msg)
@@ -92,6 +94,20 @@ def probabilities(network: nn.Module, batch: Tensor, mirror_axes: Sequence[int] 
         total = part if total is None else total + part
     assert total is not None
     return total / len(flips)
+
+
+def _logits(network: nn.Module, batch: Tensor) -> Tensor:
+    """Output of the network, the first of several."""
+    try:
+        found: Any = network(batch)
+    except RuntimeError as error:
+        told = "" if ran_out_of_memory(error) else needed_multiple(network, batch.shape[2:], batch.shape[1])
+        if not told:
+            raise
+        msg = f"network {told}"
+        raise ValueError(msg) from error
+    first: Tensor = found[0] if isinstance(found, (list, tuple)) else found
+    return first
 
 
 def _activate(logits: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ class Row:
     """Metrics of one class in one case."""
 
     case: str  # id of the case
-    name: str  # `foreground`, or the class as a number
+    name: str  # `foreground`, the class as a number, or the name of a region
     values: dict[str, float]  # metrics by their names in `stseg3d.metrics.METRICS`
     prediction_voxels: int  # voxels of the class in the prediction
     label_voxels: int  # voxels of the class in the label
@@ -36,13 +36,15 @@ class Row:
 def evaluate_case(
     pair: Pair, *, per_class: bool = False, tolerance_mm: float = 1.0, boundary_mm: float = 2.0, objects: Objects | None = None
 ) -> list[Row]:
-    """Metrics of one case: of the foreground (label above 0) and, if asked, of each class that occurs in either file.
+    """Metrics of one case: of the foreground (label above 0) and, if asked, of each class and each region that occurs in either file.
+
+    A region is the union of its values, in both files.
 
     Where the label has the value that the data set calls ``"ignore"``, prediction and label are cleared, and no voxel is counted.
 
     Args:
         pair: The two files.
-        per_class: Whether each class has a row, too.
+        per_class: Whether each class has a row, too, and each region that the data set names.
         tolerance_mm: For ``nsd``: surfaces no farther apart agree.
         boundary_mm: For ``boundary_iou_fixed``: width of the boundary.
         objects: What an object is, see :func:`stseg3d.metrics.score_objects`; by default objects are not scored. ``"labels"`` are scored
@@ -64,6 +66,10 @@ def evaluate_case(
         inner = None if objects == "labels" else objects
         for value in classes_in(ours, theirs):
             rows.append(_row(pair.case, str(value), ours == value, theirs == value, spacing, settings, inner))
+        for name, values in pair.label_values.regions.items():
+            masks = np.isin(ours, values), np.isin(theirs, values)
+            if masks[0].any() or masks[1].any():
+                rows.append(_row(pair.case, region_row(name), *masks, spacing, settings, inner))
     return rows
 
 
@@ -71,6 +77,11 @@ def classes_in(*maps: Labels) -> list[int]:
     """Classes above 0 that occur in any of the label maps, in ascending order."""
     slabs = (slab for labels in maps for slab in np.atleast_1d(labels))  # numpy counts in integers of 8 bytes a voxel
     return sorted({int(value) for slab in slabs for value in np.flatnonzero(np.bincount(np.ravel(slab)))} - {0})
+
+
+def region_row(name: str) -> str:
+    """Name of a region's row, which is that of no class and not that of the foreground."""
+    return f"{name} (region)" if name == FOREGROUND or name.isdecimal() else name
 
 
 def _row(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from math import inf
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,7 +80,7 @@ class Summary:
 class ClassSummary:
     """Every metric of one class over cases."""
 
-    name: str  # `foreground`, or the class as a number
+    name: str  # `foreground`, the class as a number, or the name of a region
     cases: int  # number of cases with a row of this class
     n_empty_prediction: int  # number of cases in which only the prediction is empty, so that distances are the worst possible
     n_empty_label: int  # number of cases in which only the label is empty, with the worst distances, too
@@ -87,11 +88,11 @@ class ClassSummary:
 
 
 def summarise(rows: Iterable[Row]) -> list[ClassSummary]:
-    """Summary of each class over the cases with a row of it, the foreground first."""
+    """Summary of each class over the cases with a row of it: the foreground, then classes by number, then regions."""
     by_name: dict[str, list[Row]] = {}
     for row in rows:
         by_name.setdefault(row.name, []).append(row)
-    order = sorted(by_name, key=lambda name: -1 if name == FOREGROUND else int(name))
+    order = sorted(by_name, key=lambda name: -1.0 if name == FOREGROUND else int(name) if name.isdecimal() else inf)
     return [_summarise_class(name, by_name[name]) for name in order]
 
 

@@ -3,6 +3,6 @@
 from stseg3d.networks.composite import RoughFineNet
 from stseg3d.networks.depth import SqueezeDepth
 from stseg3d.networks.ensemble import MeanEnsemble
-from stseg3d.networks.size_check import check_same_size
+from stseg3d.networks.size_check import check_same_size, needed_multiple
 
-__all__ = ["MeanEnsemble", "RoughFineNet", "SqueezeDepth", "check_same_size"]
+__all__ = ["MeanEnsemble", "RoughFineNet", "SqueezeDepth", "check_same_size", "needed_multiple"]

@@ -72,6 +72,11 @@ LOSSES = _known(
     softmax=True,
 )
 
+# Of a plan with regions: Dice and binary cross-entropy, by the arguments of DiceCELoss that have a meaning for them.
+REGION_LOSSES = _known(
+    "DiceCELoss: squared_pred jaccard smooth_nr smooth_dr batch lambda_dice lambda_ce", target="stseg3d.training.RegionLoss"
+)
+
 OPTIMIZERS = _known(
     """
     AdamW: betas eps weight_decay amsgrad

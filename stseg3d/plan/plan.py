@@ -9,7 +9,17 @@ from typing import Any
 
 from stseg3d.machine.json_files import read_json
 from stseg3d.ops.policy import BoxPolicy, FinePolicy
-from stseg3d.plan.components import ENSEMBLE, LOSSES, NETWORKS, NORMALIZATIONS, OPTIMIZERS, check_component, code_in, members
+from stseg3d.plan.components import (
+    ENSEMBLE,
+    LOSSES,
+    NETWORKS,
+    NORMALIZATIONS,
+    OPTIMIZERS,
+    REGION_LOSSES,
+    check_component,
+    code_in,
+    members,
+)
 from stseg3d.plan.ids import find_entry, plan_id
 from stseg3d.plan.json_values import Component, build, dump
 from stseg3d.plan.training import Training
@@ -35,6 +45,9 @@ class Plan:
     """
 
     classes: tuple[str, ...]  # names of the classes, background first; with two, every label above 0 is the second
+    # Classes of each region, by its name: unions of classes that may overlap. The loss is then taken of regions, and scores are given of
+    # them as well; the output stays one class a voxel. A loss with a full dotted name is left as it is.
+    regions: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     image: ImageView = ImageView()  # how the networks see a scan
     normalization: tuple[Component, ...] = ()  # transforms of intensities, applied in this order to the small volume and to crops
     rough: StagePlan | None = None  # input and network of the rough stage; without one, the fine network sees all of the volume
@@ -56,7 +69,8 @@ class Plan:
                 check_component(network, NETWORKS, f"{stage}#network")
         for component in self.normalization:
             check_component(component, NORMALIZATIONS, "normalization")
-        check_component(self.training.loss, LOSSES, "training#loss")
+        where = "training#loss of a plan with regions" if self.regions else "training#loss"
+        check_component(self.training.loss, REGION_LOSSES if self.regions else LOSSES, where)
         check_component(self.training.optimizer, OPTIMIZERS, "training#optimizer")
 
     @classmethod
@@ -115,7 +129,7 @@ class Plan:
 
     def code(self) -> Iterator[str]:
         """Places where the plan names code, so that running it needs trust."""
-        content = self.as_json(whole=True) | {"overrides": {}}
+        content = self.as_json(whole=True) | {"overrides": {}, "regions": {}}  # names of regions may be any text, and are not rendered
         yield from code_in(content, "plan.json")
         for where, component in self._components():
             if "." in component.name:
@@ -144,6 +158,16 @@ class Plan:
             raise ValueError(msg)
         return self.rough
 
+    @property
+    def loss_regions(self) -> list[list[int]]:
+        """Sets of classes that the loss is taken of: the regions, and each class that they do not tell from another or from background.
+
+        Without the latter, nothing would decide between these classes.
+        """
+        marks = [tuple(kind in values for values in self.regions.values()) for kind in range(len(self.classes))]
+        alone = [[kind] for kind in range(1, len(marks)) if marks.count(marks[kind]) > 1]
+        return [*map(list, self.regions.values()), *alone]
+
     def kinds(self, stage: str) -> int:
         """Number of classes of a stage's network, including background."""
         return 2 if getattr(self, stage).is_binary else len(self.classes)
@@ -161,6 +185,7 @@ def _contradictions(plan: Plan) -> Iterator[str]:
     rough, fine, training = plan.rough, plan.fine, plan.training
     if len(plan.classes) < 2 or len({*plan.classes}) < len(plan.classes):
         yield f"classes must be background and at least one more, each once, got {list(plan.classes)}"
+    yield from _bad_regions(plan)
     if fine.spacing_mm is not None or fine.is_binary or (rough and rough.rough_channel):
         yield "spacing_mm and is_binary are for the rough stage and rough_channel for the fine one, got them the other way round"
     if rough is None:
@@ -177,6 +202,18 @@ def _contradictions(plan: Plan) -> Iterator[str]:
     for stage in plan.stages:
         yield from _misfits(stage, getattr(plan, stage), getattr(training.augmentation, stage).mirror_axes)
     yield from _unserved(training, rough_channel=fine.rough_channel)
+
+
+def _bad_regions(plan: Plan) -> Iterator[str]:
+    """Regions that are no sets of classes, a sentence each."""
+    known = range(1, len(plan.classes))
+    for name, values in plan.regions.items():
+        if not values or len({*values}) < len(values) or any(value not in known for value in values):
+            yield f"regions#{name} must hold classes from 1 to {known[-1]}, each once, got {list(values)}"
+        elif name in plan.classes and [plan.classes.index(name)] != list(values):
+            yield f"regions#{name} must not have the name of another class, got {list(values)}"
+    if len({frozenset(values) for values in plan.regions.values()}) < len(plan.regions):
+        yield f"regions must differ, got { ({name: list(values) for name, values in plan.regions.items()}) }"
 
 
 def _unlike(rough: StagePlan, fine: StagePlan, training: Training) -> Iterator[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from stseg3d.plan.components import LOSSES, OPTIMIZERS
+from stseg3d.plan.components import LOSSES, OPTIMIZERS, REGION_LOSSES
 from stseg3d.plan.inference_config import DEVICE, Config, component, compose, inputs, made, mean_dice, networks, policy
 from stseg3d.plan.json_values import dump
 from stseg3d.plan.plan import Plan
@@ -42,7 +42,7 @@ def train_config(plan: Plan) -> Config:
         **inputs(plan),
         "policy": policy(plan),
         **_samples(plan),
-        "loss": component(plan.training.loss, LOSSES),
+        "loss": _loss(plan),
         "optimizer": component(
             plan.training.optimizer, OPTIMIZERS, params="$@network_def.active_parameters()", lr="$@learning_rate[@stage]"
         ),
@@ -65,8 +65,16 @@ def train_config(plan: Plan) -> Config:
 
 def train_rough_config(plan: Plan) -> Config:
     """Overlay that trains the rough network in place of the fine one."""
-    binary = {"train#postprocessing#transforms#1#to_onehot": 2} if plan.kinds("rough") < len(plan.classes) else {}
+    binary: Config = {"train#postprocessing#transforms#1#to_onehot": 2} if plan.kinds("rough") < len(plan.classes) else {}
+    if binary and plan.regions:
+        binary["loss"] = component(plan.training.loss, LOSSES)
     return {"stage": "rough", "train#preprocessing": "@rough_training", "validate#preprocessing": "@rough_validation", **binary}
+
+
+def _loss(plan: Plan) -> Config:
+    if plan.regions and plan.training.loss.name in REGION_LOSSES:
+        return component(plan.training.loss, REGION_LOSSES, regions=plan.loss_regions)
+    return component(plan.training.loss, LOSSES)
 
 
 def multi_gpu_config() -> Config:

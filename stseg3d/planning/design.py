@@ -85,6 +85,7 @@ def design(fingerprint: Fingerprint, *, modality: str | None = None, stages: int
         rough = StagePlan(size=sizes.rough, mirror_axes=tuple(a for a in mirror if sizes.rough[a] > 1), network=network, **by_spacing)
     plan = Plan(
         classes=kind.classes,
+        regions=kind.regions,
         image=image,
         normalization=normalization,
         rough=rough,
@@ -237,6 +238,7 @@ def _decisions(plan: Plan, kind: TaskKind, sizes: Sizes, told: Mapping[str, str]
     found = [
         Decision("modality", kind.modality, reasons["modality"]),
         Decision("classes", ", ".join(plan.classes[1:]), reasons["classes"]),
+        *_region_decisions(plan),
         Decision("stages", len(plan.stages), reasons["stages"]),
         Decision("image#channels", plan.image.channels, "red, green and blue" if plan.image.colour else "as the images have"),
     ]
@@ -261,6 +263,12 @@ def _decisions(plan: Plan, kind: TaskKind, sizes: Sizes, told: Mapping[str, str]
         )
     )
     return found
+
+
+def _region_decisions(plan: Plan) -> list[Decision]:
+    """The regions in one line; empty without."""
+    listed = ", ".join(f"{name} = {' + '.join(map(str, values))}" for name, values in plan.regions.items())
+    return [Decision("regions", listed, "classes that overlap: the loss is taken of each union of values")] if listed else []
 
 
 def _by(size: Sequence[int]) -> str:

@@ -129,6 +129,7 @@ class Fingerprint:
         foreground: Intensities of labelled voxels of all cases, by channel.
         cases: Facts of each training case.
         ignore: Value of voxels that are not annotated, None if there is none.
+        regions: Values of each region by its name, if classes overlap.
     """
 
     labels: Mapping[str, str]
@@ -138,6 +139,7 @@ class Fingerprint:
     foreground: tuple[Intensity, ...]
     cases: tuple[CaseFingerprint, ...]
     ignore: int | None = None
+    regions: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     @classmethod
     def read(cls, path: Path) -> Fingerprint:
@@ -153,6 +155,12 @@ class Fingerprint:
     def write(self, path: Path) -> Path:
         """Write ``fingerprint.json``, whole or not at all."""
         return atomic_write_text(path, json_text(dump(self)))
+
+    @property
+    def whole(self) -> str | None:
+        """Name of the region, if there is only one, and it holds all values; None otherwise."""
+        name, values = next(iter(self.regions.items()), ("", ()))
+        return name if len(self.regions) == 1 and {*map(str, values)} == self.labels.keys() else None
 
     @property
     def ndim(self) -> int:

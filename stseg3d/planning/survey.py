@@ -19,6 +19,7 @@ from stseg3d.volumes import Case, Dataset
 
 MANY = 16  # cases from which on the start of further processes, which load numpy and scipy, pays
 FEW = 3  # cases of a class with which little can be learned
+MOST_UNUSED = 32  # values between those of classes: a network has an output for each
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,7 @@ def survey(
         foreground=_pooled([one.foreground for one in usable]),
         cases=tuple(one.facts for one in usable if one.facts),
         ignore=dataset.labels.ignore,
+        regions=dataset.labels.regions,
     )
     return Survey(fingerprint, (*findings, *_class_findings(fingerprint)))
 
@@ -85,9 +87,9 @@ def _pooled(samples: Sequence[NDArray[Any]]) -> tuple[Intensity, ...]:
 
 
 def _names(dataset: Dataset, usable: Sequence[Examined]) -> dict[str, str]:
-    """Names of the classes by value: those of ``dataset.json``, else numbers; a value that is ignored is none."""
+    """Names of the classes in the order of their values: those of ``dataset.json``, else numbers; a value that is ignored is none."""
     values = dataset.labels
-    named = {str(value): name for value, name in values.names.items() if value not in (0, values.ignore)}
+    named = {str(value): name for value, name in sorted(values.names.items()) if value not in (0, values.ignore)}
     if named:
         return named
     seen = sorted({int(value) for one in usable if one.facts for value in one.facts.classes})
@@ -107,8 +109,12 @@ def _channel_findings(found: Sequence[Examined]) -> Iterator[Finding]:
 
 
 def _class_findings(fingerprint: Fingerprint) -> Iterator[Finding]:
-    if len(fingerprint.labels) < 2:
+    if len(fingerprint.labels) < 2 or fingerprint.whole:
         return
+    unused = max(map(int, fingerprint.labels)) - len(fingerprint.labels)
+    if unused > MOST_UNUSED:
+        values = ", ".join(fingerprint.labels)
+        yield Finding("error", "", f"values of classes leave out at most {MOST_UNUSED} numbers", f"{unused} left out by {values}")
     for value, name in fingerprint.labels.items():
         count = sum(value in case.classes for case in fingerprint.cases)
         if not count:

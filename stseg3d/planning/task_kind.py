@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -32,6 +32,7 @@ class TaskKind:
         number_from: World direction at whose end object 1 lies, for objects in a numbered row.
         mirror_axes: Axes along which a mirrored case is as plausible.
         reasons: Reason of each of the former, by its name.
+        regions: Classes of each region, by its name.
     """
 
     modality: str
@@ -40,6 +41,7 @@ class TaskKind:
     number_from: str | None
     mirror_axes: tuple[int, ...]
     reasons: dict[str, str]
+    regions: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
 
 def kind_of(fingerprint: Fingerprint, *, modality: str | None = None) -> TaskKind:
@@ -58,7 +60,7 @@ def kind_of(fingerprint: Fingerprint, *, modality: str | None = None) -> TaskKin
     reasons = {}
     seen, reasons["modality"] = (modality, "given") if modality else _modality(fingerprint)
     names = list(fingerprint.labels.values())
-    classes, number_from = ("background", *names), None
+    classes, number_from, regions = _classes(fingerprint), None, {} if fingerprint.whole else fingerprint.regions
     instances = is_instance_map(fingerprint)
     if instances:
         classes = ("background", names[0] if names else "object")
@@ -68,9 +70,20 @@ def kind_of(fingerprint: Fingerprint, *, modality: str | None = None) -> TaskKin
         classes = ("background", _common_name(names))
         reasons["classes"] = f"{names[0]} to {names[-1]} are alike and lie in a row: one class, its objects numbered from {direction}"
     else:
-        reasons["classes"] = f"{len(names)} of dataset.json" if len(names) > 1 else "one, of dataset.json"
-    axes, reasons["mirror_axes"] = _mirror_axes(fingerprint, seen, names, number_from)
-    return TaskKind(seen, classes, instances, number_from, axes, reasons)
+        one = "all values are one region" if fingerprint.whole else "one, of dataset.json"
+        unused = len(classes) - 1 - len(names)
+        more = f"; {unused} of them unused" if unused > 0 else ""
+        reasons["classes"] = f"{len(classes) - 1} by the values of dataset.json{more}" if len(classes) > 2 else one
+    axes, reasons["mirror_axes"] = _mirror_axes(fingerprint, seen, [*names, *regions], number_from)
+    return TaskKind(seen, classes, instances, number_from, axes, reasons, regions)
+
+
+def _classes(fingerprint: Fingerprint) -> tuple[str, ...]:
+    """Names of the classes: a value's class has its number, so that a value which is left out is a class as well, which never occurs."""
+    if fingerprint.whole or len(fingerprint.labels) < 2:
+        return ("background", fingerprint.whole or next(iter(fingerprint.labels.values()), "object"))
+    values = range(1, max(map(int, fingerprint.labels)) + 1)
+    return ("background", *(fingerprint.labels.get(str(value), f"value {value} (unused)") for value in values))
 
 
 def is_instance_map(fingerprint: Fingerprint) -> bool:
@@ -118,7 +131,7 @@ def _numbered_from(fingerprint: Fingerprint) -> str | None:
     """Direction of a row of numbered objects that are alike, such as L1 to L5 from S; None if they are no row."""
     names = list(fingerprint.labels.values())
     parts = [NUMBERED.match(name) for name in names]
-    if len(names) < 3 or any(part is None for part in parts) or len({(p[1], p[3]) for p in parts if p}) > 1:
+    if fingerprint.regions or len(names) < 3 or any(part is None for part in parts) or len({(p[1], p[3]) for p in parts if p}) > 1:
         return None
     numbers = [int(p[2]) for p in parts if p]
     values = [int(value) for value in fingerprint.labels]

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from stseg3d.bundle import OpenBundle, config_parser
 from stseg3d.machine.memory import available_bytes, peak_memory_bytes, reset_peak_memory
+from stseg3d.networks import check_same_size
 from stseg3d.plan import Plan, render
 from stseg3d.plan.json_values import Both
 from stseg3d.planning.architecture import rounded_size
@@ -47,12 +48,15 @@ def step_cost(plan: Plan, stage: str, device: torch.device) -> StepCost:
 
     Raises:
         RuntimeError: If the step fails, such as for lack of GPU memory.
+        ValueError: If the network does not take its size, or returns another.
     """
     opened = OpenBundle(Path(), plan, render(plan))
-    parser = config_parser(opened, ["train.json"], device=device, overrides={"stage": stage})
+    files = ["train.json", "train_rough.json"] if stage == "rough" else ["train.json"]
+    parser = config_parser(opened, files, device=device, overrides={"stage": stage})
     network: Any = getattr(parser.get_parsed_content("network_def"), stage).to(device)
     loss = parser.get_parsed_content("train#loss")
     shape = _batch_shape(plan, stage)
+    check_same_size(network, shape[2:], shape[1], f"{stage} network")
     image = torch.rand(shape, device=device)
     label = torch.randint(plan.kinds(stage), (shape[0], 1, *shape[2:]), device=device).float()
     optimizer = torch.optim.AdamW(network.parameters())

@@ -8,6 +8,7 @@ from stseg3d.training.ensemble import ensemble_bundles
 from stseg3d.training.folds import load_predictions, training_cases, with_ids
 from stseg3d.training.history import History
 from stseg3d.training.processes import distribute, join_processes, leave_processes, own_device, rank
+from stseg3d.training.region_loss import RegionLoss
 from stseg3d.training.rough_channel import AppendRoughd
 from stseg3d.training.samples import LoadLabeld, OpenCased, RoughSampled
 from stseg3d.training.sliding_window import RandPatchesd, SlidingWindow, WholeCased
@@ -29,6 +30,7 @@ __all__ = [
     "PrecisionInferer",
     "RandFineCropsd",
     "RandPatchesd",
+    "RegionLoss",
     "ResumeHandler",
     "RoughSampled",
     "SlidingWindow",

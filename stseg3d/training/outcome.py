@@ -29,7 +29,7 @@ class CaseOutcome:
 
     Attributes:
         case: Its id.
-        dice: Dice by class; none where a class is in neither the prediction nor the label.
+        dice: Dice by class and by region; none where it is in neither the prediction nor the label.
         coverage: Share of the labelled voxels in boxes.
         boxes: Number of boxes.
         seconds: Wall time.
@@ -100,6 +100,9 @@ def validate(
         for value in () if binary else classes_in(ours, theirs):
             name = plan.classes[value] if value < len(plan.classes) else str(value)
             scores[name] = dice(confusion(ours == value, theirs == value))
+        for name, values in plan.regions.items():
+            of_region = confusion(np.isin(ours, values), np.isin(theirs, values))
+            scores |= {name: dice(of_region)} if of_region.prediction_voxels or of_region.label_voxels else {}
         boxes = [b.box for b in found.boxes]
         out.append(CaseOutcome(case.id, scores, box_coverage(truth.classes, boxes), len(boxes), seconds))
     return out

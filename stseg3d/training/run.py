@@ -216,7 +216,8 @@ def _run_to_score(task: TrainingTask, configs: Iterable[str], options: Mapping[s
 
 
 def _run(task: TrainingTask, configs: Iterable[str], options: Mapping[str, Any]) -> None:
-    logging.getLogger("monai.bundle.scripts").setLevel(logging.WARNING)  # its summary of our own arguments
+    for module in ("scripts", "workflows"):  # a summary of our own arguments, and where the logging is configured
+        logging.getLogger(f"monai.bundle.{module}").setLevel(logging.WARNING)
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         # The configs of this call's plan, even if the bundle's files change meanwhile.
         rendered = Path(folder, "configs")

@@ -37,39 +37,45 @@ class LabelValues:
 
     Args:
         names: Name of each value; without any, nothing is known.
+        regions: Values of each region, in ascending order, by its name: classes that may overlap, each the union of its values. Empty if
+            each value is a class.
     """
 
     names: Mapping[int, str] = field(default_factory=dict)
+    regions: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     @classmethod
     def parse(cls, labels: Any, where: Path | str) -> Self:
-        """The values under ``"labels"`` of a ``dataset.json``: names by value, or nnU-Net's values by name.
+        """The values under ``"labels"`` of a ``dataset.json``: names by value, or nnU-Net's values, or lists of values, by name.
+
+        With a list of several values, all names but those of background and of what is ignored are regions
+        (https://github.com/MIC-DKFZ/nnUNet/blob/master/documentation/region_based_training.md). A value that is no region by itself is
+        then named by its number.
 
         Args:
             labels: The entry.
             where: The file, for messages.
 
         Raises:
-            ValueError: If it does not give one name for each value, names a region of several values, or 0 is not background.
+            ValueError: If it does not give one name for each value or set of values, 0 is not background, or a region holds what is
+                background or ignored.
         """
         msg = f'{where}: "labels" must give a name for each value, got {labels!r}'
         if not isinstance(labels, dict):
             raise ValueError(msg)
         by_value = all(str(key).isdecimal() for key in labels)
-        names: dict[int, str] = {}
-        for key, content in labels.items():
-            value, name = (key, content) if by_value else (content, key)
-            if isinstance(value, list):
-                msg = f'{where}: "labels" must give one value for each name, got the region {name!r} of {value}: regions are not supported'
-                raise ValueError(msg)
-            if isinstance(value, bool) or not str(value).isdecimal() or len(str(value)) > len(str(LARGEST)) or int(value) in names:
-                raise ValueError(msg)
-            names[int(value)] = str(name)
-        found = cls(names)
-        ignored = [value for value in names if found.is_named(value, IGNORE)]
-        if len(ignored) > 1 or 0 in ignored or any(value and found.is_named(value, "background") for value in names):
+        named = [(_values(key), str(content)) if by_value else (_values(content), str(key)) for key, content in labels.items()]
+        if not all(values for values, _ in named) or len({values for values, _ in named}) < len(named):
+            raise ValueError(msg)
+        found = cls(*_with_regions(dict(named)))
+        ignored = [value for value in found.names if found.is_named(value, IGNORE)]
+        if len(ignored) > 1 or 0 in ignored or any(value and found.is_named(value, "background") for value in found.names):
             msg = f'{where}: "labels" must have 0 as background and at most one other value as "{IGNORE}", got {labels!r}'
             raise ValueError(msg)
+        for name, values in found.regions.items():
+            if {0, *ignored} & {*values} or name.strip().casefold() in ("background", IGNORE):
+                msg = f'{where}: "labels" must have regions of values that are neither background nor ignored, got {name!r} of {[*values]}'
+                raise ValueError(msg)
         return found
 
     @property
@@ -85,6 +91,25 @@ class LabelValues:
     def may_be_ids(self) -> bool:
         """Whether values without a name may be further objects: there is one kind of object, and no value is ignored."""
         return not self.names or (self.ignore is None and len(self.names.keys() - {0}) == 1)
+
+
+def _values(content: Any) -> tuple[int, ...]:
+    """Values of one entry in ascending order; empty if it is none."""
+    given = content if isinstance(content, list) else [content]
+    if any(isinstance(v, bool) or not str(v).isdecimal() or len(str(v)) > len(str(LARGEST)) for v in given):
+        return ()
+    values = {int(v) for v in given}
+    return tuple(sorted(values)) if len(values) == len(given) else ()
+
+
+def _with_regions(named: Mapping[tuple[int, ...], str]) -> tuple[dict[int, str], dict[str, tuple[int, ...]]]:
+    """Names of single values, and regions if there is one of several values."""
+    names = {values[0]: name for values, name in named.items() if len(values) == 1}
+    if len(names) == len(named):
+        return names, {}
+    names = {v: names.get(v, f"value {v}") for v in sorted({v for values in named for v in values})}
+    apart = {(0,), *((v,) for v, name in names.items() if name.strip().casefold() == IGNORE)}
+    return names, {name: values for values, name in named.items() if values not in apart}
 
 
 UNKNOWN = LabelValues()

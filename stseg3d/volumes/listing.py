@@ -39,6 +39,7 @@ def list_cases(
     leave_out: Path | None = None,
     on_error: Callable[[Exception], object] | None = None,
     channels: int = 1,
+    part: str | None = None,
 ) -> list[Case]:
     """Cases at the given paths, at any depth, under names that do not clash.
 
@@ -56,15 +57,17 @@ def list_cases(
         on_error: Called with the error of an input that cannot be listed, instead of raising it; the others are listed.
         channels: Number of files that form one case, ``ct``, if a folder holds ``ct_0000.nii.gz``, ``ct_0001.nii.gz`` and so on to this
             number and no further, as nnU-Net has it; other files are a case each. With 1 the number is a part of the name.
+        part: Take only this part of each list, ``training``, ``validation`` or ``test``, under the names that its cases have among all
+            parts; all inputs must then be lists with parts, such as a ``dataset.json``.
 
     Raises:
         FileNotFoundError: If an input does not exist.
-        ValueError: If a folder holds no volume, a file is not one, or a list has another form.
+        ValueError: If a folder holds no volume, a file is not one, or a list has another form or no such part.
     """
     sources: list[list[Place]] = []
     for source in inputs:
         try:
-            sources.append(_places_at(Path(source), leave_out))
+            sources.append(_places_at(Path(source), leave_out, part))
         except (ValueError, OSError) as error:
             if on_error is None:
                 raise
@@ -113,9 +116,12 @@ def _checked(case: Case) -> Case:
 # --- searching -----------------------------------------------------------------
 
 
-def _places_at(path: Path, leave_out: Path | None) -> list[Place]:
+def _places_at(path: Path, leave_out: Path | None, part: str | None) -> list[Place]:
     if path.suffix.lower() in LIST_SUFFIXES and path.is_file():
-        return read_list(path)
+        return read_list(path, part)
+    if part and path.exists():
+        msg = f"{path}: input must be a list with parts, such as a dataset.json, for part {part!r}, got another file or a folder"
+        raise ValueError(msg)
     if not path.is_dir():
         return [Place(image) for image in _images_at(path, skip_outputs=True)]
     seen = set() if leave_out is None or leave_out.resolve() == path.resolve() else {leave_out.resolve()}

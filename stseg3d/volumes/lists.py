@@ -14,21 +14,26 @@ LIST_SUFFIXES = (".csv", ".json")
 PARTS = ("training", "validation", "test")
 
 
-def read_list(path: Path) -> list[Place]:
-    """Places of all cases in a list, told apart among themselves.
+def read_list(path: Path, part: str | None = None) -> list[Place]:
+    """Places of the cases in a list, told apart among all that it holds.
+
+    Args:
+        path: The list.
+        part: One of :data:`PARTS`, to take only its cases; a CSV, and a JSON list without parts, have none.
 
     Raises:
         OSError: If it cannot be read.
-        ValueError: If it has another form, or names no case.
+        ValueError: If it has another form, or names no case in this part.
     """
     if path.suffix.lower() == ".csv":
-        places = [_place(entry, path, f"row {n}") for n, entry in enumerate(_rows(path), start=1)]
+        by_part = {"": told_apart([_place(entry, path, f"row {n}") for n, entry in enumerate(_rows(path), start=1)])}
     else:
-        places = [place for part in places_by_part(read_content(path), path).values() for place in part]
+        by_part = places_by_part(read_content(path), path)
+    places = [place for name, places in by_part.items() if part in (None, name) for place in places]
     if not places:
-        msg = f"{path}: list of cases must name one at least, got none"
+        msg = f"{path}: list of cases must name one at least{f' under {part!r}' if part else ''}, got none"
         raise ValueError(msg)
-    return told_apart(places)
+    return places
 
 
 def read_content(path: Path) -> Any:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from monai.data import MetaTensor
+from monai.networks.nets import UNet
 from monai.transforms import NormalizeIntensity
 from torch import nn
 
@@ -117,6 +118,14 @@ def test_a_network_that_fails_is_left_as_it_was():
     with pytest.raises(RuntimeError):
         run(network, torch.zeros(1, 1, 4, 4, 4))
     assert network.training
+
+
+def test_a_size_that_a_network_cannot_take_is_told_by_the_multiple_that_it_needs():
+    network = UNet(3, 1, 2, channels=(4, 8, 8), strides=(2, 2))
+    with pytest.raises(ValueError, match=r"^network must have a size that is a multiple of 4 along axis 1, got \(8, 9, 12\)$"):
+        run(network, torch.zeros(2, 1, 8, 9, 12))
+    with pytest.raises(RuntimeError, match="channels"):  # the size is not at fault
+        run(network, torch.zeros(2, 2, 8, 9, 12))
 
 
 def test_a_grid_by_spacing_is_never_a_single_cell_of_the_deepest_level() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from stseg3d.evaluate import Pair, evaluate_case, pair_cases
+from stseg3d.evaluate import Pair, evaluate_case, pair_cases, summarise
 from stseg3d.metrics import METRICS, score_masks, score_objects
 from stseg3d.volumes import LabelValues
 
@@ -124,3 +124,20 @@ def test_a_picture_of_0_and_255_is_scored_as_object_1_and_a_jpeg_is_refused(tmp_
     assert [(row.name, row.values["dice"]) for row in rows] == [("foreground", 1), ("1", 1)]
     with pytest.raises(ValueError, match=r"a.jpg: a label must be stored without loss"):
         evaluate_case(Pair("a", tmp_path / "a_seg.png", tmp_path / "a.jpg"))
+
+
+def test_a_region_is_scored_as_the_union_of_its_values(write_nifti: Callable[..., Path]) -> None:
+    label, prediction = np.zeros((4, 5, 6), np.uint8), np.zeros((4, 5, 6), np.uint8)
+    label[1], label[2], label[3] = 1, 2, 4
+    prediction[1:3], prediction[3] = 2, 5
+    regions = {"whole": [1, 2, 4], "core": [2, 4], "rim": [4], "foreground": [1, 2], "3": [3, 6]}
+    values = LabelValues.parse({"background": 0, **regions}, "dataset.json")
+    pair = Pair("x", write_nifti("found.nii", prediction), write_nifti("label.nii", label), values)
+    rows = {row.name: row for row in evaluate_case(pair, per_class=True)}
+    assert list(rows) == ["foreground", "1", "2", "4", "5", "whole", "core", "rim", "foreground (region)"]
+    assert rows["whole"].values == pytest.approx(score_masks(np.isin(prediction, [1, 2, 4]), label > 0, (1, 1, 1)), abs=1e-6)
+    assert rows["core"].values["dice"] == pytest.approx(0.5)  # slab 2 of slabs 1 and 2, and of slabs 2 and 3
+    assert rows["rim"].values["dice"] == 0
+    assert rows["foreground (region)"].values["dice"] == 1
+    assert [one.name for one in summarise(rows.values())] == list(rows)
+    assert len(evaluate_case(pair)) == 1

@@ -46,13 +46,29 @@ def test_networks_that_turn_one_slice_into_eight_are_caught(make):
 
 
 def test_networks_that_cut_an_odd_size_are_caught():
-    with pytest.raises(ValueError, match=r"\(9, 9, 9\) became \(8, 8, 8\)"):
+    with pytest.raises(ValueError, match=r"^network must have a size that is a multiple of 2 along axes 0, 1, 2, got \(9, 9, 9\)$"):
         check_same_size(nn.Sequential(nn.MaxPool3d(2), nn.Upsample(scale_factor=2)), (9, 9, 9))
 
 
-def test_networks_that_fail_on_a_size_say_so_in_one_line():
-    with pytest.raises(ValueError, match=r"^rough network must take an input of \(9, 32, 32\) with 1 channels, it failed: [^\n]+$"):
-        check_same_size(UNet(3, 1, 2, channels=(4, 8, 8), strides=(2, 2)), (9, 32, 32), name="rough network")
+@pytest.mark.parametrize(
+    ("strides", "size", "rule"),
+    [
+        ((2, 2), (9, 32, 32), "4 along axis 0"),
+        ((2, 2), (30, 32, 33), "4 along axes 0, 2"),
+        ((2, 2, 2), (33, 32, 32), "8 along axis 0"),
+        (((2, 2, 1), (2, 2, 1)), (9, 9, 9), "4 along axes 0, 1"),
+    ],
+)
+def test_networks_that_fail_on_a_size_say_of_what_it_must_be_a_multiple(strides, size, rule):
+    network = UNet(3, 1, 2, channels=(4, 8, 8, 8)[: len(strides) + 1], strides=strides)
+    with pytest.raises(ValueError, match=re.escape(f"rough network must have a size that is a multiple of {rule}, got {size}")):
+        check_same_size(network, size, name="rough network")
+    assert network.training
+
+
+def test_networks_that_fail_on_any_size_say_so_in_one_line():
+    with pytest.raises(ValueError, match=r"^fine network must take an input of \(9, 32, 32\) with 1 channels, it failed: [^\n]+$"):
+        check_same_size(nn.Conv3d(2, 4, 1), (9, 32, 32), name="fine network")
 
 
 def test_the_number_of_channels_is_tried_too():

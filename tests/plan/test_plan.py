@@ -69,6 +69,16 @@ def test_a_plan_is_frozen_and_needs_no_torch() -> None:
     ("entries", "rule"),
     [
         ({"classes": ["background"]}, r"classes must be background and at least one more, each once, got \['background'\]"),
+        ({"regions": {"a": [1, 2]}}, r"regions#a must hold classes from 1 to 1, each once, got \[1, 2\]"),
+        ({"regions": {"a": [0, 1]}}, r"regions#a must hold classes from 1 to 1, each once, got \[0, 1\]"),
+        ({"regions": {"a": []}}, r"regions#a must hold classes from 1 to 1, each once, got \[\]"),
+        ({"regions": {"a": [1], "b": [1]}}, r"regions must differ, got {'a': \[1\], 'b': \[1\]}"),
+        ({"regions": {"background": [1]}}, "regions#background must not have the name of another class"),
+        (
+            {"regions": {"a": [1]}, "training#loss": {"name": "TverskyLoss"}},
+            "training#loss of a plan with regions must be one of DiceCELoss, or a full dotted name, got 'TverskyLoss'",
+        ),
+        ({"regions": {"a": [1]}, "training#loss": {"name": "DiceCELoss", "label_smoothing": 0.1}}, "got 'label_smoothing'"),
         ({"fine#size": [16, 16]}, "rough#size and fine#size must have as many axes"),
         ({"fine#spacing_mm": 2.0}, "spacing_mm and is_binary are for the rough stage"),
         ({"fine#is_binary": True}, "are for the rough stage"),
@@ -179,3 +189,11 @@ def test_what_networks_see_is_told_from_what_is_done_with_it() -> None:
     for key, value in {"image#colour": True, "fine#rough_channel": True, "normalization": [{"name": "ScaleIntensity"}]}.items():
         assert plan.set({key: value}).seen_by(*STAGES) != plan.seen_by(*STAGES)
     assert plan.set({"fine#rough_channel": True}).seen_by("rough") == plan.seen_by("rough")
+
+
+def test_a_plan_with_regions_is_data_whatever_their_names() -> None:
+    plan = small(classes=["background", "a", "b"], regions={"$whole #1": [1, 2], "b": [2]})
+    assert list(plan.code()) == []
+    assert plan.as_json()["regions"] == {"$whole #1": [1, 2], "b": [2]}
+    assert Plan.from_json(plan.as_json(whole=True)) == plan
+    assert plan.set({"regions": {}}).regions == {}

@@ -99,3 +99,18 @@ def test_patches_for_a_sliding_window_need_no_rough_network() -> None:
     assert "RandPatchesd" in text
     assert "FineBoxesd" not in text
     assert "SlidingWindow" in text
+
+
+def test_a_loss_is_taken_of_regions_and_of_classes_that_they_do_not_tell_apart() -> None:
+    classes = [f"c{n}" for n in range(7)]
+    regions = {"whole": [1, 2, 3, 4, 5], "core": [2, 3], "rim": [4]}  # 1 and 5, 2 and 3 are alike to them; 6 is in none, as is background
+    options = {"classes": classes, "regions": regions, "training#loss": {"name": "DiceCELoss", "lambda_ce": 0.5}}
+    texts = render(small(**options, **{"rough#is_binary": True}))
+    loss = {"_target_": "stseg3d.training.RegionLoss", "regions": [[1, 2, 3, 4, 5], [2, 3], [4], [1], [2], [3], [5], [6]], "lambda_ce": 0.5}
+    train = json.loads(texts["train.json"])
+    assert train["loss"] == loss
+    assert train["train"]["loss"] == {"_target_": "stseg3d.training.HeadsLoss", "loss": "@loss"}
+    assert json.loads(texts["train_rough.json"])["loss"]["_target_"] == "DiceCELoss"  # two classes, which no region tells of
+    plain = render(small(classes=classes))
+    assert [name for name in plain if "RegionLoss" in plain[name]] == []
+    assert "loss" not in json.loads(plain["train_rough.json"])

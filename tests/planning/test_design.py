@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -154,3 +157,50 @@ def test_strides_divide_the_rounded_size_and_no_axis_ends_below_four_voxels(size
     assert not (np.array(rounded) % product).any()
     assert (np.array(rounded) / product >= np.minimum(rounded, 4)).all()
     assert network_for(rounded, spacing, 8).name in ("UNet", "DynUNet")
+
+
+# --- classes that overlap, and values with gaps --------------------------------
+
+REGIONS = {"whole": (1, 2, 4), "core": (2, 4), "rim": (4,)}
+
+
+def gaps(n: int = 0):
+    """Spheres of values 1, 2 and 4."""
+    return spheres((48, 64, 96), (24, 32, 80 - n), (24, 33, 50), (25, 32, 20 + n), radius=9, values=(1, 2, 4))
+
+
+def test_a_value_that_is_left_out_is_a_class_that_never_occurs() -> None:
+    found = designed([gaps(n) for n in range(4)], {"1": "a", "2": "b", "4": "c"})
+    assert found.plan.classes == ("background", "a", "b", "value 3 (unused)", "c")
+    assert json.loads(render(found.plan)["train.json"])["fine_network_def"]["out_channels"] == 5
+    assert next(d for d in found.decisions if d.entry == "classes").reason == "4 by the values of dataset.json; 1 of them unused"
+
+
+def test_regions_reach_the_plan_with_a_reason() -> None:
+    fingerprint = fingerprint_of([gaps(n) for n in range(4)], {"1": "value 1", "2": "value 2", "4": "rim"})
+    found = design(replace(fingerprint, regions=REGIONS))
+    assert found.plan.regions == REGIONS
+    assert found.plan.classes == ("background", "value 1", "value 2", "value 3 (unused)", "rim")
+    assert found.plan.output.kind == "labels"
+    decision = next(d for d in found.decisions if d.entry == "regions")
+    assert decision.value == "whole = 1 + 2 + 4, core = 2 + 4, rim = 4"
+    loss = json.loads(render(found.plan)["train.json"])["loss"]
+    assert loss["regions"] == [[1, 2, 4], [2, 4], [4], [3]]  # so that the unused class is learned to be nowhere
+
+
+def test_values_named_by_number_are_no_row_of_objects() -> None:
+    fingerprint = fingerprint_of([row(n) for n in range(4)], {"1": "value 1", "2": "value 2", "3": "value 3"})
+    assert kind_of(fingerprint).number_from == "S"
+    assert kind_of(replace(fingerprint, regions={"whole": (1, 2, 3), "core": (2, 3)})).number_from is None
+
+
+def test_one_region_of_all_values_is_one_class() -> None:
+    fingerprint = fingerprint_of([gaps()], {"1": "value 1", "2": "value 2", "4": "value 4"})
+    kind = kind_of(replace(fingerprint, regions={"tumour": (1, 2, 4)}))
+    assert (kind.classes, kind.regions, kind.instances) == (("background", "tumour"), {}, False)
+
+
+def test_a_side_in_the_name_of_a_region_forbids_mirroring() -> None:
+    fingerprint = fingerprint_of([spheres((64, 64, 64), (32, 20, 30), (32, 44, 30))], {"1": "value 1", "2": "b"})
+    assert kind_of(replace(fingerprint, regions={"all": (1, 2), "b": (2,)})).mirror_axes == (0,)
+    assert kind_of(replace(fingerprint, regions={"left lung": (1, 2), "b": (2,)})).mirror_axes == ()

@@ -143,3 +143,34 @@ def test_several_processes_find_what_one_finds(tmp_path: Path) -> None:
 def test_a_fingerprint_survives_its_file(tmp_path: Path) -> None:
     before = fingerprint_of([spheres((16, 16, 16), (8, 8, 8))], {"1": "ball"})
     assert Fingerprint.read(before.write(tmp_path / "fingerprint.json")) == before
+
+
+def surveyed(folder: Path, label, labels: LabelValues):
+    for name in "abc":
+        write_case(folder, name, label)
+    cases = [Case(n, folder / f"images/{n}.nii.gz", folder / f"labels/{n}.nii.gz", labels) for n in "abc"]
+    return survey(Dataset("x", labels, cases))
+
+
+def test_a_gap_between_values_is_no_class_that_is_missing_and_a_large_one_is_refused(tmp_path: Path) -> None:
+    label = spheres((24, 24, 24), (6, 6, 6), (16, 16, 16), values=(1, 4))
+    found = surveyed(tmp_path, label, LabelValues.parse({"background": 0, "b": 4, "a": 1}, "x"))
+    assert found.findings == ()
+    assert found.fingerprint
+    assert found.fingerprint.labels == {"1": "a", "4": "b"}
+    label[label == 4] = 255
+    found = surveyed(tmp_path, label, LabelValues())
+    assert [(f.level, f.rule, f.value) for f in found.findings] == [
+        ("error", "values of classes leave out at most 32 numbers", "253 left out by 1, 255")
+    ]
+
+
+def test_the_fingerprint_keeps_regions_and_a_region_of_all_values_may_lack_some(tmp_path: Path) -> None:
+    label = spheres((24, 24, 24), (6, 6, 6), (16, 16, 16), values=(1, 4))
+    values = LabelValues.parse({"background": 0, "whole": [1, 2, 4], "core": [2, 4], "ignore": 9}, "x")
+    found = surveyed(tmp_path, label, values)
+    assert [f.rule for f in found.findings] == ["a class occurs in a training case: value 2"]
+    assert found.fingerprint
+    found.fingerprint.write(tmp_path / "fingerprint.json")
+    assert Fingerprint.read(tmp_path / "fingerprint.json").regions == {"whole": (1, 2, 4), "core": (2, 4)}
+    assert surveyed(tmp_path, label, LabelValues.parse({"background": 0, "whole": [1, 2, 4]}, "x")).findings == ()

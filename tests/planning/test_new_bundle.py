@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -98,6 +99,18 @@ def test_an_entry_that_contradicts_the_plan_is_refused_and_nothing_is_left(tmp_p
     assert {p.name for p in tmp_path.iterdir()} == {"data"}
 
 
+def test_a_size_that_a_network_cannot_take_is_refused_before_its_first_step(tmp_path: Path) -> None:
+    data = write_cases(tmp_path / "data", 2, ball)
+    entries = {"fine#network": {"name": "SegResNet", "init_filters": 8}, "fine#size": [12, 16, 16]}
+    with pytest.raises(ValueError, match=r"^fine network must have a size that is a multiple of 8 along axis 0, got \(12, 16, 16\)$"):
+        plan_bundle(tmp_path / "out", data, wishes=Wishes(stages=2, entries=entries))
+
+
+def test_a_binary_rough_network_beside_regions_is_tried_with_its_own_loss(tmp_path: Path) -> None:
+    wishes = replace(SMALL, entries=SMALL.entries | {"rough#is_binary": True})
+    assert plan_bundle(tmp_path / "out", write_nested(tmp_path / "data", 2), wishes=wishes).bundle
+
+
 def test_memory_makes_batches_small_and_too_little_is_refused(tmp_path: Path) -> None:
     data = write_cases(tmp_path / "data", 2, ball)
     with pytest.raises(ValueError, match="memory must be enough for one training step"):
@@ -120,3 +133,75 @@ def test_three_commands_lead_from_data_to_a_scored_label(tmp_path: Path, capsys:
     assert main(["train", str(bundle), "--budget", "1s"]) == 2
     assert "--overwrite" in capsys.readouterr().err
     assert (bundle / "models/model.pt").read_bytes() == weights
+
+
+# --- regions -------------------------------------------------------------------
+
+NESTED = {"background": 0, "whole": [1, 2, 4], "core": [2, 4], "rim": 4, "ignore": 9}
+
+
+def nested(n: int = 0):
+    """Three spheres in each other, of values 1, 2 and 4 as of BraTS, and a slab that is not annotated."""
+    label = ball(n) + spheres((40, 40, 40), (18 + n, 20, 20), radius=4)
+    label[spheres((40, 40, 40), (18 + n, 20, 20), radius=2) > 0] = 4
+    label[:, :, 36:] = 9
+    return label
+
+
+def write_nested(folder: Path, count: int) -> Path:
+    """As nnU-Net has them: ``imagesTr`` and ``labelsTr``, the images brighter from value to value."""
+    for n in range(count):
+        label = nested(n)
+        image = np.random.default_rng(n).normal(0, 10, label.shape) + 60 * (label * (label < 9))
+        for name, array in (("imagesTr/case{}_0000", image.astype(np.int16)), ("labelsTr/case{}", label)):
+            path = folder / f"{name.format(n)}.nii.gz"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            nib.save(nib.Nifti1Image(array, np.eye(4)), path)
+    content = {
+        "channel_names": {"0": "MR"},
+        "labels": NESTED,
+        "regions_class_order": [1, 2, 4],
+        "file_ending": ".nii.gz",
+        "numTraining": count,
+    }
+    (folder / "dataset.json").write_text(json.dumps(content))
+    return folder
+
+
+def test_regions_of_nnunets_dataset_json_stand_in_the_plan_and_are_told(tmp_path: Path) -> None:
+    planned = plan_bundle(tmp_path / "out", write_nested(tmp_path / "data", 3), wishes=SMALL)
+    plan = open_bundle(tmp_path / "out").require_plan()  # without trust
+    assert plan.classes == ("background", "value 1", "value 2", "value 3 (unused)", "rim")
+    assert plan.regions == {"whole": (1, 2, 4), "core": (2, 4), "rim": (4,)}
+    assert not any(f.rule.startswith("a class occurs") and "3" in f.rule for f in planned.findings)
+    assert "whole = 1 + 2 + 4, core = 2 + 4, rim = 4" in (tmp_path / "out/docs/README.md").read_text()
+    assert load_dataset(tmp_path / "out/data/dataset.json").labels.regions == plan.regions
+
+
+def test_labels_that_contradict_themselves_are_told_with_the_users_file(tmp_path: Path) -> None:
+    data = write_nested(tmp_path / "data", 2)
+    content = json.loads((data / "dataset.json").read_text())
+    (data / "dataset.json").write_text(json.dumps(content | {"labels": {"background": 0, "whole": [0, 1]}}))
+    with pytest.raises(ValueError, match=r'data/dataset\.json: "labels" must have regions of values that are neither background'):
+        plan_bundle(tmp_path / "out", data)
+
+
+@pytest.mark.slow
+def test_regions_lead_to_a_label_map_of_the_same_values_scored_by_region(tmp_path: Path) -> None:
+    data, bundle = write_nested(tmp_path / "data", 5), tmp_path / "nested"
+    entries = {**SMALL.entries, "fine#network#channels": [8, 16], "training#learning_rate": {"rough": 0.01, "fine": 0.01}}
+    plan_bundle(bundle, data, wishes=replace(SMALL, entries=entries | {"training#validate_every": {"rough": 20, "fine": 20}}))
+    assert main(["train", str(bundle), "--epochs", "60", "--threads", "1"]) == 0
+    mean = json.loads((bundle / "eval/validation.json").read_text())["mean"]
+    assert list(mean) == ["value 1", "value 2", "rim", "whole", "core", "coverage"]
+    assert mean["whole"] > 0.8
+    assert mean["core"] > 0.7
+    dataset = str(bundle / "data/dataset.json")
+    assert main(["segment", dataset, "--part", "validation", "--bundle", str(bundle), "-o", str(tmp_path / "out")]) == 0
+    (found,) = (tmp_path / "out").glob("*.nii.gz")
+    assert set(np.unique(np.asarray(nib.load(found).dataobj))) <= {0, 1, 2, 4}
+    assert main(["evaluate", str(tmp_path / "out"), dataset, "--per-class", "-o", str(tmp_path / "scores.json")]) == 0
+    summary = {one["class"]: one["metrics"]["dice"]["mean"] for one in json.loads((tmp_path / "scores.json").read_text())["summary"]}
+    assert {name: summary[name] for name in ("whole", "core", "rim")} == pytest.approx(
+        {name: mean[name] for name in ("whole", "core", "rim")}
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,11 @@ from stseg3d.training.task import TrainingTask
 
 
 def test_training_writes_one_composite_that_inference_loads(bundle: Path, dataset: Path) -> None:
+    loggers = [logging.getLogger(f"monai.bundle.{name}") for name in ("scripts", "workflows")]
+    for logger in loggers:
+        logger.setLevel(logging.INFO)  # as MONAI sets it
     weights = train_bundle(bundle, dataset, epochs=2, device="cpu", seed=1)
+    assert [logger.level for logger in loggers] == [logging.WARNING] * 2  # notes would break the progress bar; warnings are shown
     assert weights == bundle / WEIGHTS
     load_network(bundle)
     state = torch.load(weights, weights_only=True)

@@ -169,13 +169,32 @@ def test_names_say_which_value_is_ignored_and_whether_there_may_be_ids(labels: d
     assert (found.ignore, found.may_be_ids) == (ignore, ids)
 
 
+def test_regions_are_unions_of_values_and_each_value_has_a_name() -> None:
+    labels = {"background": 0, "whole tumour": [1, 2, 4], "core": [4, 2], "enhancing": [4], "edge": 7, "ignore": 9}
+    found = LabelValues.parse(labels, "dataset.json")
+    assert found.regions == {"whole tumour": (1, 2, 4), "core": (2, 4), "enhancing": (4,), "edge": (7,)}
+    assert found.names == {0: "background", 1: "value 1", 2: "value 2", 4: "enhancing", 7: "edge", 9: "ignore"}
+    assert (found.ignore, found.may_be_ids) == (9, False)
+    with pytest.raises(ValueError, match=r"names, \[0, 1, 2, 4, 7, 9\], got 3"):
+        read(CUBE * np.uint8(3), found, meaning="classes")
+
+
+def test_lists_of_one_value_are_that_value() -> None:
+    found = LabelValues.parse({"background": [0], "left": [1], "right": [2]}, "dataset.json")
+    assert (found.names, found.regions) == ({0: "background", 1: "left", 2: "right"}, {})
+
+
 @pytest.mark.parametrize(
     ("labels", "told"),
     [
-        (
-            {"background": 0, "whole": [1, 2]},
-            "must give one value for each name, got the region 'whole' of [1, 2]: regions are not supported",
-        ),
+        ({"background": 0, "whole": [1, 2], "all": [2, 1]}, "must give a name for each value"),
+        ({"background": 0, "whole": []}, "must give a name for each value"),
+        ({"background": 0, "whole": [1, 1]}, "must give a name for each value"),
+        ({"background": 0, "whole": [1, "a"]}, "must give a name for each value"),
+        ({"background": 0, "whole": [0, 1]}, "must have regions of values that are neither background nor ignored, got 'whole' of [0, 1]"),
+        ({"background": 0, "whole": [1, 2], "ignore": 2}, "must have regions of values that are neither background nor ignored"),
+        ({"background": [0, 1], "whole": [1, 2]}, "must have regions of values that are neither background nor ignored"),
+        ({"whole": [1, 2], "ignore": [2, 3]}, "must have regions of values that are neither background nor ignored, got 'ignore'"),
         ({"background": 0, "object": 1.5}, "must give a name for each value, got {'background': 0, 'object': 1.5}"),
         ({"background": 0, "object": -1}, "must give a name for each value"),
         ({"background": 0, "object": True}, "must give a name for each value"),

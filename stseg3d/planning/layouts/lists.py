@@ -14,6 +14,7 @@ from stseg3d.planning.findings import Finding
 from stseg3d.planning.layouts.found import PARTS, DataFound, Entry
 from stseg3d.planning.layouts.match import ALL_CHANNELS, NNUNET_LEVELS, match
 from stseg3d.planning.layouts.walk import volumes_below
+from stseg3d.volumes.label_values import LabelValues
 from stseg3d.volumes.names import SEPARATOR, case_id
 from stseg3d.volumes.open import volume_suffix
 
@@ -32,7 +33,7 @@ def read_dataset_json(path: Path) -> DataFound:
 
     Raises:
         OSError: If it cannot be read.
-        ValueError: If it is not JSON.
+        ValueError: If it is not JSON, or its ``"labels"`` contradict themselves.
     """
     content = read_json(path.read_bytes(), str(path))
     if not isinstance(content, dict):
@@ -42,6 +43,7 @@ def read_dataset_json(path: Path) -> DataFound:
         "channels": _channel_names(content.get("channel_names", content.get("modality"))),
         "name": str(content.get("name", path.absolute().parent.name)),
     }
+    LabelValues.parse(known["labels"], path)
     if not any(content.get(part) for part in PARTS) and isinstance(content.get("dataset"), dict):  # nnU-Net's other way
         cases = [{"id": str(key), "image": v.get("images"), "label": v.get("label")} for key, v in content["dataset"].items()]
         content |= {"training": cases}
