@@ -29,6 +29,7 @@ def without_posix(*arguments: object, **environment: str) -> subprocess.Complete
     return subprocess.run(command, cwd=REPOSITORY, env=env, capture_output=True, text=True, encoding="utf-8", check=False)
 
 
+@pytest.mark.slow
 def test_the_whole_package_is_imported_and_segments_without_posix(tmp_path: Path) -> None:
     bundle, out = fakes.make_bundle(tmp_path / "blocks_segmentation"), tmp_path / "out"
     scans = [fakes.make_scan(tmp_path / "scans" / f"{name}.nii", seed) for seed, name in enumerate(("a", "患者7"))]

@@ -158,8 +158,10 @@ def _samples(plan: Plan) -> Config:
 
 def _rough_samples(plan: Plan, classes: Config, *opened: Any) -> Config:
     """Samples of the rough network: each case as a whole."""
+    share = plan.training.rough_share
+    options = ({} if plan.kinds("rough") == 2 else classes) | ({} if share == 0.5 else {"least_share": share})
     return {
-        "rough_sample": made("stseg3d.training.RoughSampled", stage="@rough_stage", **{} if plan.kinds("rough") == 2 else classes),
+        "rough_sample": made("stseg3d.training.RoughSampled", stage="@rough_stage", **options),
         "rough_augmentation": _augmentation(plan, "rough"),
         "rough_training": compose(*opened, "@rough_sample", "@rough_augmentation"),
         "rough_validation": compose("@open_case", "@rough_sample"),

@@ -73,6 +73,8 @@ class Training:
     folds: int = 0
     predicted_boxes: float = 0.0  # probability that a crop is drawn at a predicted box; needs folds
     balance: float = 0.0  # probability that a crop is drawn at a voxel of a class that is drawn first, rare as often as common
+    # Smallest share of a rough voxel that must be labelled for it to count as object: what is smaller than a voxel fills no half of one.
+    rough_share: float = 0.5
     corruption: float = 0.25  # probability of each kind of corruption of the rough channel
     precision: str = "auto"  # precision of training: `"auto"`, `"float32"`, `"bfloat16"` or `"float16"`
     num_workers: int = 0  # processes that make samples
@@ -89,7 +91,7 @@ class Training:
         for stage in ("rough", "fine"):
             for name, least in (("epochs", 1), ("cases_a_batch", 1), ("validate_every", 1), ("learning_rate", 0)):
                 _ensure_range(f"{name}#{stage}", getattr(getattr(self, name), stage), least, inf)
-        for name in ("negatives", "predicted_boxes", "balance", "corruption"):
+        for name in ("negatives", "predicted_boxes", "balance", "rough_share", "corruption"):
             _ensure_range(name, getattr(self, name), 0, 1)
         _ensure_range("samples", self.samples, 1, inf)
         if not 0 <= self.ema_decay < 1:

@@ -24,6 +24,10 @@ STEPS = {"rough": 4000, "fine": 3000}  # of training, where no budget is given
 VALIDATIONS = 20  # of a stage
 FEW_CASES = 8  # fewer are drawn several times in an epoch, so that it is worth one
 SMALL_SHARE = 0.05  # of a crop's voxels: an object that fills no more says little about the crop's contrast
+FEW_CELLS = 8  # rough voxels of a small object
+SMALL_THRESHOLD = 0.3  # of the rough probability, and share of a rough voxel that counts, where objects are that small
+STEP_VOXELS = 600_000  # of all crops of a step, as in the recipes of the shipped bundles
+MAX_CROPS = 16
 CONSTANT_COUNT = 1.25  # ratio of the largest and the median number of objects up to which the number is a rule
 SLICE_ANISOTROPY = 3.0  # thick slices, between which nothing is turned (nnU-Net's threshold)
 
@@ -131,15 +135,14 @@ def _policy(fingerprint: Fingerprint, kind: TaskKind, sizes: Sizes) -> tuple[Box
     if sizes.rough is None:
         return BoxPolicy(**limits, tile_overlap=0.5), reasons
     volumes = fingerprint.volumes_mm3(together=not kind.instances)
-    cell_mm3 = prod(sizes.cell_mm)
-    small = float(np.percentile(volumes, 25)) < 8 * cell_mm3
+    cell_mm3, small = prod(sizes.cell_mm), _are_small(fingerprint, kind, sizes)
     least = _rounded_down(0.25 * float(np.percentile(volumes, 1)))
     least = least if least >= cell_mm3 else 0.0
     counts = fingerprint.counts(together=not kind.instances)
     usual = int(np.percentile(counts, 95))  # a fault in one label is no rule
     most = usual if usual <= max(CONSTANT_COUNT * np.median(counts), 1) else None
     reasons |= {
-        "policy#threshold": "objects are a few rough voxels large: few are missed at 0.3"
+        "policy#threshold": f"objects are a few rough voxels large: few are missed at {SMALL_THRESHOLD:g}"
         if small
         else "objects are large on the rough grid",
         "policy#min_volume_mm3": "a quarter of the smallest object" if least else "objects may be as small as a rough voxel",
@@ -147,7 +150,7 @@ def _policy(fingerprint: Fingerprint, kind: TaskKind, sizes: Sizes) -> tuple[Box
         "policy#merge": "objects are told apart" if kind.number_from else "overlapping boxes are one run of the fine network",
     }
     policy = BoxPolicy(
-        threshold=0.3 if small else 0.5,
+        threshold=SMALL_THRESHOLD if small else 0.5,
         connectivity=6 if kind.number_from else 26,
         min_volume_mm3=least,
         max_components=most,
@@ -157,6 +160,12 @@ def _policy(fingerprint: Fingerprint, kind: TaskKind, sizes: Sizes) -> tuple[Box
         **limits,
     )
     return policy, reasons
+
+
+def _are_small(fingerprint: Fingerprint, kind: TaskKind, sizes: Sizes) -> bool:
+    """Whether a quarter of the objects holds only a few rough voxels each."""
+    volumes = fingerprint.volumes_mm3(together=not kind.instances)
+    return sizes.rough is not None and float(np.percentile(volumes, 25)) < FEW_CELLS * prod(sizes.cell_mm)
 
 
 def _fine_policy(kind: TaskKind, sizes: Sizes) -> FinePolicy:
@@ -182,11 +191,12 @@ def _unit_mm(fingerprint: Fingerprint) -> float:
 
 
 def _training(fingerprint: Fingerprint, kind: TaskKind, sizes: Sizes) -> Training:
-    cases, flat = len(fingerprint.cases), sizes.fine[-1] == 1
+    cases, small = len(fingerprint.cases), _are_small(fingerprint, kind, sizes)
     rough_batch = 1 if sizes.rough_spacing_mm or cases < FEW_CASES else 4
-    fine_batch, samples = (4, 4) if flat else (2, 2)
     whole = sizes.rough is None and sizes.max_downscale is None
-    fine_batch, samples = (4, 1) if whole else (min(fine_batch, cases), samples if cases >= FEW_CASES else 2 * samples)
+    crops = int(np.clip(round(STEP_VOXELS / prod(sizes.fine)), 4, MAX_CROPS))
+    fine_batch = min(4 if whole or crops == MAX_CROPS else 2, cases)
+    samples = 1 if whole else -(-crops // fine_batch)
     epochs = {"rough": _epochs(STEPS["rough"], cases, rough_batch), "fine": _epochs(STEPS["fine"], cases, fine_batch)}
     degrees = 20.0 if kind.modality == "microscopy" else 10.0
     shared: dict[str, Any] = {"rotation_degrees": degrees, "mirror_axes": kind.mirror_axes}
@@ -199,7 +209,8 @@ def _training(fingerprint: Fingerprint, kind: TaskKind, sizes: Sizes) -> Trainin
         validate_every=Both(**{name: max(n // VALIDATIONS, 1) for name, n in epochs.items()}),
         samples=samples,
         jitter=Jitter(0.0, 0.0) if whole else Jitter(0.1, 0.1),
-        balance=0.5 if len(kind.classes) > 2 or (sizes.rough is None and not whole) else 0.0,
+        balance=0.5 if len(kind.classes) > 2 or small or (sizes.rough is None and not whole) else 0.0,
+        rough_share=SMALL_THRESHOLD if small else 0.5,
         negatives=0.0 if kind.number_from or sizes.rough is None else 0.1,
         augmentation=Both(
             Augmentation(shift=0.1, fixed_axis=thick, **shared), Augmentation(shift=0.1 if whole else 0.0, fixed_axis=thick, **shared)

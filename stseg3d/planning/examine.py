@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
+from stseg3d.metrics.surfaces import tight_slices
 from stseg3d.ops.components import structure
 from stseg3d.ops.resample import count_not_finite, slabs
 from stseg3d.planning.findings import Finding
@@ -141,15 +142,19 @@ def objects_of(label: NDArray[Any], spacing_mm: Sequence[float]) -> dict[str, Cl
 
 def _components(label: NDArray[Any]) -> Iterator[tuple[int, tuple[slice, ...], int, NDArray[np.intp]]]:
     """Value, place, number of voxels and a sample of the surface ``(n, axes)`` of each object."""
-    for value, place in enumerate(ndimage.find_objects(label.astype(np.int32, copy=False)), start=1):
+    if not (mask := label > 0).any():
+        return
+    part = tight_slices(mask)
+    for value, place in enumerate(ndimage.find_objects(label[part].astype(np.int32, copy=False)), start=1):
         if place is None:
             continue
-        ids, count = ndimage.label(label[place] == value, structure(label.ndim, 26))
+        ids, count = ndimage.label(label[part][place] == value, structure(label.ndim, 26))
         sizes = np.bincount(ids.ravel(), minlength=count + 1)
         for n, inner in enumerate(ndimage.find_objects(ids), start=1):
-            where = tuple(slice(p.start + i.start, p.start + i.stop) for p, i in zip(place, inner, strict=True))
-            mask = ids[inner] == n
-            surface = np.argwhere(mask & ~ndimage.binary_erosion(mask)) + [s.start for s in where]
+            corner = [t.start + p.start for t, p in zip(part, place, strict=True)]
+            where = tuple(slice(c + i.start, c + i.stop) for c, i in zip(corner, inner, strict=True))
+            one = ids[inner] == n
+            surface = np.argwhere(one & ~ndimage.binary_erosion(one)) + [s.start for s in where]
             yield value, where, int(sizes[n]), surface[:: max(len(surface) // MAX_SURFACE, 1)]
 
 

@@ -111,11 +111,13 @@ class RoughSampled(Transform):
     Args:
         stage: Input of the rough network, as at inference.
         out_channels: Number of classes including background.
+        least_share: Smallest share of a cell that must be labelled for it to count as object: objects smaller than a cell fill no half of
+            one.
     """
 
-    def __init__(self, stage: Stage, out_channels: int = 2) -> None:
+    def __init__(self, stage: Stage, out_channels: int = 2, least_share: float = 0.5) -> None:
         super().__init__()
-        self.stage, self.out_channels = stage, out_channels
+        self.stage, self.out_channels, self.least_share = stage, out_channels, least_share
 
     def __call__(self, data: Data) -> dict[Hashable, Any]:
         """Image and label on the rough grid.
@@ -125,7 +127,8 @@ class RoughSampled(Transform):
         """
         case: OpenCase = data["case"]
         image = network_input(case.image, self.stage)
-        return {"image": MetaTensor(image), "label": MetaTensor(label_tensor(case.label, image.shape[1:], self.out_channels, case.ignored))}
+        label = label_tensor(case.label, image.shape[1:], self.out_channels, case.ignored, least_share=self.least_share)
+        return {"image": MetaTensor(image), "label": MetaTensor(label)}
 
 
 def class_fractions(label: NDArray[np.integer], size: Sequence[int], classes: int) -> NDArray[np.float32]:
@@ -142,7 +145,9 @@ def class_fractions(label: NDArray[np.integer], size: Sequence[int], classes: in
     return np.concatenate([resample((label == k)[None], size) for k in range(classes)])
 
 
-def label_tensor(label: NDArray[np.uint8], size: Sequence[int], classes: int, ignored: NDArray[np.bool_] | None = None) -> Tensor:
+def label_tensor(
+    label: NDArray[np.uint8], size: Sequence[int], classes: int, ignored: NDArray[np.bool_] | None = None, *, least_share: float = 0.5
+) -> Tensor:
     """Class of each cell, ``(1, *size)``: the one that fills most of it, or :data:`IGNORED`.
 
     Args:
@@ -150,11 +155,21 @@ def label_tensor(label: NDArray[np.uint8], size: Sequence[int], classes: int, ig
         size: Wanted shape.
         classes: Number of classes.
         ignored: Mask of shape ``S``; what it holds competes with the classes for a cell.
+        least_share: Share of a cell from which its largest object counts, though background fills most of it.
     """
     label = (label > 0).astype(np.uint8) if classes == 2 else label
     if ignored is None or not ignored.any():
-        found = class_fractions(label, size, classes).argmax(axis=0)
+        found = _fullest(class_fractions(label, size, classes), least_share)
     else:
-        found = class_fractions(np.where(ignored, np.int16(classes), label), size, classes + 1).argmax(axis=0)
+        found = _fullest(class_fractions(np.where(ignored, np.int16(classes), label), size, classes + 1), least_share)
         found[found == classes] = IGNORED
     return torch.from_numpy(found[None].astype(np.float32))
+
+
+def _fullest(fractions: NDArray[np.float32], least_share: float) -> NDArray[np.intp]:
+    """Class with the largest fraction of each cell; with a share below one half, the largest object where all objects reach it."""
+    if least_share >= 0.5:
+        most: NDArray[np.intp] = fractions.argmax(axis=0)
+        return most
+    objects = fractions[1:]
+    return np.where(objects.sum(axis=0) >= least_share, objects.argmax(axis=0) + 1, 0)

@@ -105,6 +105,7 @@ def run(scans: Path, wanted: Request, jobs: int, time_limit_s: float | None = No
 # --- workers -----------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_worker_processes_do_what_this_one_does(
     scans: Path, bundle: Path, undisturbed: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -304,6 +304,7 @@ def test_evaluation_of_pictures_scores_the_foreground_of_instance_maps(nuclei: P
     assert float(written.split(",")[-1]) == pytest.approx(dice, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_nuclei_of_real_pictures_are_found_whatever_is_done_to_their_colours(data_dir: Path) -> None:
     bundle = find_bundle("nuclei_segmentation")
     if not (bundle / WEIGHTS).is_file():

@@ -49,6 +49,7 @@ def labels(folder: Path, case: str) -> np.ndarray:
 
 
 @pytest.mark.usefixtures("by_bundle_run")
+@pytest.mark.slow
 def test_five_vertebrae_are_numbered_from_the_top(by_command: Path) -> None:
     for case in CASES:
         found = labels(by_command, case)
@@ -75,6 +76,7 @@ def test_the_grid_is_that_of_the_input(folder: Path, by_command: Path) -> None:
         np.testing.assert_array_equal(found.affine, image.affine)
 
 
+@pytest.mark.slow
 def test_bundle_run_gives_the_labels_of_the_command(by_bundle_run: tuple[Path, subprocess.Popen[bytes]], by_command: Path) -> None:
     out, process = by_bundle_run
     assert process.wait() == 0

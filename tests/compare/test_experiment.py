@@ -195,6 +195,7 @@ def test_one_way_alone_needs_no_other_networks(bundle: Path, data: Path, tmp_pat
     assert found.ways == ["rough_only"]
 
 
+@pytest.mark.slow
 def test_a_rough_channel_is_learned_counted_and_gone_on_with(bundle: Path, data: Path, tmp_path: Path, measured_ways: list[str]) -> None:
     options: dict[str, Any] = {"sizes": [16], "epochs": 1, "device": "cpu", "alone": False, "overrides": {"rough_channel": True}}
     found = compare(bundle, data, tmp_path / "out", **options)
@@ -207,6 +208,7 @@ def test_a_rough_channel_is_learned_counted_and_gone_on_with(bundle: Path, data:
     assert measured_ways == []
 
 
+@pytest.mark.slow
 def test_pictures_are_compared_as_flat_images_in_colour(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     for n in range(3):

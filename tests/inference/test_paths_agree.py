@@ -114,6 +114,7 @@ def test_a_scan_stored_along_other_axes_has_its_labels_along_them(
     np.testing.assert_array_equal(open_volume(made.output).read()[0], turned.view(expected))
 
 
+@pytest.mark.slow
 def test_batches_and_threads_change_no_voxel(scan: Scan, segmenter: Segmenter, expected: NDArray[np.uint8], threads: int) -> None:
     assert segmenter.inferer.fine_policy.batch_size == 8
     found = segmenter.inferer.segment(ArrayVolume(scan[0][None], scan[1]), segmenter.network)

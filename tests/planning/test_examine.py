@@ -135,6 +135,7 @@ def test_a_class_that_never_occurs_is_an_error_and_a_rare_one_a_warning(tmp_path
     assert [(f.level, f.rule.split(": ")[1]) for f in found.findings] == [("warning", "two"), ("error", "three")]
 
 
+@pytest.mark.slow
 def test_several_processes_find_what_one_finds(tmp_path: Path) -> None:
     data = dataset_of(tmp_path, [spheres((16, 16, 16), (8, 8, 4 + n)) for n in range(2)], {0: "background", 1: "ball"})
     assert survey(data, processes=2) == survey(data, processes=1)

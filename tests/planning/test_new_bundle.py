@@ -114,7 +114,7 @@ def test_a_binary_rough_network_beside_regions_is_tried_with_its_own_loss(tmp_pa
 def test_memory_makes_batches_small_and_too_little_is_refused(tmp_path: Path) -> None:
     data = write_cases(tmp_path / "data", 2, ball)
     with pytest.raises(ValueError, match="memory must be enough for one training step"):
-        plan_bundle(tmp_path / "out", data, wishes=Wishes(memory_bytes=1 << 20))
+        plan_bundle(tmp_path / "out", data, wishes=replace(SMALL, memory_bytes=1 << 20))
 
 
 @pytest.mark.slow

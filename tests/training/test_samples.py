@@ -13,7 +13,7 @@ from monai.data import CacheDataset, DataLoader, MetaTensor, list_data_collate
 from monai.transforms import Compose, NormalizeIntensity, RandFlipd
 from monai.utils import set_determinism
 
-from stseg3d.geometry import Box
+from stseg3d.geometry import Box, Grid
 from stseg3d.inference import FinePolicy, NetworkProposer, Stage
 from stseg3d.inference.fine import FineStage
 from stseg3d.networks import RoughFineNet
@@ -21,7 +21,8 @@ from stseg3d.ops import BoxPolicy, Canvas
 from stseg3d.ops.resample import resample
 from stseg3d.plan import ImageView
 from stseg3d.training import AppendRoughd, FineBoxesd, OpenCased, RandFineCropsd, RoughSampled, augmentation
-from stseg3d.training.samples import class_fractions
+from stseg3d.training.samples import class_fractions, label_tensor
+from stseg3d.volumes import ArrayVolume, OpenCase
 from tests.inference.fakes import Threshold, Witness, pipeline
 from tests.phantoms import near
 
@@ -512,3 +513,31 @@ def test_a_picture_of_0_and_255_is_a_label_of_two_classes_and_a_jpeg_is_none(tmp
         OpenCased(foreground=False, out_channels=3)({"image": tmp_path / "a.png", "label": tmp_path / "a.png"})
     with pytest.raises(ValueError, match=r"a.jpg: a label must be stored without loss"):
         OpenCased()({"image": tmp_path / "a.png", "label": tmp_path / "a.jpg"})
+
+
+# --- rare classes and small objects ------------------------------------------
+
+
+def test_a_rare_class_is_drawn_as_often_as_a_common_one():
+    label = np.zeros((40, 40, 40), np.uint8)
+    label[:20] = 1
+    label[30, 30, 30] = 2
+    case = OpenCase(ArrayVolume(np.zeros((1, 40, 40, 40), np.float32), Grid(label.shape)), label)
+    stage, policy = Stage((8, 8, 8)), BoxPolicy(max_downscale=1.0)
+    drawn = FineBoxesd(None, stage, policy, balance=True)({"case": case})
+    crops = RandFineCropsd(stage, policy, samples=400, balance=1.0, out_channels=3).set_random_state(0)(drawn)
+    share = np.mean([(crop["label"] == 2).any() for crop in crops])
+    assert 0.4 < share < 0.6
+    plain = RandFineCropsd(stage, policy, samples=400, out_channels=3).set_random_state(0)(drawn)
+    assert np.mean([(crop["label"] == 2).any() for crop in plain]) < 0.1
+
+
+def test_an_object_smaller_than_a_rough_voxel_counts_from_its_share():
+    label = np.zeros((8, 8, 8), np.uint8)
+    label[:2, :4, :3] = 2  # 24 of the 64 voxels of a cell
+    assert not label_tensor(label, (2, 2, 2), 3).any()
+    assert not label_tensor(label, (2, 2, 2), 3, least_share=0.4).any()
+    assert label_tensor(label, (2, 2, 2), 3, least_share=0.375)[0, 0, 0, 0] == 2
+    label[2:4, :2, :2] = 1  # 8 of them
+    assert label_tensor(label, (2, 2, 2), 3, least_share=0.5)[0, 0, 0, 0] == 0
+    assert label_tensor(label, (2, 2, 2), 3, least_share=0.49)[0, 0, 0, 0] == 2
