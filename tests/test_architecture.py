@@ -16,7 +16,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "stseg3d"
 # From the ground up. `bundle` stands above `inference`: a bundle is looked up and loaded before it is used, and knows nothing of its use.
 ROOMS = [
     *("moved", "bundle_folders", "machine", "geometry", "volumes", "ops", "plan", "networks", "metrics", "evaluate", "results", "bundle"),
-    *("compute", "inference", "planning", "synthesis", "training", "batch", "report", "compare", "demo", "cli", "__main__"),
+    *("compute", "inference", "planning", "synthesis", "training", "batch", "selection", "report", "compare", "demo", "cli", "__main__"),
 ]
 # The one exception to "never in functions": `stseg3d --help` answers without torch and MONAI (tests/test_cli.py), so it
 # imports on demand.

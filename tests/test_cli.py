@@ -50,7 +50,7 @@ def is_one_sentence(text: str, *parts: str) -> bool:
 # --- help --------------------------------------------------------------------
 
 
-COMMANDS = ("segment", "train", "calibrate", "evaluate", "compare", "report", "demo")
+COMMANDS = ("segment", "train", "select", "calibrate", "evaluate", "compare", "report", "demo")
 
 
 @pytest.mark.parametrize("arguments", [["--help"], *([command, "--help"] for command in COMMANDS)])

@@ -33,7 +33,7 @@ ROOT = Path(__file__).resolve().parents[1]
 DATA = Path(os.environ.get("STSEG3D_DATA", ROOT.parent / "shared" / "data"))
 PAGES = (
     *("README.md", "data/README.md", "bundles/README.md", "tests/benchmarks/README.md", "stseg3d/README.md"),
-    *(f"stseg3d/{room}/README.md" for room in ("inference", "batch", "report", "evaluate", "training", "planning", "compare")),
+    *(f"stseg3d/{room}/README.md" for room in ("inference", "batch", "report", "evaluate", "training", "selection", "planning", "compare")),
 )
 DOCS = (*PAGES, ".github/CONTRIBUTING.md", *(str(p.relative_to(ROOT)) for p in sorted(ROOT.glob("bundles/*/docs/README.md"))))
 MAX_LINES, MAX_LENGTH = 150, 110

@@ -1,4 +1,4 @@
-"""The command line: ``stseg3d segment | plan | train | calibrate | evaluate | compare | report | demo``, a module each.
+"""The command line: ``stseg3d segment | plan | train | select | calibrate | evaluate | compare | report | demo``, a module each.
 
 Our own imports wait inside the commands here, and only here: ``stseg3d --help`` must answer without waiting seconds for torch and MONAI.
 Exit status: 0 all done; 1 something failed; 2 the input or the arguments were bad; 130 stopped from the keyboard.
@@ -21,10 +21,11 @@ from stseg3d.cli.evaluate import add_evaluate
 from stseg3d.cli.plan import add_plan
 from stseg3d.cli.report import add_report
 from stseg3d.cli.segment import add_segment
+from stseg3d.cli.select import add_select
 from stseg3d.cli.terminal import STOPPED, fail, log_to_stderr, say
 from stseg3d.cli.train import add_train
 
-COMMANDS = (add_segment, add_plan, add_train, add_calibrate, add_evaluate, add_compare, add_report, add_demo)
+COMMANDS = (add_segment, add_plan, add_train, add_select, add_calibrate, add_evaluate, add_compare, add_report, add_demo)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from stseg3d.cli.arguments import Command, add_machine, add_settings, add_trust, ensure_own, positive, seconds
-from stseg3d.cli.terminal import DONE, loading
+from stseg3d.cli.terminal import DONE, loading, say
 
 WEIGHTS, STAGES = Path("models", "model.pt"), Path("models", "stages")
 
@@ -30,7 +30,10 @@ def add_train(commands: Any) -> Command:
     command.add_argument("--seed", type=int, metavar="N", help="of weights, order and augmentation (default: what the bundle says)")
     command.add_argument("--from", dest="weights", type=Path, metavar="WEIGHTS", help="start from these weights")
     command.add_argument(
-        "--folds", type=positive, metavar="K", help="rough networks that each predict cases they have not seen, for the fine stage"
+        "--folds",
+        type=positive,
+        metavar="K",
+        help="train each candidate K times, each without a part of the patients, for `stseg3d select`",
     )
     add_settings(command, "a plan entry, such as training#ema_decay=0.99")
     command.add_argument("--overwrite", action="store_true", help="replace the weights that the bundle has")
@@ -55,17 +58,34 @@ def _train(args: argparse.Namespace) -> int:
     if args.data is None and not data.is_file():
         msg = f"--data must name a dataset.json, as {bundle} has none of its own"
         raise ValueError(msg)
-    _ensure_unfinished(bundle, overwrite=args.overwrite)
     set_threads(args.threads)
-    names = ("epochs", "budget_s", "seed", "weights", "folds")
-    options = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
-    chosen = {"stage": args.stage, "device": args.device, "overrides": dict(args.overrides), "trust": args.trust}
-    weights = train_bundle(bundle, data, **chosen, **options)
+    options = {name: value for name in ("epochs", "budget_s", "seed") if (value := getattr(args, name)) is not None}
+    options |= {"device": args.device, "overrides": dict(args.overrides), "trust": args.trust}
+    if args.folds:
+        return _train_folds(args, bundle, data, options)
+    _ensure_unfinished(bundle, overwrite=args.overwrite)
+    weights = train_bundle(bundle, data, stage=args.stage, **options, **({"weights": args.weights} if args.weights else {}))
     if rank() == 0:
         print(weights)
         if weights == bundle / WEIGHTS:
             bar = partial(tqdm, desc="validation", unit="case")
             print(score_trained(bundle, data, device=args.device, trust=args.trust, progress=bar).text())
+    return DONE
+
+
+def _train_folds(args: argparse.Namespace, bundle: Path, data: Path, options: dict[str, Any]) -> int:
+    from stseg3d.selection import train_folds
+
+    if args.weights or args.stage != "all":
+        given = f"--from {args.weights}, which may have seen the cases held out" if args.weights else f"--stage {args.stage}"
+        msg = f"--folds must train all stages from the beginning, got {given}"
+        raise ValueError(msg)
+
+    def tell(folder: Path, number: int, count: int) -> None:
+        say(f"stseg3d: {folder.parent.name}, {folder.name}: training {number} of {count}")
+
+    train_folds(bundle, data, args.folds, tell=tell, **options)
+    say(f"stseg3d: all folds are trained: `stseg3d select {bundle} -o OUT`")
     return DONE
 
 

@@ -68,8 +68,8 @@ class Contestant:
             msg = f"{folder}: plan must have a rough stage to be compared with, got one stage"
             raise ValueError(msg)
         self.rough = self.inferer.rough
-        if self.inferer.output.kind == "probabilities":
-            self.inferer.output = replace(self.inferer.output, kind="labels")
+        output = replace(self.inferer.output, largest_only=(), min_volume_mm3={})  # which the other ways do not have
+        self.inferer.output = replace(output, kind="labels") if output.kind == "probabilities" else output
         self.slide = SlidingWindow(self.inferer.fine, precision=self.inferer.execution.precision, mirror=True)
 
     def segment(self, way: str, volume: Volume, label: Volume) -> Found:

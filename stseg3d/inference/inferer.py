@@ -29,6 +29,7 @@ from stseg3d.inference.propose import NetworkProposer, Proposer, WholeProposer
 from stseg3d.inference.segmentation import Segmentation, Stopwatch
 from stseg3d.networks import RoughFineNet
 from stseg3d.ops import BoxPolicy, Canvas, FinePolicy, Proposal, ProposedBox
+from stseg3d.ops.cleaning import FOREGROUND, clean
 from stseg3d.ops.fuse import blank
 from stseg3d.ops.instances import order_instances, seeds_on, split_at_necks, split_instances
 from stseg3d.ops.resample import resample_region, slabs
@@ -53,11 +54,12 @@ class SegmentThenSegmentInferer(Inferer):
         output: Kind of output.
         execution: How the networks are run.
         out_channels: Classes including background.
+        classes: Their names; needed only for rules of ``output`` that name them.
         proposer: Other source of boxes than the rough network.
 
     Raises:
-        ValueError: If ``rough`` and ``fine`` differ in their number of axes, ``fine`` has a ``spacing_mm``, or instances are to be
-            numbered along a world direction but ``image`` has no ``axcodes``.
+        ValueError: If ``rough`` and ``fine`` differ in their number of axes, ``fine`` has a ``spacing_mm``, instances are to be numbered
+            along a world direction but ``image`` has no ``axcodes``, or ``output`` names classes that ``classes`` does not.
 
     Example:
         Five lines of Python::
@@ -78,19 +80,23 @@ class SegmentThenSegmentInferer(Inferer):
         output: Output | None = None,
         execution: Execution | None = None,
         out_channels: int = 2,
+        classes: Sequence[str] = (),
         proposer: Proposer | None = None,
     ) -> None:
         super().__init__()
         self.rough, self.fine = rough, fine
         self.policy, self.fine_policy = policy or BoxPolicy(), fine_policy or FinePolicy()
         self.image, self.output, self.execution = image or ImageView(), output or Output(), execution or Execution()
-        self.out_channels, self.proposer = out_channels, proposer
+        self.out_channels, self.classes, self.proposer = out_channels, tuple(classes), proposer
         if (rough and len(rough.size) != len(fine.size)) or fine.spacing_mm is not None:
             size = rough and rough.size
             msg = f"rough and fine must have as many axes and fine no spacing_mm, got {size} and {fine.size}, {fine.spacing_mm} mm"
             raise ValueError(msg)
         if self.output.number_from is not None and self.image.axcodes is None:
             msg = f"number_from needs axcodes, got {self.output.number_from!r} with axcodes=None"
+            raise ValueError(msg)
+        if unknown := [name for name in self.output.cleaned if name not in (FOREGROUND, *self.classes[1:])]:
+            msg = f"largest_only and min_volume_mm3 must name {FOREGROUND} or classes of {self.classes[1:]}, got {unknown}"
             raise ValueError(msg)
 
     def __call__(self, inputs: Tensor, network: RoughFineNet, *args: Any, **kwargs: Any) -> Tensor:
@@ -147,11 +153,16 @@ class SegmentThenSegmentInferer(Inferer):
             boxes = stage.paint(view, proposal, canvas)
         warnings += stage.warnings
         labels = canvas.labels
+        removed = self._clean(view, labels, boxes)
         if self.output.kind == "instances":
             with clock("instances"):
                 labels = self._instances(view, labels, proposal, boxes, axes)
         if boxes and not any(labels[b.box.slices].any() for b in boxes):  # there are none elsewhere
-            warnings.append("the fine stage found nothing in the boxes")
+            gone = removed.get("removed_components")
+            what = f"the plan's output removed all {gone} components as too small" if gone else "the fine stage found nothing in the boxes"
+            warnings.append(what)
+        if self.output.cleaned and keep:
+            warnings.append("largest_only and min_volume_mm3 are for labels: the probabilities are left as they are")
         for sentence in warnings:
             logger.warning("%s: %s", volume.name, sentence)
         return Segmentation(
@@ -159,7 +170,7 @@ class SegmentThenSegmentInferer(Inferer):
             probabilities=None if canvas.probabilities is None else np.stack([view.restore(p) for p in canvas.probabilities]),
             boxes=[ProposedBox(view.source_box(b.box), b.components, b.clipped, b.tile) for b in boxes],
             dropped=[replace(d, box=view.source_box(d.box)) for d in proposal.dropped],
-            counts={**proposal.counts, **stage.counts},
+            counts={**proposal.counts, **stage.counts, **removed},
             seconds=clock.seconds,
             peak_bytes=clock.peak_bytes,
             warnings=warnings,
@@ -223,12 +234,21 @@ class SegmentThenSegmentInferer(Inferer):
             raise ValueError(msg)
         return self.view(volume)
 
+    def _clean(self, view: CanonicalVolume, labels: NDArray[Any], boxes: Sequence[ProposedBox]) -> dict[str, int]:
+        """Clear components that the output does not want, in place; how many, nothing without such rules."""
+        if not self.output.cleaned or self.output.kind == "probabilities":
+            return {}
+        inside = labels[_around(boxes).slices] if boxes else labels[:0]
+        voxel_mm3 = 1.0 if self.image.colour else view.grid.voxel_mm3  # a picture's mm are often those of print
+        largest, least = self.output.largest_only, self.output.min_volume_mm3
+        return clean(inside, self.classes, largest_only=largest, least_mm3=least, voxel_mm3=voxel_mm3)
+
     def _instances(
         self, view: CanonicalVolume, labels: NDArray[Any], proposal: Proposal, boxes: Sequence[ProposedBox], axes: Sequence[int]
     ) -> NDArray[Any]:
         if not boxes:
             return labels
-        where = reduce(Box.union, (b.box for b in boxes))
+        where = _around(boxes)
         ids, count = self._split(view, labels[where.slices] > 0, proposal, where)
         axcodes, first = self.image.axcodes, self.output.number_from
         if first and axcodes:
@@ -263,6 +283,11 @@ class SegmentThenSegmentInferer(Inferer):
         if self.rough and any(b.box.voxels > prod(view.grid.shape) / 2 for b in proposal.boxes):
             said.append("an object fills more than half of the volume: two stages may not help")
         return said
+
+
+def _around(boxes: Sequence[ProposedBox]) -> Box:
+    """The smallest box around all, of which there is one at least; labels are nowhere else."""
+    return reduce(Box.union, (b.box for b in boxes))
 
 
 def _rough_map(proposal: Proposal, view: CanonicalVolume) -> ArrayVolume | None:

@@ -136,8 +136,11 @@ def fine_policy(plan: Plan) -> Config:
 def inferer(plan: Plan) -> Config:
     """The inferer and its outputs."""
     parts = ("policy", "fine_policy", "image", "output", "execution")
+    output = asdict(plan.output)
+    rules = {name: output.pop(name) for name in ("largest_only", "min_volume_mm3")}
+    named = {"classes": list(plan.classes)} if plan.output.cleaned else {}
     return {
-        "output": made("stseg3d.plan.Output", **asdict(plan.output)),
+        "output": made("stseg3d.plan.Output", **output, **{name: rule for name, rule in rules.items() if rule}),
         "execution": made("stseg3d.plan.Execution", **asdict(plan.execution)),
         "inferer": made(
             "stseg3d.inference.SegmentThenSegmentInferer",
@@ -145,6 +148,7 @@ def inferer(plan: Plan) -> Config:
             fine="@fine_stage",
             **{part: f"@{part}" for part in parts},
             out_channels=len(plan.classes),
+            **named,
         ),
     }
 

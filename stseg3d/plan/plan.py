@@ -8,6 +8,7 @@ from math import prod
 from typing import Any
 
 from stseg3d.machine.json_files import read_json
+from stseg3d.ops.cleaning import FOREGROUND
 from stseg3d.ops.policy import BoxPolicy, FinePolicy
 from stseg3d.plan.components import (
     ENSEMBLE,
@@ -194,6 +195,11 @@ def _contradictions(plan: Plan) -> Iterator[str]:
         yield from _unlike(rough, fine, training)
     if plan.output.number_from is not None and plan.image.axcodes is None:
         yield f"output#number_from={plan.output.number_from!r} needs image#axcodes, got null"
+    unknown = [name for name in plan.output.cleaned if name not in (FOREGROUND, *plan.classes[1:])]
+    if unknown:
+        yield f"output#largest_only and output#min_volume_mm3 must name {FOREGROUND} or classes of {plan.classes[1:]}, got {unknown}"
+    if FOREGROUND in plan.output.cleaned and FOREGROUND in plan.classes[1:] and len(plan.classes) > 2:
+        yield f"classes must not have {FOREGROUND!r} among several, where output#largest_only means all of them by it"
     policy = plan.policy
     for low, high in (("min_spacing_mm", "max_spacing_mm"), ("min_downscale", "max_downscale")):
         least, most = getattr(policy, low), getattr(policy, high)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from math import ceil
 
 import numpy as np
@@ -114,17 +114,23 @@ class Output:
         number_from: World direction whose end gets instance 1, such as ``"S"`` for the top; by default the file order of the view.
         neck_depth_mm: For instances: split touching objects at their necks, see :func:`stseg3d.ops.instances.split_at_necks`. By
             default the rough components split them, which misses objects smaller than a rough voxel. In pixels for pictures.
+        largest_only: Names of classes of which only the largest component is kept, or ``"foreground"`` for all classes together. This and
+            the next are done before objects are told apart; probabilities are left as they are.
+        min_volume_mm3: Least volume of a component in the labels, by the same names. In pixels for pictures.
 
     Raises:
-        ValueError: If a word is unknown, or a depth not positive.
+        ValueError: If a word is unknown, or a depth or a volume not positive.
     """
 
     kind: str = "labels"
     when_empty: str = "empty"
     number_from: str | None = None
     neck_depth_mm: float | None = None
+    largest_only: Sequence[str] = ()
+    min_volume_mm3: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "largest_only", tuple(self.largest_only))
         if self.kind not in OUTPUTS or self.when_empty not in WHEN_EMPTY:
             msg = f"output must be one of {OUTPUTS} and when_empty one of {WHEN_EMPTY}, got {self.kind!r} and {self.when_empty!r}"
             raise ValueError(msg)
@@ -134,6 +140,14 @@ class Output:
         if self.neck_depth_mm is not None and self.neck_depth_mm <= 0:
             msg = f"neck_depth_mm must be above 0, got {self.neck_depth_mm}"
             raise ValueError(msg)
+        if any(not volume > 0 for volume in self.min_volume_mm3.values()):
+            msg = f"min_volume_mm3 must be above 0 for each class that it names, got {dict(self.min_volume_mm3)}"
+            raise ValueError(msg)
+
+    @property
+    def cleaned(self) -> tuple[str, ...]:
+        """Names of classes that have a rule about their components."""
+        return (*self.largest_only, *self.min_volume_mm3)
 
 
 @dataclass(frozen=True)

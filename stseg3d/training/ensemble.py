@@ -26,7 +26,7 @@ def ensemble_bundles(bundles: Sequence[Path], out: Path, *, stages: Sequence[str
     Args:
         bundles: Folders of trained bundles for the same inputs and classes; architectures may differ.
         out: Folder of the new bundle; must not exist.
-        stages: Stages whose networks become ensembles; the other network is that of the first bundle.
+        stages: Stages whose networks become ensembles, as far as the plan has them; the other network is that of the first bundle.
         trust: Accept bundles that are more than data, see :func:`stseg3d.bundle.read_bundle`.
 
     Returns:
@@ -64,7 +64,7 @@ def ensemble_bundles(bundles: Sequence[Path], out: Path, *, stages: Sequence[str
 def _joined_plan(plans: Sequence[Plan], stages: Sequence[str]) -> Plan:
     """The first plan, with the networks of all of them in these stages."""
     changes = {}
-    for name in stages:
+    for name in set(stages) & set(plans[0].stages):
         networks = [dump(network) for plan in plans for network in members(getattr(plan, name).network)]
         changes[name] = replace(getattr(plans[0], name), network=Component(ENSEMBLE, {"networks": networks}))
     return plans[0].replace(**changes)
@@ -73,7 +73,7 @@ def _joined_plan(plans: Sequence[Plan], stages: Sequence[str]) -> Plan:
 def _ensure_alike(plan: Plan, first: Plan, bundle: Path, first_bundle: Path) -> None:
     ours, theirs = plan.as_json(whole=True), first.as_json(whole=True)
     for content in (ours, theirs):
-        content.update({f"{name} input": {k: v for k, v in content[name].items() if k != "network"} for name in STAGES})
+        content.update({f"{name} input": {k: v for k, v in (content[name] or {}).items() if k != "network"} for name in STAGES})
     for key in (*SHARED_ENTRIES, *(f"{name} input" for name in STAGES)):
         if ours[key] != theirs[key]:
             msg = f"{bundle}: {key} of an ensemble's members must be that of {first_bundle}, {theirs[key]}, got {ours[key]}"

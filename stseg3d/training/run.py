@@ -63,7 +63,6 @@ def train_bundle(
     device: str = "auto",
     seed: int | None = None,
     weights: Path | None = None,
-    folds: int | None = None,
     overrides: Mapping[str, Any] | None = None,
     trust: bool = False,
 ) -> Path:
@@ -81,8 +80,6 @@ def train_bundle(
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         seed: Seed; by default that of the plan.
         weights: Composite ``model.pt`` to start from; folds start without it, as it may have seen their cases.
-        folds: Number of rough networks to train before the fine stage, each without a part of the cases, whose predictions for that part
-            the fine network sees; by default what the plan says.
         overrides: Entries of the plan to set, such as ``{"training#ema_decay": 0.99}``, see :func:`stseg3d.plan.set_entries`. Entries
             that inference must know as well are written into ``plan.json`` when all stages are trained.
         trust: Train a bundle that is more than data, see :func:`stseg3d.bundle.read_bundle`.
@@ -104,7 +101,7 @@ def train_bundle(
         raise ValueError(msg)
     own = own_device(select_device(device))
     json_path = data / "dataset.json" if data.is_dir() else data
-    chosen = dict(overrides or {}) | ({} if folds is None else {"folds": folds})
+    chosen = dict(overrides or {})
     options: dict[str, Any] = {
         "bundle_root": str(bundle),
         "dataset_dir": str(json_path.parent),

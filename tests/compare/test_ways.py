@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from stseg3d.bundle import load_network
+from stseg3d.bundle import load_network, open_bundle, write_plan
 from stseg3d.compare.runs import Run
 from stseg3d.compare.ways import Contestant, multiply_adds
 from stseg3d.inference import Stage
@@ -56,6 +57,16 @@ def test_two_stages_are_the_inferers_own(compared: Compared, contestant: Contest
     assert found.boxes == [b.box for b in twin.boxes]
     assert found.macs == (1 + twin.counts["crops"]) * 2 * macs_of_unet((16, 16, 16))
     assert {"rough", "fine", "total"} <= found.seconds.keys()
+
+
+def test_rules_for_components_which_the_other_ways_lack_are_left_out(
+    compared: Compared, contestant: Contestant, volumes: tuple[Volume, Volume], tmp_path: Path
+) -> None:
+    ruled = Path(shutil.copytree(compared.two_stage.folder, tmp_path / "ruled"))
+    write_plan(ruled, open_bundle(ruled).require_plan().set({"output#min_volume_mm3": {"foreground": 1e6}}))
+    network, parser = load_network(ruled)
+    assert not parser.get_parsed_content("inferer").segment(volumes[0], network).labels.any()
+    np.testing.assert_array_equal(Contestant(ruled).segment("two_stage", *volumes).labels, contestant.segment("two_stage", *volumes).labels)
 
 
 def test_true_boxes_are_of_the_ground_truth(contestant: Contestant, volumes: tuple[Volume, Volume]) -> None:

@@ -12,6 +12,7 @@ import SimpleITK
 import torch
 from monai.data import MetaTensor, list_data_collate
 from monai.inferers import Inferer
+from scipy import ndimage
 from torch import nn
 
 from stseg3d.geometry import Grid
@@ -532,3 +533,40 @@ def test_a_file_is_streamed_and_only_labels_are_of_its_size(write_nifti, monkeyp
     tracemalloc.stop()
     assert dice(found.labels, mask) > 0.97
     assert peak_bytes < 2 * mask.size  # uint8 labels, and less than that for everything else; one float array would be 4
+
+
+# --- rules for components ----------------------------------------------------
+
+RULED = {"classes": ("background", "object"), "largest_only": ["object"]}
+
+
+def test_only_the_largest_component_is_kept_where_the_output_says_so_and_the_others_are_counted(image, expected):
+    found = pipeline(ROUGH, FINE, POLICY, **RULED).segment(volume_of(image), networks())
+    ids, count = ndimage.label(expected, np.ones((3, 3, 3)))
+    sizes = np.bincount(ids.ravel())[1:]
+    np.testing.assert_array_equal(found.labels > 0, (ids > 0) & np.isin(ids, 1 + np.flatnonzero(sizes == sizes.max())))
+    kept = sizes == sizes.max()
+    assert found.counts["removed_components"] == count - kept.sum() > 0
+    assert found.counts["removed_voxels"] == sizes[~kept].sum()
+
+
+def test_without_rules_nothing_is_counted_and_with_too_strict_ones_a_warning_tells(image, expected):
+    found = pipeline(ROUGH, FINE, POLICY).segment(volume_of(image), networks())
+    assert "removed_components" not in found.counts
+    strict = pipeline(ROUGH, FINE, POLICY, min_volume_mm3={"foreground": 1e6}).segment(volume_of(image), networks())
+    assert not strict.labels.any()
+    assert any("the plan's output removed all" in warning for warning in strict.warnings)
+
+
+def test_objects_are_told_apart_after_the_rules_and_probabilities_are_left_with_a_warning(image, expected):
+    found = pipeline(ROUGH, FINE, POLICY, kind="instances", **RULED).segment(volume_of(image), networks())
+    labels = pipeline(ROUGH, FINE, POLICY, **RULED).segment(volume_of(image), networks()).labels
+    np.testing.assert_array_equal(found.labels > 0, labels > 0)
+    found = pipeline(ROUGH, FINE, POLICY, kind="probabilities", **RULED).segment(volume_of(image), networks())
+    np.testing.assert_array_equal(found.probabilities[0] > 0.5, expected > 0)
+    assert any("are for labels" in warning for warning in found.warnings)
+
+
+def test_a_rule_for_an_unknown_class_is_refused():
+    with pytest.raises(ValueError, match=r"must name foreground or classes of \('object',\), got \['organ'\]"):
+        pipeline(ROUGH, FINE, POLICY, classes=("background", "object"), largest_only=["organ"])

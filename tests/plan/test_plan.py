@@ -105,6 +105,12 @@ def test_a_plan_is_frozen_and_needs_no_torch() -> None:
         ({"training#target": "object"}, "target must be one of"),
         ({"training#crops": "windows"}, "crops must be one of"),
         ({"output#kind": "label"}, "output must be one of"),
+        ({"output#largest_only": ["organ"]}, r"output#largest_only and output#min_volume_mm3 must name foreground or classes of"),
+        ({"output#min_volume_mm3": {"foreground": 0.0}}, "min_volume_mm3 must be above 0 for each class"),
+        (
+            {"classes": ["background", "foreground", "a"], "output#largest_only": ["foreground"]},
+            "classes must not have 'foreground' among several",
+        ),
         ({"execution#runtime": "onnx"}, "runtime must be one of"),
         ({"image#channels": 0}, r"channels must be in \[1, 1000\], got 0"),
         ({"image#channels": 2**31}, r"channels must be in \[1, 1000\], got 2147483648"),

@@ -101,6 +101,17 @@ def test_patches_for_a_sliding_window_need_no_rough_network() -> None:
     assert "SlidingWindow" in text
 
 
+def test_rules_for_components_are_rendered_with_the_names_of_the_classes_and_only_if_there_are_any() -> None:
+    config = json.loads(render(small())["inference.json"])
+    assert "largest_only" not in config["output"]
+    assert "classes" not in config["inferer"]
+    plan = small(**{"output#largest_only": ["foreground"], "output#min_volume_mm3": {"foreground": 3}})
+    config = json.loads(render(plan)["inference.json"])
+    assert (config["output"]["largest_only"], config["output"]["min_volume_mm3"]) == (["foreground"], {"foreground": 3.0})
+    assert config["inferer"]["classes"] == list(plan.classes)
+    assert Plan.from_json(plan.as_json()) == plan
+
+
 def test_a_loss_is_taken_of_regions_and_of_classes_that_they_do_not_tell_apart() -> None:
     classes = [f"c{n}" for n in range(7)]
     regions = {"whole": [1, 2, 3, 4, 5], "core": [2, 3], "rim": [4]}  # 1 and 5, 2 and 3 are alike to them; 6 is in none, as is background

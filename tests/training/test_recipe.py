@@ -84,7 +84,7 @@ def test_the_command_line_sets_entries(bundle: Path, dataset: Path, capsys: pyte
     line = ["train", str(bundle), "--data", str(dataset), "--epochs", "1", "--device", "cpu"]
     assert main([*line, "--stage", "rough", "--set", "ema_decay=0.5", "--set", 'target="component"']) == 0
     assert json.loads((bundle / "logs/rough.json").read_text())["options"] == {"ema_decay": 0.5, "target": "component"}
-    assert main([*line, "--folds", "9", "--set", "predicted_boxes=0.5"]) == 2
+    assert main([*line, "--set", "training#folds=9", "--set", "predicted_boxes=0.5"]) == 2
     assert "folds must be 0, or from 2 to the number of training cases, 2, got 9" in capsys.readouterr().err
     for wrong in ("ema_decay", "target=component", "ema_decay=", "=1"):
         with pytest.raises(SystemExit, match="2"):
@@ -319,7 +319,7 @@ def test_cases_of_one_name_are_refused_where_predictions_go_by_it(bundle: Path, 
 
 @pytest.mark.parametrize("folds", [0, 2])
 def test_a_fine_network_learns_with_the_rough_channel_and_inference_gives_it_one(folds: int, bundle: Path, dataset: Path) -> None:
-    weights = train_bundle(bundle, dataset, epochs=2, device="cpu", folds=folds, overrides={"rough_channel": True})
+    weights = train_bundle(bundle, dataset, epochs=2, device="cpu", overrides={"rough_channel": True, "folds": folds})
     assert weights == bundle / WEIGHTS
     network, parser = load_network(bundle)
     assert network.fine.model[0].conv.weight.shape[1] == 2

@@ -79,16 +79,16 @@ def split(found: DataFound, group: str | None = None, *, validation: float = 0.2
             raise ValueError(msg)
     found = with_groups(found, group)
     named = any(entry.group for entry in found.entries)
-    patients = _patients(found)
+    patients = patients_of(found)
     findings = [*_astray(found, patients, named=named), *([] if named else _scans(found.entries))]
     due = len(found.training)
     tested = (
         set()
         if any(e.label for e in found.test)
-        else _drawn(found.training, patients, due=test * due, seed=seed, least=3 if validation else 2)
+        else drawn(found.training, patients, due=test * due, seed=seed, least=3 if validation else 2)
     )
     rest = [entry for entry in found.training if entry.id not in tested]
-    validating = set() if found.validation else _drawn(rest, patients, due=validation * due, seed=seed, least=2)
+    validating = set() if found.validation else drawn(rest, patients, due=validation * due, seed=seed, least=2)
     lists: dict[str, Any] = {
         "training": tuple(entry for entry in rest if entry.id not in validating),
         "validation": (*found.validation, *(entry for entry in rest if entry.id in validating)),
@@ -104,7 +104,7 @@ def _searched(pattern: re.Pattern[str], entry: Entry) -> str:
     return "" if match is None else (match[1] or "") if pattern.groups else match[0]
 
 
-def _patients(found: DataFound) -> dict[str, str]:
+def patients_of(found: DataFound) -> dict[str, str]:
     """Patient of each case by its id; those of cases with equal images are one."""
     patients = {entry.id: entry.group or _of_bids(entry) or entry.id for entry in found.entries}
     for first, *others in found.twins:
@@ -122,7 +122,7 @@ def _grouped(entry: Entry, patients: dict[str, str]) -> Entry:
     return entry if patients[entry.id] == entry.id else replace(entry, group=patients[entry.id])
 
 
-def _drawn(entries: Sequence[Entry], patients: dict[str, str], *, due: float, seed: int, least: int) -> set[str]:
+def drawn(entries: Sequence[Entry], patients: dict[str, str], *, due: float, seed: int, least: int) -> set[str]:
     """Ids of cases of patients in the order of a hash, as many as are due.
 
     It is one patient at least, none of fewer than ``least``, and never so many that fewer than ``least - 1`` are left.
