@@ -252,6 +252,7 @@ def found_in(folder: Path) -> dict[str, np.ndarray]:
     return {path.name: np.asarray(nib.load(path).dataobj) for path in sorted(folder.glob("*_seg.nii.gz"))}
 
 
+@pytest.mark.slow
 def test_pictures_have_the_same_labels_by_the_command_the_bundle_and_the_tensor(nuclei: Path, pictures: Path, tmp_path: Path) -> None:
     assert main(["segment", str(pictures), "--bundle", str(nuclei), "-o", str(tmp_path / "command"), "--device", "cpu"]) == 0
     paths = {"config_file": f"{nuclei}/configs/inference.json", "bundle_root": str(nuclei), "dataset_dir": str(pictures)}

@@ -58,6 +58,7 @@ def test_five_vertebrae_are_numbered_from_the_top(by_command: Path) -> None:
         assert heights == sorted(heights)  # the files are stored I P L: the first axis runs downwards
 
 
+@pytest.mark.slow
 def test_the_inferer_gives_the_labels_of_the_command(folder: Path, by_command: Path) -> None:
     network, parser = load_network(find_bundle("vertebrae_mr"))
     for case in CASES:

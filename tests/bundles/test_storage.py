@@ -45,7 +45,10 @@ def stored(scan: nib.Nifti1Image, axcodes: str) -> nib.Nifti1Image:
     return scan.as_reoriented(nib.orientations.ornt_transform(now, wanted))
 
 
-@pytest.mark.parametrize(("axcodes", "suffix"), [("LPS", ".nrrd"), ("SRA", ".mha"), ("ALI", ".nii")])
+SLOW = [pytest.param(*case, marks=pytest.mark.slow) for case in (("SRA", ".mha"), ("ALI", ".nii"))]
+
+
+@pytest.mark.parametrize(("axcodes", "suffix"), [("LPS", ".nrrd"), *SLOW])
 def test_neither_axis_order_nor_file_type_makes_a_difference(
     segmenter: Segmenter, scan: nib.Nifti1Image, expected: np.ndarray, axcodes: str, suffix: str, tmp_path: Path
 ) -> None:
@@ -59,6 +62,7 @@ def test_neither_axis_order_nor_file_type_makes_a_difference(
     np.testing.assert_array_equal(canonical(out), expected)
 
 
+@pytest.mark.slow
 def test_an_oblique_scan_is_segmented_along_its_nearest_axes(
     segmenter: Segmenter, scan: nib.Nifti1Image, expected: np.ndarray, tmp_path: Path
 ) -> None:
@@ -72,6 +76,7 @@ def test_an_oblique_scan_is_segmented_along_its_nearest_axes(
     np.testing.assert_array_equal(canonical(out), expected)
 
 
+@pytest.mark.slow
 def test_a_dicom_series_gives_the_same_labels(
     segmenter: Segmenter, data_dir: Path, expected: np.ndarray, tmp_path: Path, write_series: Callable[..., Path]
 ) -> None:

@@ -296,6 +296,7 @@ def test_mm_of_pictures_are_pixels(shape: tuple[int, ...], spacing: float, are: 
 # --- in a process ------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_way_alone_in_a_process_gives_the_same(compared: Compared, alone: tuple[Path, Future[Measured]]) -> None:
     folder, measured = alone
     for one, twin in zip(measured.result().scores, compared.comparison.at("two_stage", 16).values(), strict=True):

@@ -61,6 +61,7 @@ def test_float32_is_the_network_as_it_is():
         torch.testing.assert_close(probabilities(network, batch), network(batch).softmax(1), rtol=0, atol=0)
 
 
+@pytest.mark.slow
 def test_labels_of_bfloat16_are_those_of_float32_on_a_phantom():
     image, _, grid = ct_phantom((96, 96, 80), seed=3)
     plain, fast = (Segmenter("aorta_ct_segmentation", device="cpu", precision=p) for p in ("float32", "bfloat16"))

@@ -71,6 +71,7 @@ def test_contrast_differs_from_none_to_strong():
     assert max(medians) > 250
 
 
+@pytest.mark.slow
 def test_same_body_at_any_resolution():
     spacing = np.array([8.0, 8.0, 9.0])
     coarse = ct_phantom((42, 42, 50), spacing_mm=spacing, seed=5)
@@ -96,6 +97,7 @@ def test_data_set_has_the_decathlon_layout(written):
         assert np.asarray(aorta.dataobj).any()
 
 
+@pytest.mark.slow
 def test_case_of_a_data_set_does_not_depend_on_how_many_there_are(written, tmp_path):
     main([str(tmp_path), "--training", "1", "--validation", "0", "--shape", "32", "32", "24", "--seed", "1"])
     first, second = (nib.load(folder / "imagesTr" / "phantom_00000.nii.gz").get_fdata() for folder in (written.parent, tmp_path))

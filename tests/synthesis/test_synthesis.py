@@ -148,6 +148,7 @@ def test_deformed_bodies_differ_and_follow_from_their_seed() -> None:
     assert max(sizes) > 1.1
 
 
+@pytest.mark.slow
 def test_the_vessel_widens_but_not_into_bone() -> None:
     labels, grid = label_map(2.0)
     volumes, bone = [], []
@@ -174,6 +175,7 @@ def test_tissues_are_as_bright_as_the_scan_says(anatomy: Anatomy) -> None:
     assert np.median(lung) == pytest.approx(scan.hu["lung"] + scan.offsets_hu[2], abs=30)
 
 
+@pytest.mark.slow
 def test_what_is_wrong_with_an_aorta_shows_inside_it_alone() -> None:
     body = build_anatomy(*label_map(2.0), NAMES)
     healthy = quiet(5, hu=dict(quiet(5).hu, arteries=300.0))

@@ -78,6 +78,7 @@ def avt(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "AVT"
 
 
+@pytest.mark.slow
 def test_the_list_has_every_source_on_both_sides(avt):
     run_python(how_to("python")[0])
     dataset = load_dataset(avt)

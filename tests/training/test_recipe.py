@@ -102,6 +102,7 @@ def test_options_reach_the_training_and_are_written_beside_its_log(bundle: Path,
     assert {path: path.read_bytes() for path in (bundle / "configs").iterdir()} == before
 
 
+@pytest.mark.slow
 def test_what_one_stage_was_trained_to_see_holds_for_the_next_one(bundle: Path, dataset: Path) -> None:
     train_bundle(bundle, dataset, stage="rough", epochs=1, device="cpu")
     change(bundle, normalization=[{"name": "ScaleIntensity"}])
@@ -155,6 +156,7 @@ def test_a_stopped_stage_goes_on_with_the_options_it_was_begun_with(bundle: Path
 # --- the course of a training ------------------------------------------------
 
 
+@pytest.mark.slow
 def test_each_validation_is_a_line_of_the_log_whether_killed_or_not(bundle: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     train_bundle(bundle, dataset, stage="rough", epochs=4, device="cpu", seed=1)
     whole = read_history(bundle / "logs/rough.jsonl")
@@ -223,6 +225,7 @@ def test_without_a_rough_stage_there_is_nothing_to_start_from(bundle: Path, data
 # --- out-of-fold predictions -------------------------------------------------
 
 
+@pytest.mark.slow
 def test_rough_networks_predict_what_they_have_not_seen_for_the_fine_one(
     bundle: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -245,6 +248,7 @@ def test_rough_networks_predict_what_they_have_not_seen_for_the_fine_one(
     assert [len(read_history(bundle / f"logs/rough_fold{n}of2.jsonl")) for n in (0, 1)] == [1, 1]  # half of the epochs
 
 
+@pytest.mark.slow
 def test_a_training_with_folds_that_is_killed_again_and_again_repeats_none_of_them(
     bundle: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -318,6 +322,7 @@ def test_cases_of_one_name_are_refused_where_predictions_go_by_it(bundle: Path, 
 
 
 @pytest.mark.parametrize("folds", [0, 2])
+@pytest.mark.slow
 def test_a_fine_network_learns_with_the_rough_channel_and_inference_gives_it_one(folds: int, bundle: Path, dataset: Path) -> None:
     weights = train_bundle(bundle, dataset, epochs=2, device="cpu", overrides={"rough_channel": True, "folds": folds})
     assert weights == bundle / WEIGHTS
@@ -344,6 +349,7 @@ def test_a_rough_channel_needs_a_rough_network(bundle: Path, dataset: Path) -> N
 
 
 @pytest.mark.parametrize("flat", [False, True])
+@pytest.mark.slow
 def test_a_network_with_several_heads_learns_and_infers(flat: bool, bundle: Path, dataset: Path) -> None:
     depth = 1 if flat else 2
     heads = {
