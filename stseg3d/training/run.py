@@ -34,7 +34,7 @@ from stseg3d.plan import STAGES, render, set_entries, task_entries
 from stseg3d.training.box_check import check_policy, check_rough
 from stseg3d.training.folds import fold_name, held_out, is_predicted, predictions_path, remove_predictions, save_predictions, with_ids
 from stseg3d.training.options import ensure_same, remember
-from stseg3d.training.processes import by_first, launched, own_device, together
+from stseg3d.training.processes import by_first, from_first, launched, own_device, together
 from stseg3d.training.stages import assemble, trained_stage
 from stseg3d.training.task import TrainingTask, check_task, find_cause, load_stage
 from stseg3d.volumes import Case, load_dataset
@@ -134,7 +134,7 @@ def train_bundle(
             trained = _train_stage(task, name, again=stage != "all")
             if name == "rough" and trained:
                 by_first(partial(check_rough, task))
-                task = _with_rest(task, time.monotonic() - start)
+                task = _with_rest(task, from_first(time.monotonic() - start))  # processes with other budgets would wait for each other
         return by_first(lambda: _finish(task, names[-1]))
 
 
