@@ -28,6 +28,7 @@ FEW_CELLS = 8  # rough voxels of a small object
 SMALL_THRESHOLD = 0.3  # of the rough probability, and share of a rough voxel that counts, where objects are that small
 STEP_VOXELS = 600_000  # of all crops of a step, as in the recipes of the shipped bundles
 MAX_CROPS = 16
+FEW_OBJECTS = 8  # more are a number by chance, such as that of lesions
 CONSTANT_COUNT = 1.25  # ratio of the largest and the median number of objects up to which the number is a rule
 SLICE_ANISOTROPY = 3.0  # thick slices, between which nothing is turned (nnU-Net's threshold)
 
@@ -140,7 +141,7 @@ def _policy(fingerprint: Fingerprint, kind: TaskKind, sizes: Sizes) -> tuple[Box
     least = least if least >= cell_mm3 else 0.0
     counts = fingerprint.counts(together=not kind.instances)
     usual = int(np.percentile(counts, 95))  # a fault in one label is no rule
-    most = usual if usual <= max(CONSTANT_COUNT * np.median(counts), 1) else None
+    most = usual if usual <= min(max(CONSTANT_COUNT * np.median(counts), 1), FEW_OBJECTS) else None
     reasons |= {
         "policy#threshold": f"objects are a few rough voxels large: few are missed at {SMALL_THRESHOLD:g}"
         if small
