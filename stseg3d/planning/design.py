@@ -28,6 +28,7 @@ FEW_CELLS = 8  # rough voxels of a small object
 SMALL_THRESHOLD = 0.3  # of the rough probability, and share of a rough voxel that counts, where objects are that small
 STEP_VOXELS = 600_000  # of all crops of a step, as in the recipes of the shipped bundles
 MAX_CROPS = 16
+FEW_OBJECTS = 8  # more are a number by chance, such as that of lesions
 CONSTANT_COUNT = 1.25  # ratio of the largest and the median number of objects up to which the number is a rule
 SLICE_ANISOTROPY = 3.0  # thick slices, between which nothing is turned (nnU-Net's threshold)
 
@@ -140,7 +141,7 @@ def _policy(fingerprint: Fingerprint, kind: TaskKind, sizes: Sizes) -> tuple[Box
     least = least if least >= cell_mm3 else 0.0
     counts = fingerprint.counts(together=not kind.instances)
     usual = int(np.percentile(counts, 95))  # a fault in one label is no rule
-    most = usual if usual <= max(CONSTANT_COUNT * np.median(counts), 1) else None
+    most = usual if usual <= min(max(CONSTANT_COUNT * np.median(counts), 1), FEW_OBJECTS) else None
     reasons |= {
         "policy#threshold": f"objects are a few rough voxels large: few are missed at {SMALL_THRESHOLD:g}"
         if small
@@ -193,10 +194,9 @@ def _unit_mm(fingerprint: Fingerprint) -> float:
 def _training(fingerprint: Fingerprint, kind: TaskKind, sizes: Sizes) -> Training:
     cases, small = len(fingerprint.cases), _are_small(fingerprint, kind, sizes)
     rough_batch = 1 if sizes.rough_spacing_mm or cases < FEW_CASES else 4
-    whole = sizes.rough is None and sizes.max_downscale is None
     crops = int(np.clip(round(STEP_VOXELS / prod(sizes.fine)), 4, MAX_CROPS))
-    fine_batch = min(4 if whole or crops == MAX_CROPS else 2, cases)
-    samples = 1 if whole else -(-crops // fine_batch)
+    fine_batch = min(4 if sizes.whole or crops == MAX_CROPS else 2, cases)
+    samples = 1 if sizes.whole else -(-crops // fine_batch)
     epochs = {"rough": _epochs(STEPS["rough"], cases, rough_batch), "fine": _epochs(STEPS["fine"], cases, fine_batch)}
     degrees = 20.0 if kind.modality == "microscopy" else 10.0
     shared: dict[str, Any] = {"rotation_degrees": degrees, "mirror_axes": kind.mirror_axes}
@@ -208,12 +208,12 @@ def _training(fingerprint: Fingerprint, kind: TaskKind, sizes: Sizes) -> Trainin
         cases_a_batch=Both(rough_batch, fine_batch),
         validate_every=Both(**{name: max(n // VALIDATIONS, 1) for name, n in epochs.items()}),
         samples=samples,
-        jitter=Jitter(0.0, 0.0) if whole else Jitter(0.1, 0.1),
-        balance=0.5 if len(kind.classes) > 2 or small or (sizes.rough is None and not whole) else 0.0,
+        jitter=Jitter(0.0, 0.0) if sizes.whole else Jitter(0.1, 0.1),
+        balance=0.5 if len(kind.classes) > 2 or small or (sizes.rough is None and not sizes.whole) else 0.0,
         rough_share=SMALL_THRESHOLD if small else 0.5,
         negatives=0.0 if kind.number_from or sizes.rough is None else 0.1,
         augmentation=Both(
-            Augmentation(shift=0.1, fixed_axis=thick, **shared), Augmentation(shift=0.1 if whole else 0.0, fixed_axis=thick, **shared)
+            Augmentation(shift=0.1, fixed_axis=thick, **shared), Augmentation(shift=0.1 if sizes.whole else 0.0, fixed_axis=thick, **shared)
         ),
     )
 

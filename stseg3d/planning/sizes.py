@@ -22,6 +22,7 @@ WHOLE_VOXELS = {2: 128 * 128, 3: 64 * 64 * 64}  # a volume of no more is seen as
 MIN_FINE = 32  # voxels along an axis that is that long
 VARYING = 1.5  # ratio of the largest and smallest field of view from which the rough grid is given by its spacing
 DOWNSCALE = 1.5  # a crop of a box of this many fine inputs loses little
+LARGER = 2.0  # a volume that many times as long as the typical one is not squeezed into one input
 SHRINK_BACK = 8.0  # a tile may be this much coarser than the volume, if its objects are large enough
 
 
@@ -38,6 +39,7 @@ class Sizes:
         max_downscale: Longest box in fine inputs.
         min_downscale: Shortest box in fine inputs, None where small objects are brought to the size of the input.
         reasons: Reason of each of the former, by its name.
+        whole: Whether the fine network sees a typical volume at once.
     """
 
     rough: tuple[int, ...] | None
@@ -48,6 +50,7 @@ class Sizes:
     max_downscale: float | None
     min_downscale: float | None
     reasons: dict[str, str]
+    whole: bool = False
 
 
 def sizes_for(fingerprint: Fingerprint, kind: TaskKind, *, stages: int | None = None) -> Sizes:
@@ -165,7 +168,8 @@ def _whole(fingerprint: Fingerprint, shape: NDArray[np.float64], spacing: NDArra
     if prod(shape) <= WHOLE_VOXELS[ndim]:
         upper = np.percentile([case.shape for case in fingerprint.cases], 75, axis=0)
         fine = rounded_size(np.where(long, np.maximum(upper, 8), 1), spacing)
-        return Sizes(None, None, tuple(spacing), fine, tuple(spacing), None, None, reasons | {"fine": "the typical volume"})
+        why = {"fine": "the typical volume", "max_downscale": f"a volume more than {LARGER:g} times as long is seen in tiles"}
+        return Sizes(None, None, tuple(spacing), fine, tuple(spacing), LARGER, None, reasons | why, whole=True)
     extents = fingerprint.extents_mm()
     small = np.percentile(extents, 10, axis=0) if len(extents) else 8 * spacing
     # The smallest objects keep eight voxels along each axis, and no tile is longer than the volume.
