@@ -28,6 +28,7 @@ from stseg3d.training.processes import from_all, from_first, rank, undistributed
 logger = logging.getLogger(__name__)
 
 MANY_SKIPPED = 0.01  # of the steps
+UNLIMITED = 10**6  # epochs, where a budget ends the training
 
 
 def shared_handler(handler: Any) -> Any:
@@ -79,7 +80,8 @@ class EpochProgress:
     def _start(self, engine: Engine) -> None:
         # A resumed run begins where it was.
         shown = {"desc": self.name, "unit": "epoch", "mininterval": 1, "disable": rank() > 0}
-        self.bar = tqdm(total=engine.state.max_epochs, initial=engine.state.epoch, **shown)
+        known = engine.state.max_epochs != UNLIMITED  # else the budget tells after the first epoch
+        self.bar = tqdm(total=engine.state.max_epochs if known else None, initial=engine.state.epoch, **shown)
 
     def _step(self, engine: Engine) -> None:
         output = engine.state.output

@@ -32,6 +32,7 @@ from stseg3d.bundle import (
 from stseg3d.inference.propose import NetworkProposer
 from stseg3d.plan import STAGES, render, set_entries, task_entries
 from stseg3d.training.box_check import check_policy, check_rough
+from stseg3d.training.engine import UNLIMITED
 from stseg3d.training.folds import fold_name, held_out, is_predicted, predictions_path, remove_predictions, save_predictions, with_ids
 from stseg3d.training.options import ensure_same, remember
 from stseg3d.training.processes import by_first, from_first, launched, own_device, together
@@ -46,7 +47,6 @@ MULTI_GPU_CONFIG = "multi_gpu_train.json"  # overlays these if torchrun has star
 
 # Share of a time budget for the rough stage, whose network and input are small; the fine stage gets all that is left.
 ROUGH_SHARE = 0.25
-UNLIMITED = 10**6  # epochs, where a budget ends the training
 
 # All folds together get this share of the fine stage's budget, and each fold this share of the rough stage's epochs: predictions for the
 # fine stage need not be the best, only like those of inference.
