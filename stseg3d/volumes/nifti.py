@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from stseg3d.volumes.file import FileVolume, check_capacity, check_memory, grid_of_file
+from stseg3d.volumes.file import FileVolume, check_capacity, check_memory, grid_of_file, library_errors
 from stseg3d.volumes.inflate import GzipVoxels, first_bytes
 from stseg3d.volumes.volume import Array
 
@@ -65,7 +65,7 @@ def open_nifti(path: Path, *, channels_last: bool = False) -> FileVolume:
 
 def _read_header(path: Path, *, packed: bool) -> tuple[Any, Any, tuple[float, float]]:
     """Header, affine, and slope and intercept of the stored values."""
-    try:
+    with library_errors(path, "a sound NIfTI file"):
         kind, offset = _kind_of(_first_bytes(path, NIFTI2_BYTES, packed=packed))
         header = kind.from_fileobj(BytesIO(_first_bytes(path, max(offset, NIFTI2_BYTES), packed=packed)), check=False)
         spacing = header["pixdim"][1:4].tolist()  # nibabel makes 0 to 1, and drops signs
@@ -76,10 +76,6 @@ def _read_header(path: Path, *, packed: bool) -> tuple[Any, Any, tuple[float, fl
                 _mend_quaternion(header)
         affine, (slope, inter) = header.get_best_affine(), header.get_slope_inter()
         header["vox_offset"] = header.get_data_offset()
-    except Exception as error:  # for broken headers nibabel raises many kinds of errors, such as OverflowError and AttributeError
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        msg = f"{path}: file must be a sound NIfTI file, got: {reason}"
-        raise ValueError(msg) from error
     unit = UNIT_MM.get(int(header["xyzt_units"]) & 7, 1.0)
     affine[:3] *= unit
     return header, affine, (1.0 if slope is None else float(slope), 0.0 if inter is None else float(inter))

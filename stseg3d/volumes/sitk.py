@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from math import prod
 from pathlib import Path
@@ -70,10 +72,8 @@ def image_reader(path: Path) -> Any:
     reader = SimpleITK.ImageFileReader()
     reader.SetFileName(str(path))
     reader.SetImageIO(READERS.get(path.suffix.lower(), ""))
-    try:
+    with sitk_errors(path):
         reader.ReadImageInformation()
-    except RuntimeError as error:
-        raise ValueError(unsound(path, error)) from error
     size = reader.GetSize()
     if len(size) not in DIMENSIONS or min(size) < 1:
         msg = f"{path}: file must have {DIMENSIONS[0]} to {DIMENSIONS[-1]} axes of at least one voxel, got {tuple(size)}"
@@ -92,12 +92,21 @@ def _component_bytes(pixel_id: int) -> int:
         return 1
 
 
-def unsound(path: Path, error: RuntimeError) -> str:
-    """Message on the error that SimpleITK raised."""
-    lines = [line.strip() for line in str(error).splitlines()]
-    # ITK guesses the system's reason: for a truncated MetaImage it says that there is no such file.
-    telling = [line for line in lines if line and not line.startswith("Reason:")]
-    return f"{path}: file must be a sound image, got: {telling[-1] if telling else 'no reason'}"
+@contextmanager
+def sitk_errors(path: Path) -> Iterator[None]:
+    """Context in which errors of SimpleITK become one sentence on the file.
+
+    Raises:
+        ValueError: On a ``RuntimeError``.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        lines = [line.strip() for line in str(error).splitlines()]
+        # ITK guesses the system's reason: for a truncated MetaImage it says that there is no such file.
+        telling = [line for line in lines if line and not line.startswith("Reason:")]
+        msg = f"{path}: file must be a sound image, got: {telling[-1] if telling else 'no reason'}"
+        raise ValueError(msg) from error
 
 
 def itk_affine(image: Any, n: int) -> Array:
@@ -143,10 +152,8 @@ def read_image(path: Path) -> Any:
     """
     import SimpleITK
 
-    try:
+    with sitk_errors(path):
         return SimpleITK.ReadImage(str(path), imageIO=READERS.get(path.suffix.lower(), ""))
-    except RuntimeError as error:
-        raise ValueError(unsound(path, error)) from error
 
 
 def load_sitk(path: Path, shape: tuple[int, ...]) -> Array:

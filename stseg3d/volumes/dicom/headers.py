@@ -24,7 +24,7 @@ from stseg3d.volumes.dicom.elements import (
 )
 from stseg3d.volumes.dicom.kinds import DICOM_SUFFIXES, PLANE_CLASSES, STORAGE, kind_without_image
 from stseg3d.volumes.dicom.overrun import is_overrun
-from stseg3d.volumes.sitk import stored_dtype, unsound
+from stseg3d.volumes.sitk import sitk_errors, stored_dtype
 from stseg3d.volumes.volume import Array
 
 TAGS = (
@@ -137,10 +137,8 @@ class HeaderReader:
     def _read(self, path: Path, content: Any) -> Header:
         reader = self._gdcm
         reader.SetFileName(str(path))
-        try:
+        with sitk_errors(path):
             reader.ReadImageInformation()
-        except RuntimeError as error:
-            raise ValueError(unsound(path, error)) from error
         size = (*reader.GetSize(), 1)[:3]
         if size != (told := (integer(content, "Columns"), integer(content, "Rows"), frames_of(content))):
             msg = f"{path}: header must give one size, got {told} and {size} voxels"

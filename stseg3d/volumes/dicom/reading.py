@@ -16,7 +16,7 @@ from stseg3d.volumes.dicom.kinds import kind_without_image
 from stseg3d.volumes.dicom.series import Series, choose_series, read_series, volumes_of
 from stseg3d.volumes.dicom.stack import stacked
 from stseg3d.volumes.file import FileVolume, check_memory, grid_of_file
-from stseg3d.volumes.sitk import channels_first, image_reader, itk_affine, stored_dtype, unsound
+from stseg3d.volumes.sitk import channels_first, image_reader, itk_affine, sitk_errors, stored_dtype
 from stseg3d.volumes.volume import Array
 
 logger = logging.getLogger(__name__)
@@ -99,10 +99,8 @@ def _load(headers: Sequence[Header], shape: tuple[int, ...], stored: np.dtype[An
 
 def _image(reader: Any, header: Header) -> Any:
     reader.SetFileName(str(header.path))
-    try:
+    with sitk_errors(header.path):
         image = reader.Execute()
-    except RuntimeError as error:
-        raise ValueError(unsound(header.path, error)) from error
     due = (*header.size[:2], max(header.size[2], header.frames)), header.components, header.dtype
     found = (*image.GetSize(), 1)[:3], image.GetNumberOfComponentsPerPixel(), stored_dtype(image.GetPixelID(), header.path)
     if found != due:

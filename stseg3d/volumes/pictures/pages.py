@@ -19,8 +19,9 @@ from typing import Any
 
 import numpy as np
 
+from stseg3d.volumes.file import library_errors
 from stseg3d.volumes.pictures.picture import ORIENTATION
-from stseg3d.volumes.sitk import unsound
+from stseg3d.volumes.sitk import sitk_errors
 from stseg3d.volumes.volume import Array
 
 Load = Callable[[], Array]
@@ -139,20 +140,15 @@ def _pillow_reads(stack: Stack, page: Any) -> bool:
 
 
 def _mapped(path: Path, offset: int, stored: np.dtype[Any], shape: tuple[int, ...]) -> Array:
-    try:
+    with library_errors(path, "a sound TIFF"):  # it may have become shorter
         return np.memmap(path, dtype=stored, mode="r", offset=offset, shape=shape)
-    except (ValueError, OSError) as error:  # the file has become shorter
-        msg = f"{path}: file must be a sound TIFF, got: {error}"
-        raise ValueError(msg) from error
 
 
 def _load_with_sitk(path: Path, indices: tuple[int, ...], shape: tuple[int, ...]) -> Array:
     import SimpleITK
 
-    try:
+    with sitk_errors(path):
         array: Array = SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(path)))
-    except RuntimeError as error:
-        raise ValueError(unsound(path, error)) from error
     if array.size != prod(shape):
         msg = f"{path}: file must be a sound TIFF, got {array.size} values for {prod(shape)}"
         raise ValueError(msg)
@@ -163,14 +159,9 @@ def _load_with_sitk(path: Path, indices: tuple[int, ...], shape: tuple[int, ...]
 def _load_with_pillow(path: Path, indices: tuple[int, ...], axes: str, shape: tuple[int, ...], stored: np.dtype[Any]) -> Array:
     from PIL.TiffImagePlugin import TiffImageFile
 
-    try:
-        with TiffImageFile(path) as image:
-            pages = np.stack([_page_of(image, index, axes) for index in indices])
-        return pages.reshape(shape).view(stored) if pages.itemsize == stored.itemsize else pages.reshape(shape).astype(stored)
-    except Exception as error:  # broken files raise many kinds of errors, such as SyntaxError and struct.error
-        text = str(error).strip() or type(error).__name__
-        msg = f"{path}: file must be a sound TIFF, got: {text.splitlines()[0]}"
-        raise ValueError(msg) from error
+    with library_errors(path, "a sound TIFF"), TiffImageFile(path) as image:
+        pages = np.stack([_page_of(image, index, axes) for index in indices]).reshape(shape)
+        return pages.view(stored) if pages.itemsize == stored.itemsize else pages.astype(stored)
 
 
 def _page_of(image: Any, index: int, axes: str) -> Array:
@@ -187,9 +178,5 @@ def _page_of(image: Any, index: int, axes: str) -> Array:
 def _load_with_tifffile(path: Path, indices: tuple[int, ...], shape: tuple[int, ...]) -> Array:
     import tifffile
 
-    try:
-        with tifffile.TiffFile(path, _multifile=False) as tiff:
-            return np.stack([tiff.pages[index].asarray() for index in indices]).reshape(shape)
-    except Exception as error:  # as above
-        msg = f"{path}: file must be a sound TIFF, got: {str(error).strip() or type(error).__name__}"
-        raise ValueError(msg) from error
+    with library_errors(path, "a sound TIFF"), tifffile.TiffFile(path, _multifile=False) as tiff:
+        return np.stack([tiff.pages[index].asarray() for index in indices]).reshape(shape)

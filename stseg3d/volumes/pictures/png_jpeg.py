@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from stseg3d.volumes.file import check_capacity
+from stseg3d.volumes.file import check_capacity, library_errors
 from stseg3d.volumes.pictures.picture import ORIENTATION, Picture
 from stseg3d.volumes.sitk import MAX_UNPACKED, image_reader, load_sitk, stored_dtype
 from stseg3d.volumes.volume import Array
@@ -75,12 +75,8 @@ def _decoded_by_sitk(path: Path, **found: Any) -> Picture:
 def _load_with_pillow(path: Path, shape: tuple[int, ...], stored: np.dtype[Any]) -> Array:
     from PIL.PngImagePlugin import PngImageFile
 
-    try:
-        with PngImageFile(path) as image:
-            array = np.asarray(image)
-    except Exception as error:  # broken files raise many kinds of errors, such as SyntaxError and struct.error
-        msg = f"{path}: file must be a sound PNG, got: {error}"
-        raise ValueError(msg) from error
+    with library_errors(path, "a sound PNG"), PngImageFile(path) as image:
+        array = np.asarray(image)
     array = array.astype(np.uint8) * 255 if array.dtype == np.bool_ else array
     return array.reshape(*shape[2:0:-1], shape[0]).T.reshape(shape).astype(stored, copy=False)
 

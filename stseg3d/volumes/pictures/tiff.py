@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from math import prod
 from pathlib import Path
@@ -12,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from stseg3d.volumes.file import check_capacity
+from stseg3d.volumes.file import check_capacity, library_errors
 from stseg3d.volumes.pictures.directories import check_directories
 from stseg3d.volumes.pictures.pages import CMYK, PALETTE, WHITE_IS_ZERO, Load, Stack, load_of, orientation_of
 from stseg3d.volumes.pictures.picture import Picture
@@ -45,8 +43,10 @@ def open_tiff(path: Path, label: bool) -> Picture:
     Raises:
         ValueError: If it is broken; holds several images, pages of several sizes, or several time points; or cannot be decoded.
     """
+    import tifffile
+
     check_directories(path)
-    with _opened(path) as tiff:
+    with library_errors(path, "a sound TIFF"), tifffile.TiffFile(path, _multifile=False) as tiff:
         stack, page = _stack(path, tiff)
         _check_size(stack, page)
         load = load_of(stack)
@@ -68,22 +68,6 @@ def open_tiff(path: Path, label: bool) -> Picture:
             white_is_zero=not few and _is_white_zero(path, page),
             step=255 // ((1 << page.bitspersample) - 1) if few else 1,
         )
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    """The file, opened by tifffile, whose errors become one sentence."""
-    import tifffile
-
-    try:
-        with tifffile.TiffFile(path, _multifile=False) as tiff:
-            yield tiff
-    except Exception as error:  # broken files raise many kinds of errors, such as struct.error and TypeError
-        text = str(error).strip() or type(error).__name__
-        if text.startswith(f"{path}: "):
-            raise
-        msg = f"{path}: file must be a sound TIFF, got: {text.splitlines()[0]}"
-        raise ValueError(msg) from error
 
 
 def _stack(path: Path, tiff: Any) -> tuple[Stack, Any]:
