@@ -1,4 +1,4 @@
-"""Images that SimpleITK reads: NRRD, MetaImage, single DICOM files, and its images in memory."""
+"""Images that SimpleITK reads: NRRD, MetaImage, single DICOM files."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from stseg3d.geometry import Grid
 from stseg3d.volumes.file import FileVolume, check_capacity, check_memory, grid_of_file
 from stseg3d.volumes.text_headers import check_header
-from stseg3d.volumes.volume import LPS_RAS, Array, ArrayVolume
+from stseg3d.volumes.volume import LPS_RAS, Array
 
 DIMENSIONS = range(2, 6)
 # Deflate, of NRRD, MetaImage and PNG, unpacks a byte to 1032 at most; JPEG to about 1400.
@@ -39,25 +38,12 @@ def open_sitk(path: Path, *, channels_last: bool = False) -> FileVolume:
     if extra > 1 and not channels_last:
         msg = f"{path}: image must be 3-D, got {len(size)}-D {tuple(size)}"
         raise ValueError(msg)
-    grid = grid_of_file(tuple(size[:3]), itk_affine(reader, len(size)), path)
+    grid = grid_of_file(tuple(size[:3]), itk_affine(reader), path)
     components = reader.GetNumberOfComponents()
     stored = stored_dtype(reader.GetPixelID(), path)
     check_memory(path, grid.box.voxels * components * extra * stored.itemsize)
     load = partial(load_sitk, path, (components * extra, *grid.shape))
     return FileVolume(path, grid, stored=stored, channels=components * extra, load=load)
-
-
-def volume_of_sitk(image: Any) -> ArrayVolume:
-    """Image in memory; its buffer is not copied."""
-    import SimpleITK
-
-    n = image.GetDimension()
-    if n not in (2, 3):
-        msg = f"image must have two or three space axes, got {n}"
-        raise ValueError(msg)
-    shape = (*image.GetSize(), 1)[:3]
-    array = channels_first(SimpleITK.GetArrayViewFromImage(image), image.GetNumberOfComponentsPerPixel())
-    return ArrayVolume(array.reshape(-1, *shape, order="A"), Grid(shape, itk_affine(image, n)), owner=image)
 
 
 def image_reader(path: Path) -> Any:
@@ -109,11 +95,12 @@ def sitk_errors(path: Path) -> Iterator[None]:
         raise ValueError(msg) from error
 
 
-def itk_affine(image: Any, n: int) -> Array:
-    """Affine, RAS+ and of three axes, of an image or reader of SimpleITK with ``n`` axes."""
-    direction = np.array(image.GetDirection()).reshape(n, n)
+def itk_affine(image: Any, direction: Any = None) -> Array:
+    """Affine, RAS+ and of three axes, of a reader or image of SimpleITK; or of an image of ITK, whose ``direction`` has another type."""
+    spacing = np.array(image.GetSpacing())
+    n = len(spacing)
     affine = np.eye(max(n, 3) + 1)
-    affine[:n, :n] = direction * np.array(image.GetSpacing())
+    affine[:n, :n] = np.reshape(image.GetDirection() if direction is None else direction, (n, n)) * spacing
     affine[:n, -1] = image.GetOrigin()
     keep = [0, 1, 2, max(n, 3)]
     lifted: Array = LPS_RAS @ affine[np.ix_(keep, keep)]

@@ -65,7 +65,7 @@ def open_dicom(path: Path) -> FileVolume:
 def _volume(path: Path, chosen: Series, left_out: Sequence[str] = ()) -> FileVolume:
     first = chosen.headers[0]
     if first.size[2] > 1:  # many frames without positions of their own, as GDCM places them
-        ordered, affine = [first], itk_affine(image_reader(first.path), 3)
+        ordered, affine = [first], itk_affine(image_reader(first.path))
     else:
         ordered, affine = stacked(chosen.headers, str(path))
     grid = grid_of_file((*first.size[:2], chosen.slices), affine, path)
