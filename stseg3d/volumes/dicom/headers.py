@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from stseg3d.machine.files import visible_files
 from stseg3d.volumes.dicom.elements import (
     PLAIN,
     begins_as_dicom,
@@ -162,7 +163,7 @@ def read_headers(folder: Path) -> tuple[list[Header], dict[Path, str]]:
     """
     reader = HeaderReader()
     headers, others, broken = [], {}, {}
-    for path in sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith(".")):
+    for path in visible_files(folder):
         due = path.suffix.lower() in DICOM_SUFFIXES or begins_as_dicom(path)
         if not due and _is_named(path):
             continue

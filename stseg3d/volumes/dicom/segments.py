@@ -83,7 +83,7 @@ class _Segments:
         return labels.T[None]
 
     def _add(self, plane: Array, values: Array) -> None:
-        where = (values > 0) & (values != (self.padding or 0))
+        where = (values > 0) & (values != self.padding)
         if lost := {*np.unique(values[where]).tolist()} - self.names.keys():
             msg = f"{self.path}: voxels must be of the segments {sorted(self.names)} that the file describes, got {sorted(lost)[:3]}"
             raise ValueError(msg)
@@ -102,11 +102,9 @@ def _frame_pixels(path: Path, shape: tuple[int, ...]) -> Iterator[Array]:
 
     with mapped(path) as everything:
         content = pydicom.dcmread(everything)
-    voxels, whole = (
-        prod(shape),
-        content.original_encoding[1] and content.BitsAllocated == 1 and content.file_meta.TransferSyntaxUID in PLAIN,
-    )
-    if not whole or voxels % 8 == 0:
+    voxels = prod(shape)
+    packed_bits = content.original_encoding[1] and content.BitsAllocated == 1 and content.file_meta.TransferSyntaxUID in PLAIN
+    if not packed_bits or voxels % 8 == 0:
         yield from iter_pixels(content, raw=True)
         return
     packed = np.frombuffer(content.PixelData, np.uint8)  # pydicom 3.0 begins each frame with a new byte, DICOM (PS3.5, 8.1.1) does not

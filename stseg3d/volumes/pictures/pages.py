@@ -82,12 +82,12 @@ def load_of(stack: Stack) -> Load:
     if offset is not None:
         return partial(_mapped, stack.path, offset, stack.stored, shape)
     if prod(shape) == prod(page.shape) * len(stack.pages) or page.photometric == CMYK:
-        if is_plain and _sitk_reads(stack, page):
+        if is_plain and _sitk_reads(stack):
             return partial(_load_with_sitk, stack.path, stack.indices, shape)
         by_tifffile = partial(_load_with_tifffile, stack.path, stack.indices, shape)
         if is_plain and all(p.compression == UNCOMPRESSED for p in stack.pages):
             return by_tifffile
-        if _pillow_reads(stack, page):
+        if _pillow_reads(stack):
             return partial(_load_with_pillow, stack.path, stack.indices, page.axes, shape, stack.stored.newbyteorder("="))
         if is_plain and find_spec("imagecodecs"):
             return by_tifffile
@@ -117,7 +117,8 @@ def _offset(stack: Stack) -> int | None:
     return start if contiguous else None
 
 
-def _sitk_reads(stack: Stack, page: Any) -> bool:
+def _sitk_reads(stack: Stack) -> bool:
+    page = stack.pages[0]
     samples = page.samplesperpixel
     colours = (page.photometric in GREY and samples == 1) or (page.photometric == RGB and samples in (3, 4) and page.axes == "YXS")
     packed = all(p.compression in SITK_COMPRESSIONS or (p.compression == JPEG and samples == 1) for p in stack.pages)
@@ -127,9 +128,10 @@ def _sitk_reads(stack: Stack, page: Any) -> bool:
     return colours and packed and upright and selected and stack.stored.name in SITK_TYPES
 
 
-def _pillow_reads(stack: Stack, page: Any) -> bool:
+def _pillow_reads(stack: Stack) -> bool:
     if not all(p.compression in PILLOW_COMPRESSIONS for p in stack.pages):
         return False
+    page = stack.pages[0]
     bits, samples, name = page.bitspersample, page.samplesperpixel, str(page.dtype)
     if page.axes == "SYX" and (page.photometric != RGB or samples != 3):  # Pillow 13 leaves out a plane of alpha
         return False

@@ -47,8 +47,9 @@ def open_tiff(path: Path, label: bool) -> Picture:
 
     check_directories(path)
     with library_errors(path, "a sound TIFF"), tifffile.TiffFile(path, _multifile=False) as tiff:
-        stack, page = _stack(path, tiff)
-        _check_size(stack, page)
+        stack = _stack(path, tiff)
+        _check_size(stack)
+        page = stack.pages[0]
         load = load_of(stack)
         channels, shape = _arrangement(stack)
         stored, arranged = stack.stored.newbyteorder("="), partial(_arranged, load, stack.axes, (channels, *shape))
@@ -70,8 +71,8 @@ def open_tiff(path: Path, label: bool) -> Picture:
         )
 
 
-def _stack(path: Path, tiff: Any) -> tuple[Stack, Any]:
-    """Pages of the first image, and the first of them."""
+def _stack(path: Path, tiff: Any) -> Stack:
+    """Pages of the first image."""
     pages = list(tiff.pages)
     whole = [p for p in pages if not (p.is_reduced or p.is_mask)] or pages
     series = tiff.series[0] if tiff.series else None
@@ -96,7 +97,7 @@ def _stack(path: Path, tiff: Any) -> tuple[Stack, Any]:
         shape = tuple(3 if axis == "S" else n for axis, n in zip(axes, shape, strict=True))
     stored = np.dtype(np.uint8 if page.bitspersample < 8 else page.dtype or np.void).newbyteorder(tiff.byteorder)
     offset = series.dataoffset if len(chosen) == 1 and series.kind not in BY_LIKENESS else None
-    return Stack(path, tuple(chosen), tuple(map(_subfile, pages)), shape, axes, stored, None if offset is None else int(offset)), page
+    return Stack(path, tuple(chosen), tuple(map(_subfile, pages)), shape, axes, stored, None if offset is None else int(offset))
 
 
 def _subfile(page: Any) -> int | None:
@@ -122,9 +123,9 @@ def _check_others(path: Path, whole: list[Any], chosen: list[Any], known: list[i
         logger.warning("%s: %d pages of smaller images are left out", path, len(others))
 
 
-def _check_size(stack: Stack, page: Any) -> None:
+def _check_size(stack: Stack) -> None:
     """Refuse a file that cannot hold the pixels which its directories describe, before anything is allocated."""
-    n_bytes = stack.path.stat().st_size
+    page, n_bytes = stack.pages[0], stack.path.stat().st_size
     ratio = page.imagewidth if page.compression in FAX else MAX_UNPACKED.get(page.compression, MAX_UNPACKED_OTHERS)
     bits = page.bitspersample * max(prod(stack.shape), prod(page.chunks))
     check_capacity(stack.path, -(-bits // 8), n_bytes, ratio)
