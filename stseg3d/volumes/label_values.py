@@ -244,7 +244,7 @@ def _check_named(classes: NDArray[np.integer], values: LabelValues, name: str, *
     if top < len(named) and named.issuperset(range(top + 1)):
         return
     if values.names and not (ids and values.may_be_ids):
-        if more := sorted(set(_present(classes, top)) - named):
+        if more := sorted(set(values_in(classes)) - named):
             some = ", ".join(map(str, more[:LISTED])) + (f" and {len(more) - LISTED} others" if len(more) > LISTED else "")
             msg = f'{name}: labels must be values that "labels" of dataset.json names, {sorted(named)}, got {some}'
             raise ValueError(msg)
@@ -253,9 +253,10 @@ def _check_named(classes: NDArray[np.integer], values: LabelValues, name: str, *
         raise ValueError(msg)
 
 
-def _present(classes: NDArray[np.integer], top: int) -> list[int]:
-    """Values that occur."""
-    if top > SAMPLED:
+def values_in(classes: NDArray[np.integer]) -> list[int]:
+    """Values that occur in a label map, in ascending order."""
+    top = int(classes.max(initial=0))
+    if top > SAMPLED:  # an id of an object may be large, and take as much memory
         return [int(value) for value in np.unique(classes)]
     seen = np.zeros(top + 1, dtype=bool)
     for slab in np.atleast_1d(classes):
