@@ -13,6 +13,7 @@ from typing import Any, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from stseg3d.machine.tables import abbreviated
 from stseg3d.volumes.open import open_label
 from stseg3d.volumes.volume import Array, Volume
 
@@ -245,8 +246,8 @@ def _check_named(classes: NDArray[np.integer], values: LabelValues, name: str, *
         return
     if values.names and not (ids and values.may_be_ids):
         if more := sorted(set(values_in(classes)) - named):
-            some = ", ".join(map(str, more[:LISTED])) + (f" and {len(more) - LISTED} others" if len(more) > LISTED else "")
-            msg = f'{name}: labels must be values that "labels" of dataset.json names, {sorted(named)}, got {some}'
+            got = abbreviated(more, LISTED)
+            msg = f'{name}: labels must be values that "labels" of dataset.json names, {sorted(named)}, got {got}'
             raise ValueError(msg)
     elif top > MANY_VALUES and (count := _values_of_scan(classes)):
         msg = f"{name}: labels must be classes or ids of objects, got {count} values spread over the whole image: is it a scan?"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from stseg3d.machine.files import visible_files
+from stseg3d.machine.tables import abbreviated
 from stseg3d.volumes.dicom.elements import (
     PLAIN,
     begins_as_dicom,
@@ -193,12 +194,6 @@ def gdcm_reader() -> Any:
     reader = SimpleITK.ImageFileReader()
     reader.SetImageIO("GDCMImageIO")
     return reader
-
-
-def abbreviated(names: Iterable[Any], most: int = 3) -> str:
-    """First names, and the number of the others."""
-    listed = [str(name) for name in names]
-    return ", ".join(listed[:most]) + (f" and {len(listed) - most} more" if len(listed) > most else "")
 
 
 def _is_placed(header: Header, origin: Sequence[float], axes: Sequence[float], spacing_mm: Sequence[float]) -> bool:

@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from stseg3d.machine.tables import abbreviated
 from stseg3d.volumes.dicom.elements import sop_class
-from stseg3d.volumes.dicom.headers import Header, HeaderReader, abbreviated, gdcm_reader
+from stseg3d.volumes.dicom.headers import Header, HeaderReader, gdcm_reader
 from stseg3d.volumes.dicom.kinds import kind_without_image
 from stseg3d.volumes.dicom.series import Series, choose_series, read_series, volumes_of
 from stseg3d.volumes.dicom.stack import stacked

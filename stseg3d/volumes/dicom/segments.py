@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from stseg3d.geometry import Grid
+from stseg3d.machine.tables import abbreviated
 from stseg3d.volumes.dicom.elements import PLAIN, frames_of, integer, mapped, read_elements, sop_class, sound
 from stseg3d.volumes.dicom.frames import MAX_SKEW, Frame, read_frames, value
 from stseg3d.volumes.dicom.kinds import SEGMENTATION, kind_without_image
@@ -29,7 +30,7 @@ def segmentation_at(path: Path) -> Path | None:
     files = sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [path] if path.is_file() else []
     found = [p for p in files if kind_without_image(sop_class(p)) == SEGMENTATION]
     if len(found) > 1:
-        msg = f"{path}: folder must hold one DICOM segmentation, got {len(found)}: {', '.join(p.name for p in found[:3])}"
+        msg = f"{path}: folder must hold one DICOM segmentation, got {len(found)}: {abbreviated(p.name for p in found)}"
         raise ValueError(msg)
     return found[0] if found else None
 
