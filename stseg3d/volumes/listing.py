@@ -29,7 +29,7 @@ def find_cases(inputs: Iterable[Path | str], *, channels: int = 1) -> list[Case]
         FileNotFoundError: If a path does not exist.
         ValueError: If a folder holds no volume, a file is not one, or two cases have one name.
     """
-    places = [Place(image) for source in inputs for image in _images_at(Path(source), labels=True)]
+    places = [Place(image) for source in inputs for image in _images_at(Path(source))]
     return without_faults(cases_at(told_apart(_joined(places, channels))))
 
 
@@ -123,7 +123,7 @@ def _places_at(path: Path, leave_out: Path | None, part: str | None) -> list[Pla
         msg = f"{path}: input must be a list with parts, such as a dataset.json, for part {part!r}, got another file or a folder"
         raise ValueError(msg)
     if not path.is_dir():
-        return [Place(image) for image in _images_at(path, labels=False)]
+        return [Place(image) for image in _images_at(path)]
     seen = set() if leave_out is None or leave_out.resolve() == path.resolve() else {leave_out.resolve()}
     images = list(_images_below(path, seen))
     if not images:
@@ -143,7 +143,8 @@ def _images_below(folder: Path, seen: set[Path]) -> Iterator[Path]:
             yield from _images_below(inner, seen)
 
 
-def _images_at(path: Path, *, labels: bool) -> list[Path]:
+def _images_at(path: Path) -> list[Path]:
+    """The file, or the volumes and series in the folder, labels too; or else the series in the folders in it."""
     if not path.exists():
         msg = f"{path}: file or folder must exist, got none"
         raise FileNotFoundError(msg)
@@ -153,7 +154,7 @@ def _images_at(path: Path, *, labels: bool) -> list[Path]:
             raise ValueError(msg)
         return [path]
     inner = (d for d in sorted(path.iterdir()) if d.is_dir())
-    images = _images_in(path, labels=labels) or [d for d in inner if any(is_dicom(p, segmentations=labels) for p in visible_files(d))]
+    images = _images_in(path, labels=True) or [d for d in inner if any(is_dicom(p) for p in visible_files(d))]
     if not images:
         msg = f"{path}: folder must hold volumes, such as .nii.gz, or DICOM series, got {len(visible_files(path))} other files"
         raise ValueError(msg)
