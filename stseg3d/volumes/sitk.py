@@ -50,7 +50,7 @@ def image_reader(path: Path) -> Any:
     """SimpleITK's reader of the file, its header read.
 
     Raises:
-        ValueError: If it cannot be read, or is too short for the size in its header.
+        ValueError: If it cannot be read, is too short for the size in its header, or its voxels are no numbers.
     """
     import SimpleITK
 
@@ -64,18 +64,10 @@ def image_reader(path: Path) -> Any:
     if len(size) not in DIMENSIONS or min(size) < 1:
         msg = f"{path}: file must have {DIMENSIONS[0]} to {DIMENSIONS[-1]} axes of at least one voxel, got {tuple(size)}"
         raise ValueError(msg)
-    needed = prod(size) * reader.GetNumberOfComponents() * _component_bytes(reader.GetPixelID())
+    needed = prod(size) * reader.GetNumberOfComponents() * stored_dtype(reader.GetPixelID(), path).itemsize
     if held:
         check_capacity(path, needed, held.n_bytes, MAX_UNPACKED if held.packed else 1)
     return reader
-
-
-def _component_bytes(pixel_id: int) -> int:
-    """Bytes of one component of a pixel type; 1 for types that are not supported."""
-    try:
-        return stored_dtype(pixel_id, Path()).itemsize
-    except ValueError:
-        return 1
 
 
 @contextmanager
