@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from stseg3d.results.journal import FAILED, TIME_LIMIT, WORKER_DIED, CaseOutcome, utc_now
@@ -41,6 +41,13 @@ class CaseQueue:
         self._has_ended = case is None
         return None if case is None else (case, 1)
 
+    def deal(self, workers: Sequence[Assignment], time_limit_s: float) -> bool:
+        """Give each idle worker a case, if any are left; False once all are done."""
+        for worker in workers:
+            if worker.is_idle and (work := self.take()):
+                worker.give(*work, time_limit_s)
+        return not self.is_empty or any(worker.case for worker in workers)
+
     def takes_back(self, case: Case | None, outcome: CaseOutcome) -> bool:
         """Whether a case is to be tried again because its worker died."""
         if case is None or outcome.error != WORKER_DIED or outcome.attempt >= self._attempts:
@@ -54,10 +61,16 @@ class Assignment:
 
     def __init__(self) -> None:
         self.case: Case | None = None
+        self.is_ready = False  # to be given cases
         self.attempt, self.begun, self.deadline, self.started_utc = 0, 0.0, math.inf, ""
 
-    def begin(self, case: Case, attempt: int, time_limit_s: float) -> None:
-        """Assign a case to the worker."""
+    @property
+    def is_idle(self) -> bool:
+        """Whether the worker may be given a case."""
+        return self.is_ready and self.case is None
+
+    def give(self, case: Case, attempt: int, time_limit_s: float) -> None:
+        """Let the worker work on a case."""
         self.case, self.attempt, self.started_utc = case, attempt, utc_now()
         self.begun = time.monotonic()
         self.deadline = self.begun + time_limit_s

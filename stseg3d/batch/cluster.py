@@ -97,24 +97,14 @@ class RayCluster:
         with self._connected():
             crew = Crew(self._job(place), is_fixed=self.address == LOCAL)
             try:
-                while self._give(crew, queue):
+                while queue.deal(crew.workers, self.time_limit_s):
+                    crew.hire(are_needed=not queue.is_empty)
                     for worker in crew.wait():
                         outcome = crew.hear(worker, self.time_limit_s)
                         if outcome and not queue.takes_back(worker.case, outcome):
                             yield outcome
             finally:
                 crew.dismiss()
-
-    def _give(self, crew: Crew, queue: CaseQueue) -> bool:
-        """Give each idle worker a case, if any are left; False once all are done."""
-        for worker in crew.idle():
-            work = queue.take()
-            if work is None:
-                break
-            case, attempt = work
-            worker.give(replace(case.absolute(), label=None), attempt, self.time_limit_s)
-        crew.hire(are_needed=not queue.is_empty)
-        return not queue.is_empty or any(worker.case for worker in crew.workers)
 
     def _job(self, place: Place) -> Job:
         import ray

@@ -7,7 +7,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, cast
 
@@ -82,14 +82,8 @@ class Worker(Assignment):
     def __init__(self, actor: Any, node: str, host: str) -> None:
         super().__init__()
         self.actor, self.node, self.host = actor, node, host
-        self.is_ready = False
         self.answer: Any = None  # of the last call, until it is read
         self.ask()
-
-    @property
-    def is_idle(self) -> bool:
-        """Whether it may be given a case."""
-        return self.is_ready and self.answer is None
 
     def ask(self) -> None:
         """Ask whether it is ready."""
@@ -97,9 +91,9 @@ class Worker(Assignment):
         self.answer = self.actor.load.remote()
 
     def give(self, case: Case, attempt: int, time_limit_s: float) -> None:
-        """Let it work on a case."""
-        self.begin(case, attempt, time_limit_s)
-        self.answer = self.actor.run.remote(case)
+        """Let it work on a case, whose label it does not need."""
+        super().give(case, attempt, time_limit_s)
+        self.answer = self.actor.run.remote(replace(case.absolute(), label=None))
 
     def done(self, outcome: CaseOutcome | None) -> CaseOutcome | None:
         """Outcome of its case, if it had one; it is free then."""
@@ -121,10 +115,6 @@ class Crew:
         self._unfit: set[str] = set()  # ids of nodes
         self._stillborn: Counter[str] = Counter()
         self._look_at, self._tell_at = 0.0, time.monotonic() + IDLE_WARNING_S
-
-    def idle(self) -> list[Worker]:
-        """Workers that may be given a case."""
-        return [worker for worker in self.workers if worker.is_idle]
 
     def hire(self, *, are_needed: bool = True) -> None:
         """Start workers where more fit, if they are needed and it is time to check.

@@ -64,7 +64,7 @@ class Processes:
         try:
             for _ in range(self.jobs):
                 workers.append(_Worker(self.request, self.attempts))  # one by one, so that an interrupt ends those that exist
-            while self._give(workers, queue):
+            while queue.deal(workers, self.time_limit_s):
                 for worker in _wait(workers):
                     outcome = worker.take(self.time_limit_s)
                     if worker.death:
@@ -88,16 +88,6 @@ class Processes:
             raise RuntimeError(msg)
         logger.warning("%s; going on with %d", msg, len(workers))
 
-    def _give(self, workers: list[_Worker], queue: CaseQueue) -> bool:
-        """Give each idle worker a case, if any are left; False once all are done."""
-        for worker in workers:
-            if worker.is_idle:
-                work = queue.take()
-                if work is None:
-                    return any(w.case for w in workers)
-                worker.give(*work, self.time_limit_s)
-        return True
-
 
 class _Worker(Assignment):
     """The driver's end of a process: its pipe, and its current case."""
@@ -111,17 +101,12 @@ class _Worker(Assignment):
         with _interrupts_blocked():  # Ctrl-C is for us
             self.process.start()
         theirs.close()  # so that the pipe ends when the process does
-        self.is_ready = False
         self.stillborn = stillborn  # predecessors that died before they were ready
         self.death = ""
 
-    @property
-    def is_idle(self) -> bool:
-        return self.is_ready and self.case is None and not self.death
-
     def give(self, case: Case, attempt: int, time_limit_s: float) -> None:
         """Let it work on a case."""
-        self.begin(case, attempt, time_limit_s)
+        super().give(case, attempt, time_limit_s)
         with suppress(OSError):  # it has just died, as the pipe will show
             self.pipe.send(case)
 

@@ -6,10 +6,10 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-from stseg3d.batch.work import notes_name
 from stseg3d.inference import Request
 from stseg3d.machine.files import remove_temporary_files
 from stseg3d.results.journal import FAILED, SKIPPED, WORKER_DIED, CaseOutcome
+from stseg3d.results.notes import NOTES_SUFFIX
 from stseg3d.results.stamps import is_unchanged, stamp, stamp_if_there
 from stseg3d.volumes import Case, output_name, without_faults
 
@@ -63,7 +63,7 @@ def _difference(case: Case, last: CaseOutcome | None, request: Request, output: 
     if not is_unchanged(case.image, last.input):
         return "made of another image"
     then = replace(last.output, path=str(output.absolute()))
-    if not is_unchanged(output, then) or not output.with_name(notes_name(case.id)).is_file():
+    if not is_unchanged(output, then) or not output.with_name(f"{case.id}{NOTES_SUFFIX}").is_file():
         return "changed since it was made"
     return ""
 

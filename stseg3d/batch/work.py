@@ -12,6 +12,7 @@ from stseg3d.inference import Request
 from stseg3d.inference.segment import CaseWork, SegmentedCase, Segmenter
 from stseg3d.machine.memory import peak_memory_bytes, reset_peak_memory
 from stseg3d.results.journal import DONE, FAILED, CaseOutcome, utc_now
+from stseg3d.results.notes import NOTES_SUFFIX
 from stseg3d.results.stamps import FileStamp, stamp, stamp_if_there
 from stseg3d.volumes import Case
 from stseg3d.volumes.ahead import CaseAhead
@@ -153,18 +154,13 @@ class PeakWatch:
         self._peaks = {case: max(peak, now) for case, peak in self._peaks.items()}
 
 
-def notes_name(case: str) -> str:
-    """Name of the JSON beside a case's output."""
-    return f"{case}_seg.json"
-
-
 def _still(image: Source, before: FileStamp, made: SegmentedCase) -> FileStamp:
     """Stamp of the image with its content; outputs of an image that has changed meanwhile are removed."""
     after = stamp_if_there(image, content=True)
     if after.looks_like(before):
         return after
     rough = [Path(made.provenance["rough"]["path"])] if "rough" in made.provenance else []
-    for file in (made.output, made.output.with_name(notes_name(made.case_id)), *rough):
+    for file in (made.output, made.output.with_name(f"{made.case_id}{NOTES_SUFFIX}"), *rough):
         file.unlink(missing_ok=True)
     msg = f"{after.path}: file must stay as it is while it is read, got {'another one' if after.size_bytes >= 0 else 'none'} afterwards"
     raise ValueError(msg)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from stseg3d.evaluate.pairing import Pair
 from stseg3d.metrics import Objects, score_masks, score_objects
 from stseg3d.volumes import Meaning, open_label, read_classes, read_label
+from stseg3d.volumes.label_values import values_in
 
 FOREGROUND = "foreground"
 Labels = NDArray[Any]
@@ -75,8 +76,7 @@ def evaluate_case(
 
 def classes_in(*maps: Labels) -> list[int]:
     """Classes above 0 that occur in any of the label maps, in ascending order."""
-    slabs = (slab for labels in maps for slab in np.atleast_1d(labels))  # numpy counts in integers of 8 bytes a voxel
-    return sorted({int(value) for slab in slabs for value in np.flatnonzero(np.bincount(np.ravel(slab)))} - {0})
+    return sorted({value for labels in maps for value in values_in(labels)} - {0})
 
 
 def region_row(name: str) -> str:

@@ -3,6 +3,6 @@
 from stseg3d.geometry.box import Box
 from stseg3d.geometry.grid import Grid
 from stseg3d.geometry.overlaps import edges, overlapping
-from stseg3d.geometry.tiling import tiles
+from stseg3d.geometry.tiling import slabs, tiles
 
-__all__ = ["Box", "Grid", "edges", "overlapping", "tiles"]
+__all__ = ["Box", "Grid", "edges", "overlapping", "slabs", "tiles"]

@@ -1,10 +1,10 @@
-"""Tilings of a box by overlapping boxes: the product of one chain of intervals per axis."""
+"""Tilings of a box by overlapping boxes, the product of one chain of intervals per axis; and slabs, which do not overlap."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import product
-from math import ceil
+from math import ceil, prod
 
 from stseg3d.geometry.box import Box
 
@@ -51,3 +51,13 @@ def tiles(box: Box, shape: Sequence[int], overlap: float = 0.0) -> list[Box]:
     axes = zip(box.start, box.stop, shape, strict=True)
     chains = [cover_axis(a, b, n, overlap) for a, b, n in axes]
     return [Box(tuple(a for a, _ in spans), tuple(b for _, b in spans)) for spans in product(*chains)]
+
+
+def slabs(shape: Sequence[int], voxels: int, channels: int = 1) -> Iterator[Box]:
+    """Boxes of about this many voxels that cut a volume along the last axis longer than 1, the slowest in most files."""
+    axis = max((a for a, n in enumerate(shape) if n > 1), default=0)
+    thick = max(voxels * shape[axis] // (channels * prod(shape)), 1)
+    for low in range(0, shape[axis], thick):
+        start, stop = [0] * len(shape), list(shape)
+        start[axis], stop[axis] = low, min(low + thick, shape[axis])
+        yield Box(tuple(start), tuple(stop))

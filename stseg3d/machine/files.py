@@ -69,6 +69,11 @@ def open_regular(path: Path, flags: int = os.O_RDONLY) -> int:
     return os.open(path, flags | getattr(os, "O_BINARY", 0) | (getattr(os, "O_NOFOLLOW", 0) if writes else 0), 0o666)
 
 
+def visible_files(folder: Path) -> list[Path]:
+    """Files in a folder itself, in order, without hidden ones."""
+    return sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+
+
 def remove_temporary_files(folder: Path, names: re.Pattern[str]) -> None:
     """Remove temporary files that killed processes left in a folder, of files whose full names match; the folder may be missing."""
     for path in folder.iterdir() if folder.is_dir() else ():

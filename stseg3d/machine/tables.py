@@ -1,11 +1,11 @@
-"""Tables as text: aligned columns for a terminal, Markdown, CSV, and JSON without NaN."""
+"""Tables as text: aligned columns for a terminal, Markdown, CSV, and JSON without NaN; and lists in a sentence."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import isnan
 from typing import Any
@@ -69,3 +69,9 @@ def without_nan(content: Any) -> Any:
         return [without_nan(value) for value in content]
     value = content.item() if hasattr(content, "item") else content  # a NumPy scalar
     return None if isinstance(value, float) and isnan(value) else value
+
+
+def abbreviated(names: Iterable[Any], most: int = 3) -> str:
+    """First names, and the number of the others."""
+    listed = [str(name) for name in names]
+    return ", ".join(listed[:most]) + (f" and {len(listed) - most} more" if len(listed) > most else "")

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stseg3d.geometry import Box
+from stseg3d.geometry import Box, tiling
 from stseg3d.machine.threads import map_in_threads
 from stseg3d.volumes import CanonicalVolume, Volume, read_each
 from stseg3d.volumes.volume import box_inside
@@ -134,13 +134,8 @@ def resample_region(array: NDArray[Any], box: Box, region: Box) -> Float:
 
 
 def slabs(shape: Sequence[int], channels: int = 1) -> Iterator[Box]:
-    """Boxes of about :data:`SLAB_VOXELS` voxels that cut a volume along the last axis longer than 1, the slowest in most files."""
-    axis = max((a for a, n in enumerate(shape) if n > 1), default=0)
-    thick = max(SLAB_VOXELS * shape[axis] // (channels * prod(shape)), 1)
-    for low in range(0, shape[axis], thick):
-        start, stop = [0] * len(shape), list(shape)
-        start[axis], stop[axis] = low, min(low + thick, shape[axis])
-        yield Box(tuple(start), tuple(stop))
+    """Slabs of about :data:`SLAB_VOXELS` voxels, see :func:`stseg3d.geometry.slabs`."""
+    return tiling.slabs(shape, SLAB_VOXELS, channels)
 
 
 def count_not_finite(array: NDArray[Any]) -> int:

@@ -6,8 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from stseg3d.machine.tables import Table
-from stseg3d.volumes.dicom.headers import abbreviated
+from stseg3d.machine.tables import Table, abbreviated
 
 LEVELS = ("error", "warning")
 

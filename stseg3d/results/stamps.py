@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from stseg3d.machine.files import open_regular
+from stseg3d.machine.files import open_regular, visible_files
 from stseg3d.plan.json_values import MAX_WHOLE_NUMBER
 from stseg3d.volumes.names import paths_of
 from stseg3d.volumes.open import Source
@@ -85,7 +85,7 @@ def _name(path: Source) -> str:
 
 def _files(path: Path) -> list[Path]:
     if path.is_dir():
-        return sorted(file for file in path.iterdir() if file.is_file() and not file.name.startswith("."))
+        return visible_files(path)
     beside = (path.with_suffix(suffix) for suffix in DETACHED.get(path.suffix.lower(), ()))
     return [path, *(file for file in beside if file.is_file())]
 

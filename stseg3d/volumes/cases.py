@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stseg3d.machine.json_files import read_json
 from stseg3d.volumes.label_values import UNKNOWN, LabelValues
-from stseg3d.volumes.lists import PARTS, places_by_part, read_content
+from stseg3d.volumes.lists import PARTS, places_by_part
 from stseg3d.volumes.names import Place, paths_of
 from stseg3d.volumes.open import Source
 from stseg3d.volumes.volume import Volume
@@ -140,7 +141,7 @@ def load_dataset(path: Path | str) -> Dataset:
     if not path.is_file():
         msg = f"{path}: file must exist, got none"
         raise FileNotFoundError(msg)
-    content = read_content(path)
+    content = read_json(path.read_bytes(), f"{path}: file")
     if not isinstance(content, dict) or not content.get("training"):
         got = sorted(content) if isinstance(content, dict) else type(content).__name__
         msg = f'{path}: file must list cases under "training", got {got}'

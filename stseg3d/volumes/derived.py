@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import cached_property
-from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stseg3d.geometry import Box
+from stseg3d.geometry import Box, slabs
 from stseg3d.volumes.volume import Array, CanonicalVolume, Volume, box_inside
 
 COLOURS = 3
@@ -64,7 +62,7 @@ class StandardizedVolume:
     def moments(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Mean and standard deviation of each channel over its finite voxels."""
         count, total, squares = np.zeros((3, self.channels))
-        for slab in self._slabs():
+        for slab in slabs(self.grid.shape, SLAB_VOXELS, self.channels):
             voxels = self.volume.read(slab).reshape(self.channels, -1).astype(np.float64)
             finite = np.isfinite(voxels)
             voxels[~finite] = 0
@@ -73,16 +71,6 @@ class StandardizedVolume:
             squares += np.square(voxels).sum(axis=1)
         mean = total / np.maximum(count, 1)
         return mean, np.sqrt(np.maximum(squares / np.maximum(count, 1) - mean**2, 0))
-
-    def _slabs(self) -> Iterator[Box]:
-        """Boxes that cut the image along its last axis longer than 1, the slowest in most files."""
-        shape = self.grid.shape
-        axis = max((a for a, n in enumerate(shape) if n > 1), default=0)
-        thick = max(SLAB_VOXELS * shape[axis] // (self.channels * prod(shape)), 1)
-        for low in range(0, shape[axis], thick):
-            start, stop = [0] * len(shape), list(shape)
-            start[axis], stop[axis] = low, min(low + thick, shape[axis])
-            yield Box(tuple(start), tuple(stop))
 
     def read(self, box: Box | None = None) -> Array:
         """Standardised voxels in ``box``, of shape ``(C, *box.shape)``."""

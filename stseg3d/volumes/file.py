@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -168,6 +169,29 @@ def grid_of_file(shape: tuple[int, ...], affine: NDArray[np.float64], path: Path
         return Grid(shape, affine)
     except ValueError as error:
         msg = f"{path}: {error}"
+        raise ValueError(msg) from error
+
+
+@contextmanager
+def library_errors(path: Path, due: str) -> Iterator[None]:
+    """Context in which errors of a library become one sentence on the file; those that begin with its path stay as they are.
+
+    For broken files libraries raise many kinds of errors, such as SyntaxError, OverflowError and struct.error.
+
+    Args:
+        path: The file.
+        due: What it must be, such as ``"a sound TIFF"``.
+
+    Raises:
+        ValueError: On any ``Exception``.
+    """
+    try:
+        yield
+    except Exception as error:
+        text = str(error).strip() or type(error).__name__
+        if text.startswith(f"{path}: "):
+            raise
+        msg = f"{path}: file must be {due}, got: {text.splitlines()[0]}"
         raise ValueError(msg) from error
 
 

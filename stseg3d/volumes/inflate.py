@@ -34,6 +34,10 @@ class GzipVoxels:
         offset: Byte of the inflated file at which the voxels begin.
         stored: Type of the voxels.
         shape: Shape ``(*S, C)``; the first axis is the fastest.
+
+    Raises:
+        OSError: By all methods that inflate or wait, if the file cannot be read.
+        ValueError: By the same, if it is broken, too short or far too long, as far as inflated.
     """
 
     # Why not SimpleITK or ITK (2.5, 5.4): both silently pad a truncated file, check no checksum, and for a.nii.gz read the voxels of a.nii
@@ -55,12 +59,7 @@ class GzipVoxels:
         return np.moveaxis(self._voxels, -1, 0)
 
     def inflate(self) -> Array:
-        """All voxels, of shape ``(C, *S)``.
-
-        Raises:
-            OSError: If the file cannot be read.
-            ValueError: If it is broken, too short or far too long.
-        """
+        """All voxels, of shape ``(C, *S)``."""
         size, total = len(self._bytes), 0
         most = 2 * (self._offset + size) + SLACK_BYTES
         try:
@@ -70,9 +69,8 @@ class GzipVoxels:
                 room = self._bytes[max(start, 0) : max(total - self._offset, 0)]
                 room[:] = np.frombuffer(piece, np.uint8)[first : first + len(room)]
                 if total > most:
-                    msg = (
-                        f"{self._path}: file must end soon after the {self._offset + size} bytes its header asks for, got more than {most}"
-                    )
+                    due = self._offset + size
+                    msg = f"{self._path}: file must end soon after the {due} bytes its header asks for, got more than {most}"
                     raise ValueError(msg)
                 self._set_arrived(total - self._offset)
                 if self._unwanted:
@@ -90,23 +88,13 @@ class GzipVoxels:
         Thread(target=self._run, name=f"inflating {self._path.name}", daemon=True).start()
 
     def wait_for(self, box: Box) -> None:
-        """Wait until the voxels of a box are inflated, but not yet checked.
-
-        Raises:
-            OSError: If the file cannot be read, as far as known.
-            ValueError: If it is broken, too short or far too long, as far as known.
-        """
+        """Wait until the voxels of a box are inflated, but not yet checked."""
         last = (*(n - 1 for n in box.stop), self._shape[-1] - 1)
         needed = (int(np.ravel_multi_index(last, self._shape, order="F")) + 1) * self._voxels.itemsize
         self._wait(lambda: self._arrived >= needed or self._ended)
 
     def wait(self) -> Array:
-        """All voxels, of shape ``(C, *S)``, after the whole file is checked.
-
-        Raises:
-            OSError: If the file cannot be read.
-            ValueError: If it is broken, too short or far too long.
-        """
+        """All voxels, of shape ``(C, *S)``, after the whole file is checked."""
         self._wait(lambda: self._ended)
         return self.array
 
@@ -150,9 +138,8 @@ def _inflated(path: Path, most: int | None = None) -> Iterator[bytes]:
     with path.open("rb") as file:
         member = inflater.decompressobj(wbits=31)
         while packed := file.read(READ_BYTES):
-            if member.eof and (
-                packed := packed.lstrip(b"\0")
-            ):  # a member that ended would keep all zeros behind it, and copy them each time
+            # A member that ended would keep all zeros behind it, and copy them each time.
+            if member.eof and (packed := packed.lstrip(b"\0")):
                 member = inflater.decompressobj(wbits=31)
             while packed:
                 yield member.decompress(packed, most or PIECE_BYTES)

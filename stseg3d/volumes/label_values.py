@@ -13,6 +13,7 @@ from typing import Any, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from stseg3d.machine.tables import abbreviated
 from stseg3d.volumes.open import open_label
 from stseg3d.volumes.volume import Array, Volume
 
@@ -244,18 +245,19 @@ def _check_named(classes: NDArray[np.integer], values: LabelValues, name: str, *
     if top < len(named) and named.issuperset(range(top + 1)):
         return
     if values.names and not (ids and values.may_be_ids):
-        if more := sorted(set(_present(classes, top)) - named):
-            some = ", ".join(map(str, more[:LISTED])) + (f" and {len(more) - LISTED} others" if len(more) > LISTED else "")
-            msg = f'{name}: labels must be values that "labels" of dataset.json names, {sorted(named)}, got {some}'
+        if more := sorted(set(values_in(classes)) - named):
+            got = abbreviated(more, LISTED)
+            msg = f'{name}: labels must be values that "labels" of dataset.json names, {sorted(named)}, got {got}'
             raise ValueError(msg)
     elif top > MANY_VALUES and (count := _values_of_scan(classes)):
         msg = f"{name}: labels must be classes or ids of objects, got {count} values spread over the whole image: is it a scan?"
         raise ValueError(msg)
 
 
-def _present(classes: NDArray[np.integer], top: int) -> list[int]:
-    """Values that occur."""
-    if top > SAMPLED:
+def values_in(classes: NDArray[np.integer]) -> list[int]:
+    """Values that occur in a label map, in ascending order."""
+    top = int(classes.max(initial=0))
+    if top > SAMPLED:  # an id of an object may be large, and take as much memory
         return [int(value) for value in np.unique(classes)]
     seen = np.zeros(top + 1, dtype=bool)
     for slab in np.atleast_1d(classes):

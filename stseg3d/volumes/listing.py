@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from stseg3d.machine.files import visible_files
 from stseg3d.volumes.cases import Case, cases_at, without_faults
 from stseg3d.volumes.dicom.elements import sop_class
 from stseg3d.volumes.dicom.kinds import DICOM_SUFFIXES, is_dicom, kind_without_image
@@ -17,19 +18,18 @@ from stseg3d.volumes.open import is_segmentation, is_volume_file, volume_suffix
 logger = logging.getLogger(__name__)
 
 
-def find_cases(inputs: Iterable[Path | str], *, skip_outputs: bool = False, channels: int = 1) -> list[Case]:
+def find_cases(inputs: Iterable[Path | str], *, channels: int = 1) -> list[Case]:
     """Cases at the given paths, each named after its file or folder.
 
     Args:
         inputs: Files, DICOM series folders, and folders of either (not searched any deeper), in order of name.
-        skip_outputs: Leave out files that ``stseg3d segment`` wrote: ``<case>_seg.*`` with ``<case>_seg.json`` beside it.
         channels: Number of files that may form one case, see :func:`list_cases`.
 
     Raises:
         FileNotFoundError: If a path does not exist.
         ValueError: If a folder holds no volume, a file is not one, or two cases have one name.
     """
-    places = [Place(image) for source in inputs for image in _images_at(Path(source), skip_outputs=skip_outputs)]
+    places = [Place(image) for source in inputs for image in _images_at(Path(source))]
     return without_faults(cases_at(told_apart(_joined(places, channels))))
 
 
@@ -123,7 +123,7 @@ def _places_at(path: Path, leave_out: Path | None, part: str | None) -> list[Pla
         msg = f"{path}: input must be a list with parts, such as a dataset.json, for part {part!r}, got another file or a folder"
         raise ValueError(msg)
     if not path.is_dir():
-        return [Place(image) for image in _images_at(path, skip_outputs=True)]
+        return [Place(image) for image in _images_at(path)]
     seen = set() if leave_out is None or leave_out.resolve() == path.resolve() else {leave_out.resolve()}
     images = list(_images_below(path, seen))
     if not images:
@@ -137,13 +137,14 @@ def _images_below(folder: Path, seen: set[Path]) -> Iterator[Path]:
     if folder.resolve() in seen:
         return
     seen.add(folder.resolve())
-    yield from _images_in(folder, skip_outputs=True)
+    yield from _images_in(folder, labels=False)
     for inner in sorted(folder.iterdir()):
         if inner.is_dir() and not inner.name.startswith("."):
             yield from _images_below(inner, seen)
 
 
-def _images_at(path: Path, *, skip_outputs: bool) -> list[Path]:
+def _images_at(path: Path) -> list[Path]:
+    """The file, or the volumes and series in the folder, labels too; or else the series in the folders in it."""
     if not path.exists():
         msg = f"{path}: file or folder must exist, got none"
         raise FileNotFoundError(msg)
@@ -153,23 +154,21 @@ def _images_at(path: Path, *, skip_outputs: bool) -> list[Path]:
             raise ValueError(msg)
         return [path]
     inner = (d for d in sorted(path.iterdir()) if d.is_dir())
-    images = _images_in(path, skip_outputs=skip_outputs) or [
-        d for d in inner if any(is_dicom(p, segmentations=not skip_outputs) for p in _files_in(d))
-    ]
+    images = _images_in(path, labels=True) or [d for d in inner if any(is_dicom(p) for p in visible_files(d))]
     if not images:
-        msg = f"{path}: folder must hold volumes, such as .nii.gz, or DICOM series, got {len(_files_in(path))} other files"
+        msg = f"{path}: folder must hold volumes, such as .nii.gz, or DICOM series, got {len(visible_files(path))} other files"
         raise ValueError(msg)
     return images
 
 
-def _images_in(folder: Path, *, skip_outputs: bool) -> list[Path]:
-    """Volumes in the folder itself, or the folder if it holds only a DICOM series."""
-    files = _files_in(folder)
+def _images_in(folder: Path, *, labels: bool) -> list[Path]:
+    """Volumes in the folder itself, or the folder if it holds only a DICOM series; and what ``stseg3d segment`` wrote, if ``labels``."""
+    files = visible_files(folder)
     volumes = [p for p in files if is_volume_file(p) and volume_suffix(p).lower() not in DICOM_SUFFIXES]
-    volumes = [p for p in volumes if not _is_rough_map(p) and not (skip_outputs and is_output(p))]
-    volumes = _without_twins(volumes, labels=not skip_outputs)
+    volumes = [p for p in volumes if not _is_rough_map(p) and (labels or not is_output(p))]
+    volumes = _without_twins(volumes, labels=labels)
     if not volumes:
-        return _dicom_in(folder, files, labels=not skip_outputs)
+        return _dicom_in(folder, files, labels=labels)
     slices = sum(volume_suffix(p).lower() in DICOM_SUFFIXES for p in files)
     if slices:
         logger.warning("%s: %d DICOM files are left out, as there are %d other volumes beside them", folder, slices, len(volumes))
@@ -193,10 +192,6 @@ def _without_twins(volumes: list[Path], *, labels: bool) -> list[Path]:
     segmented = {stem(p): p for p in volumes if is_segmentation(p)}
     names = {stem(p) for p in volumes if not is_segmentation(p)} & segmented.keys()
     return [p for p in volumes if stem(p) not in names or is_segmentation(p) == labels]
-
-
-def _files_in(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
 
 
 def is_output(path: Path) -> bool:

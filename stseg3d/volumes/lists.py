@@ -28,22 +28,12 @@ def read_list(path: Path, part: str | None = None) -> list[Place]:
     if path.suffix.lower() == ".csv":
         by_part = {"": told_apart([_place(entry, path, f"row {n}") for n, entry in enumerate(_rows(path), start=1)])}
     else:
-        by_part = places_by_part(read_content(path), path)
+        by_part = places_by_part(read_json(path.read_bytes(), f"{path}: file"), path)
     places = [place for name, places in by_part.items() if part in (None, name) for place in places]
     if not places:
         msg = f"{path}: list of cases must name one at least{f' under {part!r}' if part else ''}, got none"
         raise ValueError(msg)
     return places
-
-
-def read_content(path: Path) -> Any:
-    """Content of a JSON file.
-
-    Raises:
-        OSError: If it cannot be read.
-        ValueError: If it is not JSON.
-    """
-    return read_json(path.read_bytes(), f"{path}: file")
 
 
 def places_by_part(content: Any, path: Path) -> dict[str, list[Place]]:

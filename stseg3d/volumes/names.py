@@ -20,9 +20,9 @@ ALL_PARTS = 10_000  # more parts than any path has
 
 # Windows keeps these for devices, with any suffix: https://learn.microsoft.com/windows/win32/fileio/naming-a-file
 RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE | re.DOTALL)
-# Ends of lines and other control characters; and bytes that are not UTF-8, which Python has as lone surrogates.
 # The channel at the end of a file's name, as nnU-Net has it.
 NUMBERED = re.compile(r"(.+)_(\d{4})", re.DOTALL)
+# Ends of lines and other control characters; and bytes that are not UTF-8, which Python has as lone surrogates.
 CONTROL = r"\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff"
 FORBIDDEN = re.compile(rf"[/\\{CONTROL}]")
 FORBIDDEN_ON_WINDOWS = re.compile(rf"[/\\{CONTROL}<>:\"|?*]")  # a colon there starts the name of a stream

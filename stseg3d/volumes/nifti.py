@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from stseg3d.volumes.file import FileVolume, check_capacity, check_memory, grid_of_file
+from stseg3d.volumes.file import FileVolume, check_capacity, check_memory, grid_of_file, library_errors
 from stseg3d.volumes.inflate import GzipVoxels, first_bytes
 from stseg3d.volumes.volume import Array
 
@@ -39,7 +39,7 @@ def open_nifti(path: Path, *, channels_last: bool = False) -> FileVolume:
     Raises:
         ValueError: If it is not a NIfTI file, has a fourth dimension without ``channels_last``, or header and data do not fit.
     """
-    packed = is_gzip(path)
+    packed = _first_bytes(path, len(GZIP)) == GZIP  # what it is named does not change what is in it
     header, affine, slope_inter = _read_header(path, packed=packed)
     shape = tuple(int(n) for n in header.get_data_shape())
     if not shape or min(shape) < 1:
@@ -53,7 +53,9 @@ def open_nifti(path: Path, *, channels_last: bool = False) -> FileVolume:
     grid = grid_of_file(shape[:3], affine, path)
     stored, offset = header.get_data_dtype(), int(header["vox_offset"])
     n_bytes = int(np.prod(shape, dtype=object)) * stored.itemsize
-    _check_size(path, offset, n_bytes, packed=packed)
+    check_capacity(path, offset + n_bytes, path.stat().st_size, MAX_DEFLATE if packed else 1)
+    if packed:
+        check_memory(path, n_bytes)
     where = (path, offset, stored, (*grid.shape, channels))
     load, inflate = partial(_mapped, *where), None
     if packed:
@@ -65,7 +67,7 @@ def open_nifti(path: Path, *, channels_last: bool = False) -> FileVolume:
 
 def _read_header(path: Path, *, packed: bool) -> tuple[Any, Any, tuple[float, float]]:
     """Header, affine, and slope and intercept of the stored values."""
-    try:
+    with library_errors(path, "a sound NIfTI file"):
         kind, offset = _kind_of(_first_bytes(path, NIFTI2_BYTES, packed=packed))
         header = kind.from_fileobj(BytesIO(_first_bytes(path, max(offset, NIFTI2_BYTES), packed=packed)), check=False)
         spacing = header["pixdim"][1:4].tolist()  # nibabel makes 0 to 1, and drops signs
@@ -76,22 +78,12 @@ def _read_header(path: Path, *, packed: bool) -> tuple[Any, Any, tuple[float, fl
                 _mend_quaternion(header)
         affine, (slope, inter) = header.get_best_affine(), header.get_slope_inter()
         header["vox_offset"] = header.get_data_offset()
-    except Exception as error:  # for broken headers nibabel raises many kinds of errors, such as OverflowError and AttributeError
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        msg = f"{path}: file must be a sound NIfTI file, got: {reason}"
-        raise ValueError(msg) from error
     unit = UNIT_MM.get(int(header["xyzt_units"]) & 7, 1.0)
     affine[:3] *= unit
     return header, affine, (1.0 if slope is None else float(slope), 0.0 if inter is None else float(inter))
 
 
-def is_gzip(path: Path) -> bool:
-    """Whether the file is compressed, by its first bytes: what it is named does not change what is in it."""
-    with path.open("rb") as file:
-        return file.read(2) == GZIP
-
-
-def _first_bytes(path: Path, count: int, *, packed: bool) -> bytes:
+def _first_bytes(path: Path, count: int, *, packed: bool = False) -> bytes:
     if packed:
         return first_bytes(path, count)
     with path.open("rb") as file:
@@ -143,13 +135,6 @@ def _mend_quaternion(header: Any) -> None:
     if length > 1:
         for axis, value in zip("bcd", quaternion / length, strict=True):
             header[f"quatern_{axis}"] = value
-
-
-def _check_size(path: Path, offset: int, n_bytes: int, *, packed: bool) -> None:
-    """Refuse a file that cannot hold what its header asks for, before anything is read."""
-    check_capacity(path, offset + n_bytes, path.stat().st_size, MAX_DEFLATE if packed else 1)
-    if packed:
-        check_memory(path, n_bytes)
 
 
 def _mapped(path: Path, offset: int, stored: np.dtype[Any], shape: tuple[int, ...]) -> Array:

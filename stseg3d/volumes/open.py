@@ -16,7 +16,7 @@ from stseg3d.volumes.dicom.segments import open_segments, segmentation_at
 from stseg3d.volumes.nifti import open_nifti
 from stseg3d.volumes.pictures import PICTURE_SUFFIXES, open_picture
 from stseg3d.volumes.segmentation import SEGMENTATION_SUFFIXES, open_segmentation, paste_onto
-from stseg3d.volumes.sitk import open_sitk, volume_of_sitk
+from stseg3d.volumes.sitk import channels_first, itk_affine, open_sitk
 from stseg3d.volumes.volume import LPS_RAS, Array, ArrayVolume, Volume
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
@@ -89,7 +89,6 @@ def open_label(source: object, grid: Grid | None = None, *, overlap: bool = Fals
 
     Args:
         source: Path or object, as :func:`open_volume` takes it.
-        grid: Grid of the image.
         grid: Grid of the image; DICOM segmentations need it.
         overlap: Whether segments of a file may overlap, as only labels above 0 against 0 matter.
         binary: Whether there is one class: a picture of 0 and 255 alone then marks object 1, as it does with ``overlap``.
@@ -135,16 +134,20 @@ def as_volume(image: Any, *, channel_first: bool | None = None) -> Volume:
     if hasattr(image, "detach"):  # a torch tensor; torch is not imported to find out
         return _tensor_volume(image, channel_first=channel_first is not False)
     if hasattr(image, "GetPixelIDTypeAsString"):
-        return volume_of_sitk(image)
+        import SimpleITK
+
+        return _itk_volume(image, SimpleITK.GetArrayViewFromImage(image), image.GetDirection())
     if hasattr(image, "GetLargestPossibleRegion"):
-        return _itk_volume(image)
+        import itk
+
+        return _itk_volume(image, itk.array_view_from_image(image), itk.array_from_matrix(image.GetDirection()))
     if hasattr(image, "dataobj"):
         return _array_volume(np.asarray(image.dataobj)[None], image.affine)
     msg = f"image must be a path, a Volume, an array, a tensor, or an image of SimpleITK, ITK or nibabel, got {type(image).__name__}"
     raise ValueError(msg)
 
 
-def _array_volume(array: Array, affine: Any) -> ArrayVolume:
+def _array_volume(array: Array, affine: Any, owner: object = None) -> ArrayVolume:
     """Volume of ``(C, *S)`` with two or three space axes."""
     if array.ndim not in (3, 4):
         msg = f"image must have two or three space axes, got {array.ndim - 1} in shape {array.shape}"
@@ -152,7 +155,7 @@ def _array_volume(array: Array, affine: Any) -> ArrayVolume:
     if array.ndim == 3:
         array = array[..., None]
     shape = array.shape[1:]
-    return ArrayVolume(array, Grid(shape) if affine is None else Grid(shape, lifted_affine(affine)))
+    return ArrayVolume(array, Grid(shape) if affine is None else Grid(shape, lifted_affine(affine)), owner=owner)
 
 
 def lifted_affine(affine: Any) -> NDArray[np.float64]:
@@ -177,16 +180,6 @@ def _tensor_volume(tensor: Any, *, channel_first: bool) -> ArrayVolume:
     return _array_volume(array if channel_first else array[None], affine)
 
 
-def _itk_volume(image: Any) -> ArrayVolume:
-    import itk
-
-    n = image.GetImageDimension()
-    if n not in (2, 3):
-        msg = f"image must have two or three space axes, got {n}"
-        raise ValueError(msg)
-    affine = np.eye(n + 1)
-    affine[:n, :n] = itk.array_from_matrix(image.GetDirection()) * np.asarray(image.GetSpacing())
-    affine[:n, n] = np.asarray(image.GetOrigin())
-    array: Array = itk.array_view_from_image(image)
-    space = array.T if image.GetNumberOfComponentsPerPixel() == 1 else np.moveaxis(array, -1, 0).transpose(0, *range(n, 0, -1))
-    return _array_volume(space[None] if space.ndim == n else space, LPS_RAS @ lifted_affine(affine))
+def _itk_volume(image: Any, array: Array, direction: Any) -> ArrayVolume:
+    """Volume of an image of SimpleITK or ITK, which owns the memory of the array."""
+    return _array_volume(channels_first(array, image.GetNumberOfComponentsPerPixel()), itk_affine(image, direction), owner=image)

@@ -61,7 +61,7 @@ def open_segmentation(path: Path, *, overlap: bool = False) -> FileVolume:
     if len(size) != 3:
         msg = f"{path}: segmentation must have three space axes, got {len(size)} of {tuple(size)}"
         raise ValueError(msg)
-    grid = grid_of_file(tuple(size), itk_affine(reader, 3), path)
+    grid = grid_of_file(tuple(size), itk_affine(reader), path)
     stored = stored_dtype(reader.GetPixelID(), path)
     segments = _segments(about, layers, path)
     labels = np.min_scalar_type(max(segment.label for segment in segments)) if layers > 1 else stored

@@ -1,7 +1,9 @@
-"""Images that SimpleITK reads: NRRD, MetaImage, single DICOM files, and its images in memory."""
+"""Images that SimpleITK reads: NRRD, MetaImage, single DICOM files."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from math import prod
 from pathlib import Path
@@ -9,10 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from stseg3d.geometry import Grid
 from stseg3d.volumes.file import FileVolume, check_capacity, check_memory, grid_of_file
 from stseg3d.volumes.text_headers import check_header
-from stseg3d.volumes.volume import LPS_RAS, Array, ArrayVolume
+from stseg3d.volumes.volume import LPS_RAS, Array
 
 DIMENSIONS = range(2, 6)
 # Deflate, of NRRD, MetaImage and PNG, unpacks a byte to 1032 at most; JPEG to about 1400.
@@ -37,7 +38,7 @@ def open_sitk(path: Path, *, channels_last: bool = False) -> FileVolume:
     if extra > 1 and not channels_last:
         msg = f"{path}: image must be 3-D, got {len(size)}-D {tuple(size)}"
         raise ValueError(msg)
-    grid = grid_of_file(tuple(size[:3]), itk_affine(reader, len(size)), path)
+    grid = grid_of_file(tuple(size[:3]), itk_affine(reader), path)
     components = reader.GetNumberOfComponents()
     stored = stored_dtype(reader.GetPixelID(), path)
     check_memory(path, grid.box.voxels * components * extra * stored.itemsize)
@@ -45,24 +46,11 @@ def open_sitk(path: Path, *, channels_last: bool = False) -> FileVolume:
     return FileVolume(path, grid, stored=stored, channels=components * extra, load=load)
 
 
-def volume_of_sitk(image: Any) -> ArrayVolume:
-    """Image in memory; its buffer is not copied."""
-    import SimpleITK
-
-    n = image.GetDimension()
-    if n not in (2, 3):
-        msg = f"image must have two or three space axes, got {n}"
-        raise ValueError(msg)
-    shape = (*image.GetSize(), 1)[:3]
-    array = channels_first(SimpleITK.GetArrayViewFromImage(image), image.GetNumberOfComponentsPerPixel())
-    return ArrayVolume(array.reshape(-1, *shape, order="A"), Grid(shape, itk_affine(image, n)), owner=image)
-
-
 def image_reader(path: Path) -> Any:
     """SimpleITK's reader of the file, its header read.
 
     Raises:
-        ValueError: If it cannot be read, or is too short for the size in its header.
+        ValueError: If it cannot be read, is too short for the size in its header, or its voxels are no numbers.
     """
     import SimpleITK
 
@@ -70,41 +58,41 @@ def image_reader(path: Path) -> Any:
     reader = SimpleITK.ImageFileReader()
     reader.SetFileName(str(path))
     reader.SetImageIO(READERS.get(path.suffix.lower(), ""))
-    try:
+    with sitk_errors(path):
         reader.ReadImageInformation()
-    except RuntimeError as error:
-        raise ValueError(unsound(path, error)) from error
     size = reader.GetSize()
     if len(size) not in DIMENSIONS or min(size) < 1:
         msg = f"{path}: file must have {DIMENSIONS[0]} to {DIMENSIONS[-1]} axes of at least one voxel, got {tuple(size)}"
         raise ValueError(msg)
-    needed = prod(size) * reader.GetNumberOfComponents() * _component_bytes(reader.GetPixelID())
+    needed = prod(size) * reader.GetNumberOfComponents() * stored_dtype(reader.GetPixelID(), path).itemsize
     if held:
         check_capacity(path, needed, held.n_bytes, MAX_UNPACKED if held.packed else 1)
     return reader
 
 
-def _component_bytes(pixel_id: int) -> int:
-    """Bytes of one component of a pixel type; 1 for types that are not supported."""
+@contextmanager
+def sitk_errors(path: Path) -> Iterator[None]:
+    """Context in which errors of SimpleITK become one sentence on the file.
+
+    Raises:
+        ValueError: On a ``RuntimeError``.
+    """
     try:
-        return stored_dtype(pixel_id, Path()).itemsize
-    except ValueError:
-        return 1
+        yield
+    except RuntimeError as error:
+        lines = [line.strip() for line in str(error).splitlines()]
+        # ITK guesses the system's reason: for a truncated MetaImage it says that there is no such file.
+        telling = [line for line in lines if line and not line.startswith("Reason:")]
+        msg = f"{path}: file must be a sound image, got: {telling[-1] if telling else 'no reason'}"
+        raise ValueError(msg) from error
 
 
-def unsound(path: Path, error: RuntimeError) -> str:
-    """Message on the error that SimpleITK raised."""
-    lines = [line.strip() for line in str(error).splitlines()]
-    # ITK guesses the system's reason: for a truncated MetaImage it says that there is no such file.
-    telling = [line for line in lines if line and not line.startswith("Reason:")]
-    return f"{path}: file must be a sound image, got: {telling[-1] if telling else 'no reason'}"
-
-
-def itk_affine(image: Any, n: int) -> Array:
-    """Affine, RAS+ and of three axes, of an image or reader of SimpleITK with ``n`` axes."""
-    direction = np.array(image.GetDirection()).reshape(n, n)
+def itk_affine(image: Any, direction: Any = None) -> Array:
+    """Affine, RAS+ and of three axes, of a reader or image of SimpleITK; or of an image of ITK, whose ``direction`` has another type."""
+    spacing = np.array(image.GetSpacing())
+    n = len(spacing)
     affine = np.eye(max(n, 3) + 1)
-    affine[:n, :n] = direction * np.array(image.GetSpacing())
+    affine[:n, :n] = np.reshape(image.GetDirection() if direction is None else direction, (n, n)) * spacing
     affine[:n, -1] = image.GetOrigin()
     keep = [0, 1, 2, max(n, 3)]
     lifted: Array = LPS_RAS @ affine[np.ix_(keep, keep)]
@@ -143,10 +131,8 @@ def read_image(path: Path) -> Any:
     """
     import SimpleITK
 
-    try:
+    with sitk_errors(path):
         return SimpleITK.ReadImage(str(path), imageIO=READERS.get(path.suffix.lower(), ""))
-    except RuntimeError as error:
-        raise ValueError(unsound(path, error)) from error
 
 
 def load_sitk(path: Path, shape: tuple[int, ...]) -> Array:

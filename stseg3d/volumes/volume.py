@@ -139,17 +139,15 @@ class CanonicalVolume:
 
     def source_box(self, box: Box) -> Box:
         """Box of the same voxels in the axes of the source."""
-        start, stop = [0] * box.ndim, [0] * box.ndim
-        for axis, (source, flip) in enumerate(zip(self.order, self.flips, strict=True)):
-            a, b, n = box.start[axis], box.stop[axis], self.grid.shape[axis]
-            start[source], stop[source] = (n - b, n - a) if flip else (a, b)
-        return Box(tuple(start), tuple(stop))
+        spans = zip(box.start, box.stop, self.grid.shape, self.flips, strict=True)
+        turned = [(n - b, n - a) if flip else (a, b) for a, b, n, flip in spans]
+        return Box(*zip(*(turned[self.order.index(axis)] for axis in range(box.ndim)), strict=True))
 
     def view_box(self, box: Box) -> Box:
         """Box of the same voxels in the view, from the axes of the source; the inverse of :meth:`source_box`."""
         spans = [(box.start[source], box.stop[source], self.grid.shape[axis]) for axis, source in enumerate(self.order)]
         turned = [(n - b, n - a) if flip else (a, b) for (a, b, n), flip in zip(spans, self.flips, strict=True)]
-        return Box(tuple(a for a, _ in turned), tuple(b for _, b in turned))
+        return Box(*zip(*turned, strict=True))
 
     def read(self, box: Box | None = None) -> Array:
         """Voxels in ``box`` of the view; only these are read from the source."""

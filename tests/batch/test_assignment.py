@@ -35,7 +35,7 @@ def test_a_worker_is_at_its_case_until_the_end(monkeypatch: pytest.MonkeyPatch) 
     now = [100.0]
     monkeypatch.setattr(assignment.time, "monotonic", lambda: now[0])
     worker = Assignment()
-    worker.begin(CASES[0], 2, 30.0)
+    worker.give(CASES[0], 2, 30.0)
     assert (worker.case, worker.deadline) == (CASES[0], 130.0)
     now[0] = 131.5
     late = worker.time_out(30.0)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from stseg3d.evaluate import Pair, evaluate_case, pair_cases, summarise
+from stseg3d.evaluate import Pair, classes_in, evaluate_case, pair_cases, summarise
 from stseg3d.metrics import METRICS, score_masks, score_objects
 from stseg3d.volumes import LabelValues
 
@@ -141,3 +141,8 @@ def test_a_region_is_scored_as_the_union_of_its_values(write_nifti: Callable[...
     assert rows["foreground (region)"].values["dice"] == 1
     assert [one.name for one in summarise(rows.values())] == list(rows)
     assert len(evaluate_case(pair)) == 1
+
+
+def test_classes_are_found_however_large_their_ids() -> None:
+    maps = np.array([[0, 2**31 - 1]]), np.array([[7, 0]], np.uint8)  # counting up to the first would take 16 GiB
+    assert classes_in(*maps) == [7, 2**31 - 1]

@@ -90,7 +90,7 @@ def test_values_without_a_name_are_refused() -> None:
         with pytest.raises(ValueError, match="got 3, 9"):
             read(label, values, meaning=meaning)
     many = np.arange(CUBE.size).reshape(SHAPE).astype(np.int32)
-    with pytest.raises(ValueError, match="got 3, 4, 5, 6, 7 and 13816 others"):
+    with pytest.raises(ValueError, match="got 3, 4, 5, 6, 7 and 13816 more"):
         read(many, TWO)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from stseg3d.planning.findings import Finding
 from stseg3d.planning.layouts.found import PARTS, DataFound, Entry
+from stseg3d.volumes.listing import is_output
 from stseg3d.volumes.names import ensure_file_name
 from stseg3d.volumes.open import volume_suffix
 
@@ -100,9 +101,8 @@ def _twice(entries: Iterable[Entry]) -> list[Finding]:
 
 
 def _predictions(entries: Iterable[Entry]) -> list[Finding]:
-    stems = [(e, e.label.name.removesuffix(volume_suffix(e.label)), e.label) for e in entries if e.label is not None]
-    outputs = [(entry, label) for entry, stem, label in stems if stem.endswith("_seg") and label.with_name(f"{stem}.json").is_file()]
-    return [Finding("warning", entry.id, NO_PREDICTION, label.name) for entry, label in outputs]
+    labels = [(entry.id, entry.label) for entry in entries if entry.label is not None]
+    return [Finding("warning", name, NO_PREDICTION, label.name) for name, label in labels if is_output(label)]
 
 
 def _twin_finding(found: DataFound, ids: tuple[str, ...]) -> Finding:

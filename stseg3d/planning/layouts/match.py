@@ -8,11 +8,11 @@ from dataclasses import dataclass, field, replace
 from math import inf
 from typing import Any
 
+from stseg3d.machine.tables import abbreviated
 from stseg3d.planning.findings import Finding
 from stseg3d.planning.layouts.found import PARTS, DataFound, Entry
 from stseg3d.planning.layouts.walk import Named
 from stseg3d.planning.layouts.words import Role, without_channel, without_words
-from stseg3d.volumes.dicom.headers import abbreviated
 from stseg3d.volumes.names import SEPARATOR
 
 ONE_LABEL = "a case has one label map; put several together first"

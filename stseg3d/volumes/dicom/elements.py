@@ -12,7 +12,7 @@ from pathlib import Path
 from struct import unpack
 from typing import Any
 
-from stseg3d.volumes.file import check_capacity, check_memory
+from stseg3d.volumes.file import check_capacity, check_memory, library_errors
 
 SHAPE = ("Rows", "Columns", "SamplesPerPixel", "BitsAllocated")
 # What pixel data may be declared as; their length then takes four bytes (DICOM PS3.5, 7.1.2).
@@ -28,15 +28,10 @@ RLE, MAX_RLE = "1.2.840.10008.1.2.5", 64
 
 @contextmanager
 def sound(path: Path) -> Iterator[None]:
-    """Context in which errors of pydicom, which are of any kind, become one sentence on the file, and its warnings are silent."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    except Exception as error:
-        told = (str(error) or type(error).__name__).splitlines()[0]
-        msg = told if told.startswith(f"{path}: ") else f"{path}: file must be sound DICOM, got: {told}"
-        raise ValueError(msg) from error
+    """Context in which errors of pydicom become one sentence on the file, and its warnings are silent."""
+    with library_errors(path, "sound DICOM"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 @contextmanager

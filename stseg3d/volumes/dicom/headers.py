@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from stseg3d.machine.files import visible_files
+from stseg3d.machine.tables import abbreviated
 from stseg3d.volumes.dicom.elements import (
     PLAIN,
     begins_as_dicom,
@@ -24,7 +26,7 @@ from stseg3d.volumes.dicom.elements import (
 )
 from stseg3d.volumes.dicom.kinds import DICOM_SUFFIXES, PLANE_CLASSES, STORAGE, kind_without_image
 from stseg3d.volumes.dicom.overrun import is_overrun
-from stseg3d.volumes.sitk import stored_dtype, unsound
+from stseg3d.volumes.sitk import sitk_errors, stored_dtype
 from stseg3d.volumes.volume import Array
 
 TAGS = (
@@ -137,10 +139,8 @@ class HeaderReader:
     def _read(self, path: Path, content: Any) -> Header:
         reader = self._gdcm
         reader.SetFileName(str(path))
-        try:
+        with sitk_errors(path):
             reader.ReadImageInformation()
-        except RuntimeError as error:
-            raise ValueError(unsound(path, error)) from error
         size = (*reader.GetSize(), 1)[:3]
         if size != (told := (integer(content, "Columns"), integer(content, "Rows"), frames_of(content))):
             msg = f"{path}: header must give one size, got {told} and {size} voxels"
@@ -164,7 +164,7 @@ def read_headers(folder: Path) -> tuple[list[Header], dict[Path, str]]:
     """
     reader = HeaderReader()
     headers, others, broken = [], {}, {}
-    for path in sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith(".")):
+    for path in visible_files(folder):
         due = path.suffix.lower() in DICOM_SUFFIXES or begins_as_dicom(path)
         if not due and _is_named(path):
             continue
@@ -194,12 +194,6 @@ def gdcm_reader() -> Any:
     reader = SimpleITK.ImageFileReader()
     reader.SetImageIO("GDCMImageIO")
     return reader
-
-
-def abbreviated(names: Iterable[Any], most: int = 3) -> str:
-    """First names, and the number of the others."""
-    listed = [str(name) for name in names]
-    return ", ".join(listed[:most]) + (f" and {len(listed) - most} more" if len(listed) > most else "")
 
 
 def _is_placed(header: Header, origin: Sequence[float], axes: Sequence[float], spacing_mm: Sequence[float]) -> bool:

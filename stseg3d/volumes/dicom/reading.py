@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 
+from stseg3d.machine.tables import abbreviated
 from stseg3d.volumes.dicom.elements import sop_class
-from stseg3d.volumes.dicom.headers import Header, HeaderReader, abbreviated, gdcm_reader
+from stseg3d.volumes.dicom.headers import Header, HeaderReader, gdcm_reader
 from stseg3d.volumes.dicom.kinds import kind_without_image
 from stseg3d.volumes.dicom.series import Series, choose_series, read_series, volumes_of
 from stseg3d.volumes.dicom.stack import stacked
 from stseg3d.volumes.file import FileVolume, check_memory, grid_of_file
-from stseg3d.volumes.sitk import channels_first, image_reader, itk_affine, stored_dtype, unsound
+from stseg3d.volumes.sitk import channels_first, image_reader, itk_affine, sitk_errors, stored_dtype
 from stseg3d.volumes.volume import Array
 
 logger = logging.getLogger(__name__)
@@ -65,7 +66,7 @@ def open_dicom(path: Path) -> FileVolume:
 def _volume(path: Path, chosen: Series, left_out: Sequence[str] = ()) -> FileVolume:
     first = chosen.headers[0]
     if first.size[2] > 1:  # many frames without positions of their own, as GDCM places them
-        ordered, affine = [first], itk_affine(image_reader(first.path), 3)
+        ordered, affine = [first], itk_affine(image_reader(first.path))
     else:
         ordered, affine = stacked(chosen.headers, str(path))
     grid = grid_of_file((*first.size[:2], chosen.slices), affine, path)
@@ -99,10 +100,8 @@ def _load(headers: Sequence[Header], shape: tuple[int, ...], stored: np.dtype[An
 
 def _image(reader: Any, header: Header) -> Any:
     reader.SetFileName(str(header.path))
-    try:
+    with sitk_errors(header.path):
         image = reader.Execute()
-    except RuntimeError as error:
-        raise ValueError(unsound(header.path, error)) from error
     due = (*header.size[:2], max(header.size[2], header.frames)), header.components, header.dtype
     found = (*image.GetSize(), 1)[:3], image.GetNumberOfComponentsPerPixel(), stored_dtype(image.GetPixelID(), header.path)
     if found != due:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from stseg3d.geometry import Grid
+from stseg3d.machine.tables import abbreviated
 from stseg3d.volumes.dicom.elements import PLAIN, frames_of, integer, mapped, read_elements, sop_class, sound
 from stseg3d.volumes.dicom.frames import MAX_SKEW, Frame, read_frames, value
 from stseg3d.volumes.dicom.kinds import SEGMENTATION, kind_without_image
@@ -29,7 +30,7 @@ def segmentation_at(path: Path) -> Path | None:
     files = sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [path] if path.is_file() else []
     found = [p for p in files if kind_without_image(sop_class(p)) == SEGMENTATION]
     if len(found) > 1:
-        msg = f"{path}: folder must hold one DICOM segmentation, got {len(found)}: {', '.join(p.name for p in found[:3])}"
+        msg = f"{path}: folder must hold one DICOM segmentation, got {len(found)}: {abbreviated(p.name for p in found)}"
         raise ValueError(msg)
     return found[0] if found else None
 
@@ -83,7 +84,7 @@ class _Segments:
         return labels.T[None]
 
     def _add(self, plane: Array, values: Array) -> None:
-        where = (values > 0) & (values != (self.padding or 0))
+        where = (values > 0) & (values != self.padding)
         if lost := {*np.unique(values[where]).tolist()} - self.names.keys():
             msg = f"{self.path}: voxels must be of the segments {sorted(self.names)} that the file describes, got {sorted(lost)[:3]}"
             raise ValueError(msg)
@@ -102,11 +103,9 @@ def _frame_pixels(path: Path, shape: tuple[int, ...]) -> Iterator[Array]:
 
     with mapped(path) as everything:
         content = pydicom.dcmread(everything)
-    voxels, whole = (
-        prod(shape),
-        content.original_encoding[1] and content.BitsAllocated == 1 and content.file_meta.TransferSyntaxUID in PLAIN,
-    )
-    if not whole or voxels % 8 == 0:
+    voxels = prod(shape)
+    packed_bits = content.original_encoding[1] and content.BitsAllocated == 1 and content.file_meta.TransferSyntaxUID in PLAIN
+    if not packed_bits or voxels % 8 == 0:
         yield from iter_pixels(content, raw=True)
         return
     packed = np.frombuffer(content.PixelData, np.uint8)  # pydicom 3.0 begins each frame with a new byte, DICOM (PS3.5, 8.1.1) does not

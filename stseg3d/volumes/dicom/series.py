@@ -9,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
+from stseg3d.machine.tables import abbreviated
 from stseg3d.volumes.dicom.frames import frame_headers, is_enhanced
-from stseg3d.volumes.dicom.headers import DISTINCTIONS, Header, abbreviated, read_headers
+from stseg3d.volumes.dicom.headers import DISTINCTIONS, Header, read_headers
 from stseg3d.volumes.dicom.kinds import NO_IMAGE_MODALITIES
 
 # Fewer slices than this beside a volume are scouts, screenshots or dose tables.

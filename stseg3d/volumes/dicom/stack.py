@@ -7,7 +7,8 @@ from math import atan, degrees
 
 import numpy as np
 
-from stseg3d.volumes.dicom.headers import DISTINCTIONS, Header, abbreviated
+from stseg3d.machine.tables import abbreviated
+from stseg3d.volumes.dicom.headers import DISTINCTIONS, Header
 from stseg3d.volumes.dicom.series import places
 from stseg3d.volumes.volume import LPS_RAS, Array
 

@@ -19,8 +19,9 @@ from typing import Any
 
 import numpy as np
 
+from stseg3d.volumes.file import library_errors
 from stseg3d.volumes.pictures.picture import ORIENTATION
-from stseg3d.volumes.sitk import unsound
+from stseg3d.volumes.sitk import sitk_errors
 from stseg3d.volumes.volume import Array
 
 Load = Callable[[], Array]
@@ -81,12 +82,12 @@ def load_of(stack: Stack) -> Load:
     if offset is not None:
         return partial(_mapped, stack.path, offset, stack.stored, shape)
     if prod(shape) == prod(page.shape) * len(stack.pages) or page.photometric == CMYK:
-        if is_plain and _sitk_reads(stack, page):
+        if is_plain and _sitk_reads(stack):
             return partial(_load_with_sitk, stack.path, stack.indices, shape)
         by_tifffile = partial(_load_with_tifffile, stack.path, stack.indices, shape)
         if is_plain and all(p.compression == UNCOMPRESSED for p in stack.pages):
             return by_tifffile
-        if _pillow_reads(stack, page):
+        if _pillow_reads(stack):
             return partial(_load_with_pillow, stack.path, stack.indices, page.axes, shape, stack.stored.newbyteorder("="))
         if is_plain and find_spec("imagecodecs"):
             return by_tifffile
@@ -116,7 +117,8 @@ def _offset(stack: Stack) -> int | None:
     return start if contiguous else None
 
 
-def _sitk_reads(stack: Stack, page: Any) -> bool:
+def _sitk_reads(stack: Stack) -> bool:
+    page = stack.pages[0]
     samples = page.samplesperpixel
     colours = (page.photometric in GREY and samples == 1) or (page.photometric == RGB and samples in (3, 4) and page.axes == "YXS")
     packed = all(p.compression in SITK_COMPRESSIONS or (p.compression == JPEG and samples == 1) for p in stack.pages)
@@ -126,9 +128,10 @@ def _sitk_reads(stack: Stack, page: Any) -> bool:
     return colours and packed and upright and selected and stack.stored.name in SITK_TYPES
 
 
-def _pillow_reads(stack: Stack, page: Any) -> bool:
+def _pillow_reads(stack: Stack) -> bool:
     if not all(p.compression in PILLOW_COMPRESSIONS for p in stack.pages):
         return False
+    page = stack.pages[0]
     bits, samples, name = page.bitspersample, page.samplesperpixel, str(page.dtype)
     if page.axes == "SYX" and (page.photometric != RGB or samples != 3):  # Pillow 13 leaves out a plane of alpha
         return False
@@ -139,20 +142,15 @@ def _pillow_reads(stack: Stack, page: Any) -> bool:
 
 
 def _mapped(path: Path, offset: int, stored: np.dtype[Any], shape: tuple[int, ...]) -> Array:
-    try:
+    with library_errors(path, "a sound TIFF"):  # it may have become shorter
         return np.memmap(path, dtype=stored, mode="r", offset=offset, shape=shape)
-    except (ValueError, OSError) as error:  # the file has become shorter
-        msg = f"{path}: file must be a sound TIFF, got: {error}"
-        raise ValueError(msg) from error
 
 
 def _load_with_sitk(path: Path, indices: tuple[int, ...], shape: tuple[int, ...]) -> Array:
     import SimpleITK
 
-    try:
+    with sitk_errors(path):
         array: Array = SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(path)))
-    except RuntimeError as error:
-        raise ValueError(unsound(path, error)) from error
     if array.size != prod(shape):
         msg = f"{path}: file must be a sound TIFF, got {array.size} values for {prod(shape)}"
         raise ValueError(msg)
@@ -163,14 +161,9 @@ def _load_with_sitk(path: Path, indices: tuple[int, ...], shape: tuple[int, ...]
 def _load_with_pillow(path: Path, indices: tuple[int, ...], axes: str, shape: tuple[int, ...], stored: np.dtype[Any]) -> Array:
     from PIL.TiffImagePlugin import TiffImageFile
 
-    try:
-        with TiffImageFile(path) as image:
-            pages = np.stack([_page_of(image, index, axes) for index in indices])
-        return pages.reshape(shape).view(stored) if pages.itemsize == stored.itemsize else pages.reshape(shape).astype(stored)
-    except Exception as error:  # broken files raise many kinds of errors, such as SyntaxError and struct.error
-        text = str(error).strip() or type(error).__name__
-        msg = f"{path}: file must be a sound TIFF, got: {text.splitlines()[0]}"
-        raise ValueError(msg) from error
+    with library_errors(path, "a sound TIFF"), TiffImageFile(path) as image:
+        pages = np.stack([_page_of(image, index, axes) for index in indices]).reshape(shape)
+        return pages.view(stored) if pages.itemsize == stored.itemsize else pages.astype(stored)
 
 
 def _page_of(image: Any, index: int, axes: str) -> Array:
@@ -187,9 +180,5 @@ def _page_of(image: Any, index: int, axes: str) -> Array:
 def _load_with_tifffile(path: Path, indices: tuple[int, ...], shape: tuple[int, ...]) -> Array:
     import tifffile
 
-    try:
-        with tifffile.TiffFile(path, _multifile=False) as tiff:
-            return np.stack([tiff.pages[index].asarray() for index in indices]).reshape(shape)
-    except Exception as error:  # as above
-        msg = f"{path}: file must be a sound TIFF, got: {str(error).strip() or type(error).__name__}"
-        raise ValueError(msg) from error
+    with library_errors(path, "a sound TIFF"), tifffile.TiffFile(path, _multifile=False) as tiff:
+        return np.stack([tiff.pages[index].asarray() for index in indices]).reshape(shape)

@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from stseg3d.volumes.file import check_capacity
+from stseg3d.volumes.file import check_capacity, library_errors
 from stseg3d.volumes.pictures.picture import ORIENTATION, Picture
 from stseg3d.volumes.sitk import MAX_UNPACKED, image_reader, load_sitk, stored_dtype
 from stseg3d.volumes.volume import Array
 
-JPEG_END = b"\xff\xd9"
+JPEG_END, TAIL_BYTES = b"\xff\xd9", 1024
 PNG_SIGNATURE_BYTES = 8
 # Chunks whose content is read, and the largest that is: EXIF without a thumbnail takes a few hundred bytes.
 CHUNKS_READ, MAX_CHUNK = (b"IHDR", b"eXIf"), 1 << 20
@@ -30,7 +30,10 @@ def open_jpeg(path: Path, label: bool) -> Picture:
     Raises:
         ValueError: If it is broken or cut.
     """
-    if JPEG_END not in _tail(path):  # ITK silently fills the rest with grey
+    with path.open("rb") as file:
+        file.seek(max(path.stat().st_size - TAIL_BYTES, 0))
+        tail = file.read()
+    if JPEG_END not in tail:  # ITK silently fills the rest with grey
         msg = f"{path}: file must be a whole JPEG, got one without an end mark"
         raise ValueError(msg)
     return _decoded_by_sitk(path, orientation=_jpeg_orientation(path), lossy=True)
@@ -75,12 +78,8 @@ def _decoded_by_sitk(path: Path, **found: Any) -> Picture:
 def _load_with_pillow(path: Path, shape: tuple[int, ...], stored: np.dtype[Any]) -> Array:
     from PIL.PngImagePlugin import PngImageFile
 
-    try:
-        with PngImageFile(path) as image:
-            array = np.asarray(image)
-    except Exception as error:  # broken files raise many kinds of errors, such as SyntaxError and struct.error
-        msg = f"{path}: file must be a sound PNG, got: {error}"
-        raise ValueError(msg) from error
+    with library_errors(path, "a sound PNG"), PngImageFile(path) as image:
+        array = np.asarray(image)
     array = array.astype(np.uint8) * 255 if array.dtype == np.bool_ else array
     return array.reshape(*shape[2:0:-1], shape[0]).T.reshape(shape).astype(stored, copy=False)
 
@@ -124,9 +123,3 @@ def _jpeg_orientation(path: Path) -> int:
             return int(image.getexif().get(ORIENTATION, 1))
     except Exception:  # ITK will tell if more than the EXIF is broken
         return 1
-
-
-def _tail(path: Path, n_bytes: int = 1024) -> bytes:
-    with path.open("rb") as file:
-        file.seek(max(path.stat().st_size - n_bytes, 0))
-        return file.read()

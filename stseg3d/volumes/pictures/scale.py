@@ -38,7 +38,7 @@ def spacing_of(path: Path, tiff: Any, page: Any, depth: int) -> Spacing:
     Raises:
         ValueError: If its metadata give a spacing that is none.
     """
-    spacing = plain = (_plain_spacing(page, "XResolution"), _plain_spacing(page, "YResolution"), 1.0)
+    spacing = plain = _plain_spacing(page)
     if tiff.is_ome:
         spacing = _ome_spacing(tiff.ome_metadata, plain, depth, path)
     elif tiff.is_imagej:
@@ -49,19 +49,16 @@ def spacing_of(path: Path, tiff: Any, page: Any, depth: int) -> Spacing:
     return spacing
 
 
-def _pixels_per_unit(page: Any, tag: str) -> float:
-    """Resolution, rounded as libtiff does, so that spacings agree with ITK's to the last digit; 0 if there is none."""
-    found = page.tags.get(tag)
-    value = found.value if found is not None else None
-    if not isinstance(value, tuple) or len(value) != 2 or not value[1]:
-        return 0.0
-    return float(np.float32(value[0] / value[1]))
+def _pixels_per_unit(page: Any) -> list[float]:
+    """Resolution along x and y, rounded as libtiff does, so that spacings agree with ITK's to the last digit; 0 where there is none."""
+    values = [getattr(page.tags.get(tag), "value", None) for tag in ("XResolution", "YResolution")]
+    return [float(np.float32(v[0] / v[1])) if isinstance(v, tuple) and len(v) == 2 and v[1] else 0.0 for v in values]
 
 
-def _plain_spacing(page: Any, tag: str) -> float:
+def _plain_spacing(page: Any) -> Spacing:
     unit = RESOLUTION_UNIT_MM.get(int(page.resolutionunit))
-    both = [_pixels_per_unit(page, name) for name in ("XResolution", "YResolution")]
-    return unit / _pixels_per_unit(page, tag) if unit and min(both) > 0 else 1.0
+    x, y = _pixels_per_unit(page)
+    return (unit / x, unit / y, 1.0) if unit and min(x, y) > 0 else (1.0, 1.0, 1.0)
 
 
 def _imagej_spacing(about: dict[str, Any], page: Any, plain: Spacing, depth: int) -> Spacing:
@@ -71,8 +68,8 @@ def _imagej_spacing(about: dict[str, Any], page: Any, plain: Spacing, depth: int
     z = between * (unit or 1.0) if depth > 1 else 1.0
     if not unit:
         return plain[0], plain[1], z
-    x, y = (_pixels_per_unit(page, tag) or 1.0 for tag in ("XResolution", "YResolution"))
-    return unit / x, unit / y, z
+    x, y = _pixels_per_unit(page)
+    return unit / (x or 1.0), unit / (y or 1.0), z
 
 
 def _ome_spacing(xml: str, plain: Spacing, depth: int, path: Path) -> Spacing:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from math import prod
 from pathlib import Path
@@ -12,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from stseg3d.volumes.file import check_capacity
+from stseg3d.volumes.file import check_capacity, library_errors
 from stseg3d.volumes.pictures.directories import check_directories
 from stseg3d.volumes.pictures.pages import CMYK, PALETTE, WHITE_IS_ZERO, Load, Stack, load_of, orientation_of
 from stseg3d.volumes.pictures.picture import Picture
@@ -45,10 +43,13 @@ def open_tiff(path: Path, label: bool) -> Picture:
     Raises:
         ValueError: If it is broken; holds several images, pages of several sizes, or several time points; or cannot be decoded.
     """
+    import tifffile
+
     check_directories(path)
-    with _opened(path) as tiff:
-        stack, page = _stack(path, tiff)
-        _check_size(stack, page)
+    with library_errors(path, "a sound TIFF"), tifffile.TiffFile(path, _multifile=False) as tiff:
+        stack = _stack(path, tiff)
+        _check_size(stack)
+        page = stack.pages[0]
         load = load_of(stack)
         channels, shape = _arrangement(stack)
         stored, arranged = stack.stored.newbyteorder("="), partial(_arranged, load, stack.axes, (channels, *shape))
@@ -70,24 +71,8 @@ def open_tiff(path: Path, label: bool) -> Picture:
         )
 
 
-@contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    """The file, opened by tifffile, whose errors become one sentence."""
-    import tifffile
-
-    try:
-        with tifffile.TiffFile(path, _multifile=False) as tiff:
-            yield tiff
-    except Exception as error:  # broken files raise many kinds of errors, such as struct.error and TypeError
-        text = str(error).strip() or type(error).__name__
-        if text.startswith(f"{path}: "):
-            raise
-        msg = f"{path}: file must be a sound TIFF, got: {text.splitlines()[0]}"
-        raise ValueError(msg) from error
-
-
-def _stack(path: Path, tiff: Any) -> tuple[Stack, Any]:
-    """Pages of the first image, and the first of them."""
+def _stack(path: Path, tiff: Any) -> Stack:
+    """Pages of the first image."""
     pages = list(tiff.pages)
     whole = [p for p in pages if not (p.is_reduced or p.is_mask)] or pages
     series = tiff.series[0] if tiff.series else None
@@ -112,7 +97,7 @@ def _stack(path: Path, tiff: Any) -> tuple[Stack, Any]:
         shape = tuple(3 if axis == "S" else n for axis, n in zip(axes, shape, strict=True))
     stored = np.dtype(np.uint8 if page.bitspersample < 8 else page.dtype or np.void).newbyteorder(tiff.byteorder)
     offset = series.dataoffset if len(chosen) == 1 and series.kind not in BY_LIKENESS else None
-    return Stack(path, tuple(chosen), tuple(map(_subfile, pages)), shape, axes, stored, None if offset is None else int(offset)), page
+    return Stack(path, tuple(chosen), tuple(map(_subfile, pages)), shape, axes, stored, None if offset is None else int(offset))
 
 
 def _subfile(page: Any) -> int | None:
@@ -138,9 +123,9 @@ def _check_others(path: Path, whole: list[Any], chosen: list[Any], known: list[i
         logger.warning("%s: %d pages of smaller images are left out", path, len(others))
 
 
-def _check_size(stack: Stack, page: Any) -> None:
+def _check_size(stack: Stack) -> None:
     """Refuse a file that cannot hold the pixels which its directories describe, before anything is allocated."""
-    n_bytes = stack.path.stat().st_size
+    page, n_bytes = stack.pages[0], stack.path.stat().st_size
     ratio = page.imagewidth if page.compression in FAX else MAX_UNPACKED.get(page.compression, MAX_UNPACKED_OTHERS)
     bits = page.bitspersample * max(prod(stack.shape), prod(page.chunks))
     check_capacity(stack.path, -(-bits // 8), n_bytes, ratio)
