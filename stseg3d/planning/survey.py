@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 from stseg3d.machine.threads import cores
 from stseg3d.planning.examine import Examined, examine, is_picture
 from stseg3d.planning.findings import Finding
-from stseg3d.planning.fingerprint import Fingerprint, Intensity
+from stseg3d.planning.fingerprint import CaseFingerprint, Fingerprint, Intensity
 from stseg3d.volumes import Case, Dataset
 
 MANY = 16  # cases from which on the start of further processes, which load numpy and scipy, pays
-FEW = 3  # cases of a class with which little can be learned
+FEW = 3  # cases of a class with which little can be learned; values that may be ids
+UNEVEN = 1.5  # ratio of the numbers of values in two cases
 MOST_UNUSED = 32  # values between those of classes: a network has an output for each
 
 
@@ -92,12 +93,19 @@ def _names(dataset: Dataset, usable: Sequence[Examined]) -> dict[str, str]:
     named = {str(value): name for value, name in sorted(values.names.items()) if value not in (0, values.ignore)}
     if named:
         return named
-    seen = sorted({int(value) for one in usable if one.facts for value in one.facts.classes})
-    # Without names, values of few numbers are classes, and of many are objects.
-    most = max((len(one.facts.classes) for one in usable if one.facts), default=0)
-    if len(seen) == 1 or (len(seen) > MANY and len(seen) > most):
+    cases = [one.facts for one in usable if one.facts]
+    seen = sorted({int(value) for case in cases for value in case.classes})
+    if len(seen) == 1 or _are_ids(cases, len(seen)):
         return {str(seen[0]): "object"}
     return {str(value): f"class {value}" for value in seen}
+
+
+def _are_ids(cases: Sequence[CaseFingerprint], values: int) -> bool:
+    """Whether values without names are ids: many, or each of one object, in pictures or not as many in each case."""
+    counts = [len(case.classes) for case in cases]
+    alone = all(found.count == 1 for case in cases for found in case.classes.values())
+    uneven = max(counts) > UNEVEN * max(min(counts), 1)
+    return values > MANY or (alone and values >= FEW and (uneven or all(case.shape[-1] == 1 for case in cases)))
 
 
 def _channel_findings(found: Sequence[Examined]) -> Iterator[Finding]:

@@ -175,3 +175,15 @@ def test_the_fingerprint_keeps_regions_and_a_region_of_all_values_may_lack_some(
     found.fingerprint.write(tmp_path / "fingerprint.json")
     assert Fingerprint.read(tmp_path / "fingerprint.json").regions == {"whole": (1, 2, 4), "core": (2, 4)}
     assert surveyed(tmp_path, label, LabelValues.parse({"background": 0, "whole": [1, 2, 4]}, "x")).findings == ()
+
+
+def test_values_without_names_are_ids_of_objects_where_cases_hold_different_numbers_of_them(tmp_path: Path) -> None:
+    places = [(4, 8, 8), (12, 8, 8), (8, 4, 8), (8, 12, 8), (8, 8, 3)]
+    labels = [spheres((16, 16, 16), *places[:count], radius=2) for count in (5, 3, 4)]
+    found = survey(dataset_of(tmp_path, labels, {}))
+    assert found.fingerprint
+    assert found.fingerprint.labels == {"1": "object"}
+    alike = [spheres((16, 16, 16), *places, radius=2) for _ in range(3)]
+    found = survey(dataset_of(tmp_path / "alike", alike, {}))
+    assert found.fingerprint
+    assert list(found.fingerprint.labels.values()) == [f"class {value}" for value in range(1, 6)]
