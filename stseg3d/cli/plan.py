@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from stseg3d.cli.arguments import Command, add_machine, ensure_own, setting
-from stseg3d.cli.terminal import BAD, DONE, loading, say
+from stseg3d.cli.terminal import BAD, DONE, loading, progress, say
 
 BYTES = {"MB": 1 << 20, "GB": 1 << 30}
 
@@ -56,10 +56,8 @@ def _plan(args: argparse.Namespace) -> int:
         msg = "-o must name the folder of the new bundle; or --render a bundle whose plan.json was edited"
         raise ValueError(msg)
     with loading():
-        from tqdm import tqdm
-
         from stseg3d.machine.threads import set_threads
-        from stseg3d.planning.findings import findings_text
+        from stseg3d.planning.findings import WIDTH, findings_text
         from stseg3d.planning.new_bundle import Wishes, plan_bundle
 
     set_threads(args.threads)
@@ -81,14 +79,14 @@ def _plan(args: argparse.Namespace) -> int:
         labels=args.labels,
         channels=[name for name in args.channels.split(",") if name],
         wishes=wishes,
-        progress=lambda cases: tqdm(cases, desc="cases", unit="case"),
+        progress=lambda cases, count: progress(cases, "cases", total=count),
     )
     if planned.findings:
         say(findings_text(planned.findings).rstrip())
     if planned.bundle is None:
         say("stseg3d: no bundle was made; mend the errors above and plan again")
         return BAD
-    print(planned.table().text())
+    print(planned.table().text(WIDTH))
     say(f"stseg3d: {planned.bundle} is ready: `stseg3d train {planned.bundle}`")
     return DONE
 

@@ -10,6 +10,7 @@ from stseg3d.machine.tables import Table
 from stseg3d.volumes.dicom.headers import abbreviated
 
 LEVELS = ("error", "warning")
+WIDTH = 110  # of the report
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ def findings_text(findings: Iterable[Finding]) -> str:
         return ""
     counts = [(sum(f.level == level for f in found), level) for level in LEVELS]
     head = ", ".join(f"{n} {level}{'s' * (n > 1)}" for n, level in counts if n)
-    return f"{head}\n{findings_table(found).text()}\n"
+    return f"{head}\n{findings_table(found).text(WIDTH)}\n"
 
 
 def _cells(found: list[Finding]) -> list[str]:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
@@ -20,7 +19,7 @@ from stseg3d.planning.design import Decision, Design, design
 from stseg3d.planning.findings import Finding, has_errors
 from stseg3d.planning.fingerprint import FILE, Fingerprint
 from stseg3d.planning.layouts import DataFound, as_dataset_json, find_data, split
-from stseg3d.planning.survey import survey
+from stseg3d.planning.survey import Progress, survey
 from stseg3d.planning.trial import StepCost, fitted
 from stseg3d.volumes import load_dataset
 
@@ -86,7 +85,7 @@ def plan_bundle(
     labels: Path | None = None,
     channels: Sequence[str] = (),
     wishes: Wishes | None = None,
-    progress: Callable[[Iterable[Any]], Iterable[Any]] = iter,
+    progress: Progress | None = None,
 ) -> Planned:
     """Plan a bundle for labelled data, and write it, whole or not at all.
 
@@ -97,7 +96,7 @@ def plan_bundle(
         labels: Folder of their labels.
         channels: Channels to take, see :func:`stseg3d.planning.layouts.find_data`.
         wishes: What is decided already.
-        progress: Wrapper of the cases as they are examined, such as a progress bar.
+        progress: Wrapper of the cases as they are examined, such as a progress bar; it is told how many they are.
 
     Returns:
         The findings; without an error among them, the decisions and the folder as well.
@@ -211,9 +210,3 @@ def _description(plan: Plan, planned: Planned, name: str) -> str:
     head = f"# {name}\n\nA bundle of {stages}. `stseg3d plan` made it from labelled data; `configs/plan.json` is the file to edit.\n"
     use = "\n```bash\nstseg3d train .\nstseg3d segment SCANS --bundle . -o OUT\n```\n"
     return f"{head}{use}\n{planned.table().markdown()}"
-
-
-def planned_json(planned: Planned) -> str:
-    """The outcome as JSON."""
-    content = {"findings": [vars(f) for f in planned.findings], "decisions": [vars(d) for d in planned.decisions]}
-    return json.dumps(content | {"bundle": planned.bundle and str(planned.bundle)}, indent=2) + "\n"

@@ -16,7 +16,9 @@ from stseg3d.planning.examine import Examined, examine, is_picture
 from stseg3d.planning.findings import Finding
 from stseg3d.planning.fingerprint import Fingerprint, Intensity
 from stseg3d.volumes import Case, Dataset
+from stseg3d.volumes.dicom.headers import abbreviated
 
+Progress = Callable[[Iterable[Examined], int], Iterable[Examined]]
 MANY = 16  # cases from which on the start of further processes, which load numpy and scipy, pays
 FEW = 3  # cases of a class with which little can be learned
 MOST_UNUSED = 32  # values between those of classes: a network has an output for each
@@ -40,7 +42,7 @@ def survey(
     channels: Sequence[str] = (),
     *,
     processes: int | None = None,
-    progress: Callable[[Iterable[Examined]], Iterable[Examined]] = iter,
+    progress: Progress | None = None,
 ) -> Survey:
     """Examine the training and validation cases of a data set; the fingerprint is that of the training cases.
 
@@ -48,21 +50,23 @@ def survey(
         dataset: The data set.
         channels: Names of the channels, if they have any.
         processes: Processes that read cases; by default one a core.
-        progress: Wrapper of the cases as they come, such as a progress bar.
+        progress: Wrapper of the cases as they come, such as a progress bar; it is told how many they are.
     """
     cases = [case for case in (*dataset.training, *dataset.validation) if case.label is not None]
-    found = list(progress(_examined(cases, processes)))
+    coming = _examined(cases, processes)
+    found = list(coming if progress is None else progress(coming, len(cases)))
     findings = [finding for one in found for finding in one.findings]
     usable = [one for case, one in zip(cases, found, strict=True) if one.facts and case in dataset.training]
     if not usable:
         return Survey(None, (*findings, Finding("error", "", "a training case can be used", f"none of {len(dataset.training)}")))
-    findings += _channel_findings([one for one in found if one.facts])
+    pictures = all(map(is_picture, cases))
+    findings += _channel_findings([one for one in found if one.facts], () if pictures else channels)
     if any(finding.level == "error" for finding in findings):
         return Survey(None, tuple(findings))
     fingerprint = Fingerprint(
         labels=_names(dataset, usable),
         channels=tuple(channels) or tuple(f"channel {n}" for n in range(len(usable[0].intensity))),
-        pictures=all(map(is_picture, cases)),
+        pictures=pictures,
         intensity=_pooled([one.intensity for one in usable]),
         foreground=_pooled([one.foreground for one in usable]),
         cases=tuple(one.facts for one in usable if one.facts),
@@ -92,28 +96,41 @@ def _names(dataset: Dataset, usable: Sequence[Examined]) -> dict[str, str]:
     named = {str(value): name for value, name in sorted(values.names.items()) if value not in (0, values.ignore)}
     if named:
         return named
-    seen = sorted({int(value) for one in usable if one.facts for value in one.facts.classes})
-    # Without names, values of few numbers are classes, and of many are objects.
-    most = max((len(one.facts.classes) for one in usable if one.facts), default=0)
-    if len(seen) == 1 or (len(seen) > MANY and len(seen) > most):
+    values_of = [{int(value) for value in one.facts.classes} for one in usable if one.facts]
+    seen = sorted(set().union(*values_of))
+    if len(seen) == 1 or _are_ids(values_of):
         return {str(seen[0]): "object"}
     return {str(value): f"class {value}" for value in seen}
 
 
-def _channel_findings(found: Sequence[Examined]) -> Iterator[Finding]:
+def _are_ids(values_of: Sequence[set[int]]) -> bool:
+    """Whether values without names are objects: many of them, which no case has all of, or which run from 1 to another number in each."""
+    seen = set().union(*values_of)
+    if len(seen) <= MANY:
+        return False
+    counted = all(values == {*range(1, len(values) + 1)} for values in values_of)
+    return max(map(len, values_of)) < len(seen) or (counted and len({len(values) for values in values_of}) > 1)
+
+
+def _channel_findings(found: Sequence[Examined], names: Sequence[str]) -> Iterator[Finding]:
     counts = [len(one.facts.intensity) for one in found if one.facts]
     usual = max(set(counts), key=counts.count)
     for one, count in zip(found, counts, strict=True):
         if one.facts and count != usual:
             yield Finding("error", one.facts.id, "all images have as many channels", f"{count} where most have {usual}")
+    if names and len(names) != usual:
+        yield Finding("error", "", "an image has as many channels as are named", f"{usual} for {', '.join(names)}")
 
 
 def _class_findings(fingerprint: Fingerprint) -> Iterator[Finding]:
+    if not any(case.classes for case in fingerprint.cases):
+        yield Finding("error", "", "a training case has an object", f"none in {len(fingerprint.cases)}")
+        return
     if len(fingerprint.labels) < 2 or fingerprint.whole:
         return
     unused = max(map(int, fingerprint.labels)) - len(fingerprint.labels)
     if unused > MOST_UNUSED:
-        values = ", ".join(fingerprint.labels)
+        values = abbreviated(fingerprint.labels, 6)
         yield Finding("error", "", f"values of classes leave out at most {MOST_UNUSED} numbers", f"{unused} left out by {values}")
     for value, name in fingerprint.labels.items():
         count = sum(value in case.classes for case in fingerprint.cases)

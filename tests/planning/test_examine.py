@@ -175,3 +175,55 @@ def test_the_fingerprint_keeps_regions_and_a_region_of_all_values_may_lack_some(
     found.fingerprint.write(tmp_path / "fingerprint.json")
     assert Fingerprint.read(tmp_path / "fingerprint.json").regions == {"whole": (1, 2, 4), "core": (2, 4)}
     assert surveyed(tmp_path, label, LabelValues.parse({"background": 0, "whole": [1, 2, 4]}, "x")).findings == ()
+
+
+@pytest.mark.parametrize(
+    ("sentence", "rule", "value"),
+    [
+        ("/x/a.nii.gz: file must be sound gzip data, got: it ends early", "file must be sound gzip data", "it ends early (a.nii.gz)"),
+        ("[Errno 5] Input/output error: '/x/a.nii'", "a case can be read", "[Errno 5] Input/output error: '/x/a.nii'"),
+        ("labels must be whole numbers, got 0.5", "labels must be whole numbers", "0.5"),
+    ],
+)
+def test_the_rule_of_a_finding_is_the_same_for_all_files(sentence: str, rule: str, value: str) -> None:
+    found = finding_of("a", sentence)
+    assert (found.rule, found.value) == (rule, value)
+
+
+def test_large_values_cost_no_more_than_small_ones() -> None:
+    label = np.zeros((8, 8, 8), np.int64)
+    label[1:3, 1:3, 1:3], label[5:7] = 2_000_000_000, 70_000
+    assert {value: (found.count, found.voxels) for value, found in objects_of(label, (1, 1, 1)).items()} == {
+        "70000": (1, 128),
+        "2000000000": (1, 8),
+    }
+
+
+def numbered(count: int) -> np.ndarray:
+    """A picture of dots with values from 1 to a number."""
+    label = np.zeros((16, 16, 1), np.uint8)
+    label[1:15:2, 1:15:2, 0].flat = [n if n <= count else 0 for n in range(1, 50)]
+    return label
+
+
+@pytest.mark.parametrize(
+    ("counts", "names"), [((20, 30, 25), {"1": "object"}), ((20, 20, 20), {str(n): f"class {n}" for n in range(1, 21)})]
+)
+def test_many_values_without_names_are_objects_where_each_case_counts_to_another_number(tmp_path: Path, counts, names) -> None:
+    found = survey(dataset_of(tmp_path, [numbered(n) for n in counts], {}))
+    assert found.fingerprint
+    assert found.fingerprint.labels == names
+
+
+def test_labels_without_any_object_and_names_that_are_no_channels_are_errors(tmp_path: Path) -> None:
+    data = dataset_of(tmp_path, [np.zeros((8, 8, 8), np.uint8)] * 2, {0: "background", 1: "ball"})
+    found = survey(data)
+    assert [(f.level, f.rule) for f in found.findings if f.level == "error"] == [("error", "a training case has an object")]
+    rules = [(f.rule, f.value) for f in survey(data, ["t1", "t2"]).findings if f.level == "error"]
+    assert rules == [("an image has as many channels as are named", "1 for t1, t2")]
+
+
+def test_the_progress_of_a_survey_knows_how_many_cases_come(tmp_path: Path) -> None:
+    counts = []
+    survey(dataset_of(tmp_path, [spheres((8, 8, 8), (4, 4, 4))] * 3, {}), progress=lambda cases, count: counts.append(count) or cases)
+    assert counts == [3]
