@@ -6,7 +6,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,8 @@ from stseg3d.bundle import METADATA, select_device, write_plan
 from stseg3d.machine.files import atomic_write_text
 from stseg3d.machine.tables import Table
 from stseg3d.plan import Plan, json_text, set_entries, with_formats
-from stseg3d.planning.design import Decision, Design, design
+from stseg3d.plan.entries import has_entry
+from stseg3d.planning.design import Decision, Design, decided, design
 from stseg3d.planning.findings import Finding, has_errors
 from stseg3d.planning.fingerprint import FILE, Fingerprint
 from stseg3d.planning.layouts import DataFound, as_dataset_json, find_data, split
@@ -161,15 +162,18 @@ def _decisions(
     made: Design, plan: Plan, costs: Mapping[str, StepCost], memory: int, found: DataFound, wishes: Wishes
 ) -> tuple[Decision, ...]:
     """Decisions of the design, those that memory changed, and those about the data."""
-    lists = f"{len(found.training)} for training, {len(found.validation)} for validation, {len(found.test)} for a test"
+    lists = f"{len(found.training)} training, {len(found.validation)} validation" + (f", {len(found.test)} test" if found.test else "")
     out = [Decision("data", lists, found.layout)]
-    for decision in made.decisions:
-        given = next((key for key in wishes.entries if key == decision.entry), None)
-        out.append(replace(decision, value=plan.get(given), reason="given with --set") if given else decision)
+    given = [decided(plan, entry, "given with --set") for entry in wishes.entries if has_entry(plan, entry)]
+    told = {decision.entry: decision for decision in (*made.decisions, *given)}
+    if plan.fine.size != made.plan.fine.size and "fine#size" not in wishes.entries:
+        told["fine#size"] = decided(plan, "fine#size", "made smaller, so that a training step fits into memory")
+    out += told.values()
     for stage, cost in costs.items():
         batch = getattr(plan.training.cases_a_batch, stage)
-        value = f"{batch} cases" + (f", {plan.training.samples} crops each" if stage == "fine" else "")
-        reason = f"one step takes {cost.seconds:.2g} s and {cost.peak_bytes / 2**30:.1f} of {memory / 2**30:.1f} GiB here"
+        crops = f", {plan.training.samples} crop{'s' * (plan.training.samples > 1)} each" if stage == "fine" else ""
+        value = f"{batch} case{'s' * (batch > 1)}{crops}"
+        reason = f"one step takes {cost.seconds:.2g} s and {cost.peak_bytes / 2**30:.1f} GiB here, of {memory / 2**30:.1f} GiB"
         out.append(Decision(f"training batch, {stage}", value, reason))
     return tuple(out)
 

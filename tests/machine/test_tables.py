@@ -43,11 +43,11 @@ def test_the_suffix_decides_and_others_are_refused() -> None:
 def test_a_width_wraps_words_below_each_other_and_leaves_numbers_whole() -> None:
     table = Table(["what", "why", "n"], [["a", "one two three four five", "12"], ["b", "six", "3"]])
     assert table.text(20).splitlines() == [
-        "what  why         n",
-        "a     one two    12",
-        "      three",
-        "      four five",
-        "b     six         3",
+        "what  why          n",
+        "a     one two     12",
+        "      three four",
+        "      five",
+        "b     six          3",
     ]
     assert table.text(10**3) == table.text()
     assert "abcdefghij" in Table(["n"], [["abcdefghij"]], words=1).text(4)  # a word is not cut
