@@ -214,7 +214,7 @@ def test_a_class_on_one_side_forbids_mirroring_though_another_lies_on_the_other(
     label = spheres((64, 64, 64), (16, 30, 30), (48, 30, 30))
     kind = kind_of(fingerprint_of([label], {"1": "liver", "2": "spleen"}))
     assert kind.mirror_axes == ()
-    assert kind.reasons["mirror_axes"] == "liver: to one side of the middle, by 25% of the width"
+    assert kind.reasons["mirror_axes"] == "liver: to one side of the middle, by 24% of the width"
     assert kind_of(fingerprint_of([label], {"1": "cell"})).mirror_axes == (0,)  # two objects of one kind
 
 
@@ -240,6 +240,17 @@ def test_axes_of_one_voxel_take_two_stages_as_well(shape) -> None:
 
 
 def test_many_objects_fill_a_volume_though_few_are_listed() -> None:
-    label = np.zeros((96, 96, 96), np.uint8)
-    label[tuple(np.indices((12, 12, 12)) * 8 + 4)] = 1
-    assert designed([label]).plan.rough is None
+    fingerprint = fingerprint_of([spheres((128, 128, 128), (64, 64, 64), radius=9)], {"1": "ball"})
+    assert design(fingerprint).plan.rough
+    (case,) = fingerprint.cases
+    assert case.together
+    many = replace(fingerprint, cases=(replace(case, together=replace(case.together, count=200)),))
+    assert design(many).plan.rough is None
+
+
+def test_a_kernel_that_spans_an_axis_spans_it_below_as_well() -> None:
+    for size, spacing in (((24, 32, 48), (1, 1, 1)), ((1, 160, 160), (1, 1, 1)), ((96, 96, 12), (1, 1, 2.5))):
+        kernels = network_for(size, spacing, 8).arguments["kernel_size"]
+        for axis in zip(*kernels, strict=True):
+            assert list(axis) == sorted(axis)
+    assert [kernel[2] for kernel in kernels] == [1, *[3] * (len(kernels) - 1)]  # the slices are thick at first
