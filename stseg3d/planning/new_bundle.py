@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from stseg3d.machine.tables import Table
 from stseg3d.plan import Plan, json_text, set_entries, with_formats
 from stseg3d.plan.entries import has_entry
 from stseg3d.planning.design import Decision, Design, decided, design
-from stseg3d.planning.findings import Finding, has_errors
+from stseg3d.planning.findings import WIDTH, Finding, findings_table, has_errors
 from stseg3d.planning.fingerprint import FILE, Fingerprint
 from stseg3d.planning.layouts import DataFound, as_dataset_json, find_data, split
 from stseg3d.planning.survey import Progress, survey
@@ -29,6 +30,13 @@ DESCRIPTION = Path("docs", "README.md")
 SCHEMA = "https://project-monai.github.io/schema/meta_schema_20240725.json"
 PACKAGES = {"monai_version": "monai", "pytorch_version": "torch", "numpy_version": "numpy"}
 REQUIRED = ("stseg3d", "nibabel", "SimpleITK", "scipy", "pytorch-ignite", "fire")
+
+USE = """```bash
+stseg3d train . --budget 30min
+stseg3d segment SCANS --bundle . -o OUT
+```"""
+EDIT = """To change a decision, edit `configs/plan.json`, or plan again with `--set KEY=JSON`. `fingerprint.json` has the
+facts on which the decisions rest, and `data/dataset.json` the lists of cases."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +116,9 @@ def plan_bundle(
         ValueError: If the data are in no known layout, or a wish cannot be fulfilled.
     """
     wishes = wishes or Wishes()
+    if out.resolve() == Path.cwd():  # the shell would be left in a folder that is gone
+        msg = f"{out}: folder of the new bundle must be another than the current one, name a folder in it"
+        raise FileExistsError(msg)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         msg = f"{out}: folder of the new bundle must be empty or not exist, got one with files"
         raise FileExistsError(msg)
@@ -209,8 +220,26 @@ def _metadata(plan: Plan, name: str, modality: str) -> dict[str, Any]:
 
 
 def _description(plan: Plan, planned: Planned, name: str) -> str:
-    """``docs/README.md`` of the bundle: what was decided, and why."""
-    stages = "two stages: a rough network finds the objects, a fine one looks at each" if plan.rough else "one stage"
-    head = f"# {name}\n\nA bundle of {stages}. `stseg3d plan` made it from labelled data; `configs/plan.json` is the file to edit.\n"
-    use = "\n```bash\nstseg3d train .\nstseg3d segment SCANS --bundle . -o OUT\n```\n"
-    return f"{head}{use}\n{planned.table().markdown()}"
+    """``docs/README.md`` of the bundle: how it is used, what was decided, and why."""
+    classes = ", ".join(plan.classes[1:])
+    stages = (
+        "a rough network finds the objects, and a fine one looks at each"
+        if plan.rough
+        else "one network sees the image, in tiles if it is large"
+    )
+    about = f"This bundle segments {classes}: {stages}. `stseg3d plan` made it from labelled data."
+    parts = [
+        f"# {name}",
+        "",
+        *textwrap.wrap(about, WIDTH),
+        "",
+        "Train it, and segment scans, from the bundle's folder:",
+        "",
+        USE,
+        "",
+        EDIT,
+        "",
+    ]
+    warnings = [finding for finding in planned.findings if finding.level == "warning"]
+    tables = [planned.table(), *([findings_table(warnings)] if warnings else [])]
+    return "\n".join(parts) + "\n" + "\n".join(table.markdown() for table in tables)
