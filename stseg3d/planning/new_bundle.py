@@ -184,7 +184,7 @@ def _decisions(
         batch = getattr(plan.training.cases_a_batch, stage)
         crops = f", {plan.training.samples} crop{'s' * (plan.training.samples > 1)} each" if stage == "fine" else ""
         value = f"{batch} case{'s' * (batch > 1)}{crops}"
-        reason = f"one step takes {cost.seconds:.2g} s and {cost.peak_bytes / 2**30:.1f} GiB here, of {memory / 2**30:.1f} GiB"
+        reason = f"a step takes {cost.seconds:.2g} s here, and {cost.peak_bytes / 2**30:.1f} of {memory / 2**30:.1f} GiB"
         out.append(Decision(f"training batch, {stage}", value, reason))
     return tuple(out)
 

@@ -121,7 +121,7 @@ def sizes_for(fingerprint: Fingerprint, kind: TaskKind, *, stages: int | None = 
     reasons = {
         "rough": f"a small object spans {_shown(typical.small_object / cell, 2)} voxels of {_shown(cell, 2)} mm",
         "rough_spacing_mm": f"fields of view differ by more than {VARYING:g} times",
-        "stages": "given" if stages == 2 else f"boxes around the objects hold {share:.2g} of the volume",
+        "stages": "given" if stages == 2 else f"boxes around the objects hold {100 * share:.2g} % of the volume",
     }
     fine, most, least, why = _fine(typical, cell)
     fine_spacing = typical.spacing * min(max(most, 1.0), DOWNSCALE)
@@ -135,7 +135,7 @@ def _one_stage(typical: _Typical) -> str:
         return f"a volume has {prod(shape):.0f} voxels: one network sees all of it at once"
     share = _box_share(typical.fingerprint, typical.cell)
     if share > LARGE_SHARE:
-        return f"boxes around the objects hold {share:.2g} of the volume"
+        return f"boxes around the objects hold {100 * share:.2g} % of the volume"
     shrink = float((np.maximum(typical.cell, MIN_SHRINK * spacing * (shape > 64)) / spacing)[typical.long].max())
     return f"the rough copy would shrink less than {MIN_SHRINK:g} times" if shrink < MIN_SHRINK else ""
 

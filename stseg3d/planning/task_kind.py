@@ -180,7 +180,7 @@ def _mirror_axes(fingerprint: Fingerprint, modality: str, names: Sequence[str], 
     for value, offset in _offsets(fingerprint, apart=number_from is None and not is_instance_map(fingerprint)).items():
         if abs(offset) > MIRROR_TOLERANCE:
             what = fingerprint.labels.get(value, "objects") if len(fingerprint.labels) > 1 else "objects"
-            return (), f"{what}: to one side of the middle, by {abs(offset):.0%} of the width"
+            return (), f"{what}: to one side of the middle, by {100 * abs(offset):.0f} % of the width"
     return (0,), "objects lie as often left as right of the middle"
 
 

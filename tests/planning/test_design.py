@@ -214,7 +214,7 @@ def test_a_class_on_one_side_forbids_mirroring_though_another_lies_on_the_other(
     label = spheres((64, 64, 64), (16, 30, 30), (48, 30, 30))
     kind = kind_of(fingerprint_of([label], {"1": "liver", "2": "spleen"}))
     assert kind.mirror_axes == ()
-    assert kind.reasons["mirror_axes"] == "liver: to one side of the middle, by 24% of the width"
+    assert kind.reasons["mirror_axes"] == "liver: to one side of the middle, by 24 % of the width"
     assert kind_of(fingerprint_of([label], {"1": "cell"})).mirror_axes == (0,)  # two objects of one kind
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from stseg3d.planning.examine import examine, finding_of, objects_of
+from stseg3d.planning.findings import Finding, findings_text
 from stseg3d.planning.fingerprint import Fingerprint, Intensity
 from stseg3d.planning.survey import survey
 from stseg3d.volumes import Case, Dataset
@@ -227,3 +228,19 @@ def test_the_progress_of_a_survey_knows_how_many_cases_come(tmp_path: Path) -> N
     counts = []
     survey(dataset_of(tmp_path, [spheres((8, 8, 8), (4, 4, 4))] * 3, {}), progress=lambda cases, count: counts.append(count) or cases)
     assert counts == [3]
+
+
+def test_a_report_names_each_rule_once_with_the_first_cases_in_lines_of_110_columns() -> None:
+    grids = [Finding("error", f"patient_{n}", "label and image lie on one grid", f"{'voxels ' * 16}{n}") for n in range(5)]
+    empty = [Finding("warning", f"patient_{n}", "a label marks an object", "background alone") for n in range(40)]
+    lines = findings_text([*empty, *grids, Finding("warning", "", "a class is rare: kidney", "2")]).splitlines()
+    assert lines[:2] == ["5 errors, 41 warnings", "error: label and image lie on one grid"]
+    assert lines[8] == "    and 2 more"
+    assert lines[9:] == [
+        "warning: a label marks an object",
+        "    patient_0, patient_1, patient_2 and 37 more: background alone",
+        "warning: a class is rare: kidney",
+        "    got 2",
+    ]
+    assert max(map(len, lines)) <= 110
+    assert findings_text([]) == ""
