@@ -73,8 +73,8 @@ def _by_rule(findings: Iterable[Finding]) -> dict[tuple[str, str], list[Finding]
 
 def _filled(text: str, indent: int) -> list[str]:
     """Lines of at most :data:`WIDTH` characters, the later ones indented further; a path is never broken."""
-    indents = {"initial_indent": " " * indent, "subsequent_indent": " " * (indent + INDENT)}
-    return textwrap.wrap(text, WIDTH, **indents, break_long_words=False, break_on_hyphens=False)
+    first, later = " " * indent, " " * (indent + INDENT)
+    return textwrap.wrap(text, WIDTH, initial_indent=first, subsequent_indent=later, break_long_words=False, break_on_hyphens=False)
 
 
 def _cells(found: list[Finding]) -> list[str]:

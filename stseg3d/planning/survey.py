@@ -21,6 +21,7 @@ from stseg3d.volumes.dicom.headers import abbreviated
 Progress = Callable[[Iterable[Examined], int], Iterable[Examined]]
 MANY = 16  # cases from which on the start of further processes, which load numpy and scipy, pays
 FEW = 3  # cases of a class with which little can be learned
+MANY_CLASSES = "values without names are classes; if they are objects, name one class in a dataset.json"
 MOST_UNUSED = 32  # values between those of classes: a network has an output for each
 
 
@@ -128,6 +129,8 @@ def _class_findings(fingerprint: Fingerprint) -> Iterator[Finding]:
         return
     if len(fingerprint.labels) < 2 or fingerprint.whole:
         return
+    if len(fingerprint.labels) > MANY and all(name == f"class {value}" for value, name in fingerprint.labels.items()):
+        yield Finding("warning", "", MANY_CLASSES, f"{len(fingerprint.labels)} values")
     unused = max(map(int, fingerprint.labels)) - len(fingerprint.labels)
     if unused > MOST_UNUSED:
         values = abbreviated(fingerprint.labels, 6)

@@ -214,6 +214,7 @@ def test_many_values_without_names_are_objects_where_each_case_counts_to_another
     found = survey(dataset_of(tmp_path, [numbered(n) for n in counts], {}))
     assert found.fingerprint
     assert found.fingerprint.labels == names
+    assert [f.value for f in found.findings if f.rule.startswith("values without names")] == ["20 values"] * (len(names) == 20)
 
 
 def test_labels_without_any_object_and_names_that_are_no_channels_are_errors(tmp_path: Path) -> None:
