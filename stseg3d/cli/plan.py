@@ -16,21 +16,29 @@ BYTES = {"MB": 1 << 20, "GB": 1 << 30}
 def add_plan(commands: Any) -> Command:
     """The command ``plan`` and its arguments."""
     command = commands.add_parser("plan", help="make a bundle for your own labelled data, with nothing to edit")
-    command.add_argument("data", nargs="?", type=Path, metavar="DATA", help="folder, dataset.json or CSV, see data/README.md")
+    command.add_argument(
+        "data", nargs="?", type=Path, metavar="DATA", help="labelled data: a folder, dataset.json or CSV, see data/README.md"
+    )
     command.add_argument("-o", "--output", type=Path, metavar="DIR", help="folder of the new bundle")
     command.add_argument("--images", type=Path, metavar="DIR", help="folder of the images, instead of DATA")
     command.add_argument("--labels", type=Path, metavar="DIR", help="folder of their labels, matched by name")
     command.add_argument("--channels", default="", metavar="A,B", help="channels to take, as the files' names end (default: all)")
     command.add_argument("--group", metavar="REGEX", help="patient in a case's name, such as 'p(\\d+)', kept in one list")
     command.add_argument(
-        "--validation", type=float, default=0.2, metavar="SHARE", help="of the cases, where there is no list (default: 0.2)"
+        "--validation",
+        type=float,
+        default=0.2,
+        metavar="SHARE",
+        help="share of the cases for validation, where there is no list (default: 0.2)",
     )
-    command.add_argument("--test", type=float, default=0.0, metavar="SHARE", help="of the cases, kept for a test list (default: 0)")
-    command.add_argument("--seed", type=int, default=0, metavar="N", help="draws other lists (default: 0)")
-    command.add_argument("--modality", choices=["CT", "MR", "microscopy"], help="default: by the values")
-    command.add_argument("--stages", type=int, choices=[1, 2], help="default: two where they can pay")
     command.add_argument(
-        "--memory", type=memory, metavar="SIZE", help="that training may take, such as 4GB (default: most of what is free)"
+        "--test", type=float, default=0.0, metavar="SHARE", help="share of the cases that are kept for a test list (default: 0)"
+    )
+    command.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the lists (default: 0)")
+    command.add_argument("--modality", choices=["CT", "MR", "microscopy"], help="what the images are (default: by their values)")
+    command.add_argument("--stages", type=int, choices=[1, 2], help="number of stages (default: two where they can pay)")
+    command.add_argument(
+        "--memory", type=memory, metavar="SIZE", help="memory that training may take, such as 4GB (default: most of what is free)"
     )
     command.add_argument(
         "--set", action="append", type=setting, default=[], metavar="KEY=JSON", help="a plan entry, such as fine#size=[64,64,64]"

@@ -72,7 +72,7 @@ def _train(args: argparse.Namespace) -> int:
     if rank() == 0:
         print(weights)
         if weights == bundle / WEIGHTS:
-            bar = partial(tqdm, desc="validation", unit="case")
+            bar = partial(tqdm, desc="validation", unit="case", disable=None)
             print(score_trained(bundle, data, device=args.device, trust=args.trust, progress=bar).text())
     return DONE
 

@@ -250,7 +250,7 @@ def _decisions(plan: Plan, kind: TaskKind, sizes: Sizes, told: Mapping[str, str]
         "fine#mirror_axes": reasons["mirror_axes"],
         "output#kind": "objects are told apart" if kind.instances else "each voxel has one class",
         **told,
-        "training#epochs": "as many steps for any number of cases; --budget replaces them",
+        "training#epochs" if plan.rough else "training#epochs#fine": "as many steps for any number of cases; --budget replaces them",
     }
     return found + [decided(plan, entry, reason) for entry, reason in told.items()]
 

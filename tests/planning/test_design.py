@@ -254,3 +254,9 @@ def test_a_kernel_that_spans_an_axis_spans_it_below_as_well() -> None:
         for axis in zip(*kernels, strict=True):
             assert list(axis) == sorted(axis)
     assert [kernel[2] for kernel in kernels] == [1, *[3] * (len(kernels) - 1)]  # the slices are thick at first
+
+
+def test_one_stage_is_told_its_own_epochs_alone() -> None:
+    told = {d.entry: d.value for d in designed([spheres((40, 48, 40), (20, 20, 20), radius=6)]).decisions}
+    assert told["training#epochs#fine"] == 3000
+    assert not any("rough" in entry or "rough" in str(value) for entry, value in told.items())
