@@ -7,7 +7,7 @@ import gc
 import logging
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -60,11 +60,11 @@ def say(text: str) -> None:
         print(text, file=sys.stderr)
 
 
-def progress(items: Sequence[Any], unit: str) -> Any:
-    """Iterate over ``items`` with a bar on stderr, where that is a terminal."""
+def progress(items: Iterable[Any], unit: str, *, total: int | None = None) -> Any:
+    """Iterate over ``items`` with a bar on stderr, where that is a terminal; ``total`` tells how many come, if they do not."""
     from tqdm import tqdm
 
-    return tqdm(items, unit=unit.removesuffix("s"), file=sys.stderr, disable=None)
+    return tqdm(items, unit=unit.removesuffix("s"), total=total, file=sys.stderr, disable=None)
 
 
 class _Say(logging.Handler):

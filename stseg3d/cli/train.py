@@ -25,7 +25,11 @@ def add_train(commands: Any) -> Command:
     )
     command.add_argument("--epochs", type=positive, metavar="N", help="epochs of each stage (default: what the bundle says)")
     command.add_argument(
-        "--budget", dest="budget_s", type=seconds, metavar="TIME", help="stop after this long, such as 30min or 2h, over all stages"
+        "--budget",
+        dest="budget_s",
+        type=seconds,
+        metavar="TIME",
+        help="train this long over all stages (and folds), such as 30min or 2h; --epochs may end it earlier",
     )
     command.add_argument("--seed", type=int, metavar="N", help="of weights, order and augmentation (default: what the bundle says)")
     command.add_argument("--from", dest="weights", type=Path, metavar="WEIGHTS", help="start from these weights")
@@ -68,7 +72,7 @@ def _train(args: argparse.Namespace) -> int:
     if rank() == 0:
         print(weights)
         if weights == bundle / WEIGHTS:
-            bar = partial(tqdm, desc="validation", unit="case")
+            bar = partial(tqdm, desc="validation", unit="case", disable=None)
             print(score_trained(bundle, data, device=args.device, trust=args.trust, progress=bar).text())
     return DONE
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import json
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from math import isnan
 from typing import Any
 
@@ -22,17 +24,37 @@ class Table:
     words: int = 2  # number of leading columns that are aligned to the left, as words; the others hold numbers
     title: str = ""  # heading in Markdown
 
-    def text(self) -> str:
-        """Aligned columns under one line of names."""
+    def text(self, width: int | None = None) -> str:
+        """Aligned columns under one line of names.
+
+        Args:
+            width: Characters in a line: longer cells of words go on below, where they have a space. None for any number.
+        """
         lines = [self.head, *self.rows]
-        formats = [f"{'<' if n < self.words else '>'}{max(map(len, cells))}" for n, cells in enumerate(zip(*lines, strict=True))]
-        return "\n".join("  ".join(map(format, line, formats)).rstrip() for line in lines)
+        widths = self._widths(width)
+        formats = [f"{'<' if n < self.words else '>'}{most}" for n, most in enumerate(widths)]
+        wrapped = [part for line in lines for part in zip_longest(*map(_wrapped, line, widths), fillvalue="")]
+        return "\n".join("  ".join(map(format, part, formats)).rstrip() for part in wrapped)
+
+    def _widths(self, width: int | None) -> list[int]:
+        """Width of each column; the widest of words are narrowed until all fit, but to no less than their longest word."""
+        columns = list(zip(self.head, *self.rows, strict=True))
+        widths = [max(map(len, cells)) for cells in columns]
+        least = [max(len(word) for cell in cells for word in (*cell.split(), "")) for cells in columns[: self.words]]
+        gaps = 2 * (len(widths) - 1)
+        while width and sum(widths) + gaps > width and (wide := [n for n, few in enumerate(least) if widths[n] > few]):
+            widths[max(wide, key=widths.__getitem__)] -= 1
+        return widths
 
     def markdown(self) -> str:
         """GitHub Markdown table under a heading."""
         marks = [":--" if n < self.words else "--:" for n in range(len(self.head))]
-        lines = [f"| {' | '.join(cells)} |" for cells in (self.head, marks, *self.rows)]
+        lines = [f"| {' | '.join(cell.replace('|', '&#124;') for cell in cells)} |" for cells in (self.head, marks, *self.rows)]
         return "\n".join([f"## {self.title}", "", *lines, ""])
+
+
+def _wrapped(cell: str, width: int) -> list[str]:
+    return [cell] if len(cell) <= width else textwrap.wrap(cell, width, break_long_words=False, break_on_hyphens=False)
 
 
 def records_text(suffix: str, records: Sequence[Mapping[str, Any]], content: Mapping[str, Any]) -> str:

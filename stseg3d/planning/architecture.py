@@ -68,11 +68,11 @@ def network_for(size: Sequence[int], spacing_mm: Sequence[float], width: int) ->
     if all(len({*step}) == 1 for step in strides):
         plain: dict[str, Any] = {"channels": widths, "strides": [step[0] for step in strides], "num_res_units": 2}
         return Component("UNet", {"spatial_dims": 3, **plain, "norm": "INSTANCE", "dropout": 0.1})
-    finest = min(spacing_mm)
-    first = [1 if mm >= ANISOTROPY * finest else 3 for mm in spacing_mm]  # neighbours across thick slices have little in common
-    kernels, spacing = [first], list(spacing_mm)
-    for step in strides:
+    kernels, spacing = [[1] * len(size)], list(spacing_mm)
+    for step in ([1] * len(size), *strides):
         spacing = [mm * s for mm, s in zip(spacing, step, strict=True)]
-        kernels.append([1 if mm >= ANISOTROPY * min(spacing) else 3 for mm in spacing])
-    arguments = {"kernel_size": kernels, "strides": [[1, 1, 1], *strides], "upsample_kernel_size": strides, "filters": widths}
+        finest = min(mm for n, mm in zip(size, spacing, strict=True) if n > 1)
+        # Neighbours across thick slices have little in common; a kernel that once spans an axis does so at all deeper levels (nnU-Net).
+        kernels.append([3 if k > 1 or mm < ANISOTROPY * finest else 1 for k, mm in zip(kernels[-1], spacing, strict=True)])
+    arguments = {"kernel_size": kernels[1:], "strides": [[1, 1, 1], *strides], "upsample_kernel_size": strides, "filters": widths}
     return Component("DynUNet", {"spatial_dims": 3, **arguments, "norm_name": "INSTANCE", "res_block": True, "dropout": 0.1})

@@ -78,18 +78,12 @@ def design(fingerprint: Fingerprint, *, modality: str | None = None, stages: int
     normalization, normalization_reason = _normalization(fingerprint, kind, image)
     policy, policy_reasons = _policy(fingerprint, kind, sizes)
     mirror = [axis for axis in kind.mirror_axes if sizes.fine[axis] > 1]
-    rough = None
-    if sizes.rough:
-        by_spacing: dict[str, Any] = {"spacing_mm": sizes.rough_spacing_mm, "multiple": 16} if sizes.rough_spacing_mm else {}
-        unit = [16, 16, 16] if by_spacing else sizes.rough
-        network = network_for(unit, [1.0] * 3 if by_spacing else sizes.cell_mm, WIDTHS["rough"])
-        rough = StagePlan(size=sizes.rough, mirror_axes=tuple(a for a in mirror if sizes.rough[a] > 1), network=network, **by_spacing)
     plan = Plan(
         classes=kind.classes,
         regions=kind.regions,
         image=image,
         normalization=normalization,
-        rough=rough,
+        rough=_rough_stage(sizes, mirror),
         fine=StagePlan(size=sizes.fine, mirror_axes=tuple(mirror), network=network_for(sizes.fine, sizes.fine_spacing_mm, WIDTHS["fine"])),
         policy=policy,
         fine_policy=_fine_policy(kind, sizes),
@@ -100,33 +94,38 @@ def design(fingerprint: Fingerprint, *, modality: str | None = None, stages: int
     return Design(plan, tuple(_decisions(plan, kind, sizes, told)))
 
 
+def _rough_stage(sizes: Sizes, mirror: Sequence[int]) -> StagePlan | None:
+    """The rough stage; None for one stage."""
+    if sizes.rough is None:
+        return None
+    by_spacing: dict[str, Any] = {"spacing_mm": sizes.rough_spacing_mm, "multiple": 16} if sizes.rough_spacing_mm else {}
+    unit, spacing = ([16] * 3, [1.0] * 3) if by_spacing else (sizes.rough, sizes.cell_mm)
+    network = network_for(unit, spacing, WIDTHS["rough"])
+    return StagePlan(size=sizes.rough, mirror_axes=tuple(a for a in mirror if sizes.rough[a] > 1), network=network, **by_spacing)
+
+
 def _image(fingerprint: Fingerprint, kind: TaskKind, sizes: Sizes) -> tuple[ImageView, str]:
     if fingerprint.pictures:
-        return ImageView(
-            3, colour=True, standardize=True
-        ), "each picture has its own brightness; all of it counts, so that empty crops stay dark"
+        return ImageView(3, colour=True, standardize=True), "pictures differ in brightness, and empty crops must stay dark"
     channels = len(fingerprint.intensity)
     if kind.modality == "CT":
-        return ImageView(channels), "Hounsfield units are absolute"
+        return ImageView(channels), "Hounsfield units are absolute" if channels == 1 else "channels have units of their own"
     crop_mm3 = prod(n * mm for n, mm in zip(sizes.fine, sizes.fine_spacing_mm, strict=True))
     small = float(np.median(fingerprint.volumes_mm3(together=not kind.instances))) < SMALL_SHARE * crop_mm3
     if small or sizes.rough is None:
         why = "objects are small in their crops" if small else "one stage"
-        return ImageView(channels, standardize=True), f"{why}: the contrast is that of the whole image"
+        return ImageView(channels, standardize=True), f"{why}: the whole image sets the contrast"
     return ImageView(channels), "objects fill their crops, whose contrast counts"
 
 
 def _normalization(fingerprint: Fingerprint, kind: TaskKind, image: ImageView) -> tuple[tuple[Component, ...], str]:
     if image.standardize:
-        return (), "mean 0 and deviation 1 over the whole image"
-    if kind.modality == "CT" and len(fingerprint.foreground) == 1:
-        found = fingerprint.foreground[0]
-        sd = max(found.sd, 1e-3)
-        ends = {"b_min": round((found.low - found.mean) / sd, 4), "b_max": round((found.high - found.mean) / sd, 4)}
+        return (), "the whole image has mean 0 and deviation 1 already"
+    found = fingerprint.foreground[0]
+    if kind.modality == "CT" and len(fingerprint.foreground) == 1 and found.low < found.high:
+        ends = {"b_min": round((found.low - found.mean) / found.sd, 4), "b_max": round((found.high - found.mean) / found.sd, 4)}
         window = {"a_min": found.low, "a_max": found.high, **ends, "clip": True}
-        return (
-            Component("ScaleIntensityRange", window),
-        ), "clipped to 99 % of the objects' values, then their mean and deviation (nnU-Net)"
+        return (Component("ScaleIntensityRange", window),), "99 % of the objects' values, by their mean and deviation (nnU-Net)"
     return (Component("NormalizeIntensity", {"channel_wise": True}),), "mean 0 and deviation 1 of each input"
 
 
@@ -140,15 +139,15 @@ def _policy(fingerprint: Fingerprint, kind: TaskKind, sizes: Sizes) -> tuple[Box
     least = _rounded_down(0.25 * float(np.percentile(volumes, 1)))
     least = least if least >= cell_mm3 else 0.0
     counts = fingerprint.counts(together=not kind.instances)
-    usual = int(np.percentile(counts, 95))  # a fault in one label is no rule
+    usual = max(int(np.percentile(counts, 95)), 1)  # a fault in one label is no rule
     most = usual if usual <= min(max(CONSTANT_COUNT * np.median(counts), 1), FEW_OBJECTS) else None
     reasons |= {
-        "policy#threshold": f"objects are a few rough voxels large: few are missed at {SMALL_THRESHOLD:g}"
-        if small
-        else "objects are large on the rough grid",
-        "policy#min_volume_mm3": "a quarter of the smallest object" if least else "objects may be as small as a rough voxel",
-        "policy#max_components": f"95 % of the cases have at most {usual} objects, half of them {np.median(counts):g}",
-        "policy#merge": "objects are told apart" if kind.number_from else "overlapping boxes are one run of the fine network",
+        "policy#threshold": "many objects hold few rough voxels: a low one misses fewer" if small else "objects hold many rough voxels",
+        "policy#min_volume_mm3": "a quarter of the smallest objects" if least else "objects may be as small as a rough voxel",
+        "policy#max_components": f"95 % of the cases have at most {usual}"
+        if most
+        else f"the number is no rule: median {np.median(counts):g}, 95 % have at most {usual}",
+        "policy#merge": "objects are told apart" if kind.number_from else "overlapping boxes become one, which is seen once",
     }
     policy = BoxPolicy(
         threshold=SMALL_THRESHOLD if small else 0.5,
@@ -243,33 +242,35 @@ def _decisions(plan: Plan, kind: TaskKind, sizes: Sizes, told: Mapping[str, str]
         Decision("image#channels", plan.image.channels, "red, green and blue" if plan.image.colour else "as the images have"),
     ]
     if plan.rough:
-        found.append(Decision("rough#size", _by(plan.rough.size), f"{reasons['cell']}: {reasons['rough']}"))
-        by_spacing = [Decision("rough#spacing_mm", plan.rough.spacing_mm, "fields of view differ")] if plan.rough.spacing_mm else []
-        found += by_spacing
-    found += [
-        Decision("fine#size", _by(plan.fine.size), reasons["fine"]),
-        Decision("fine#network", plan.fine.network.name, "strides follow size and spacing along each axis"),
-        Decision("mirror_axes", list(plan.fine.mirror_axes), reasons["mirror_axes"]),
-        Decision("output#kind", plan.output.kind, "objects are told apart" if kind.instances else "each voxel has one class"),
-    ]
-    found += [Decision(entry, plan.get(entry), reason) for entry, reason in told.items() if entry != "normalization"]
-    found.append(Decision("normalization", ", ".join(c.name for c in plan.normalization) or "none further", told["normalization"]))
-    epochs = plan.training.epochs
-    found.append(
-        Decision(
-            "training#epochs",
-            f"rough {epochs.rough}, fine {epochs.fine}",
-            "about as many steps for any number of cases; --budget ends them earlier",
-        )
-    )
-    return found
+        found.append(decided(plan, "rough#size", reasons["rough"]))
+        found += [decided(plan, "rough#spacing_mm", reasons["rough_spacing_mm"])] if plan.rough.spacing_mm else []
+    told = {
+        "fine#size": reasons["fine"],
+        "fine#network": "strides follow size and spacing along each axis",
+        "fine#mirror_axes": reasons["mirror_axes"],
+        "output#kind": "objects are told apart" if kind.instances else "each voxel has one class",
+        **told,
+        "training#epochs" if plan.rough else "training#epochs#fine": "as many steps for any number of cases; --budget replaces them",
+    }
+    return found + [decided(plan, entry, reason) for entry, reason in told.items()]
+
+
+def decided(plan: Plan, entry: str, reason: str) -> Decision:
+    """What a plan has decided for one of its entries, as a table shows it."""
+    return Decision(entry, _readable(plan.get(entry)), reason)
+
+
+def _readable(value: Any) -> Any:
+    """JSON as people write it: names of components, sizes such as 32 x 32 x 32, and lists without brackets."""
+    if isinstance(value, Mapping):
+        return value.get("name") or ", ".join(f"{key} {_readable(item)}" for key, item in value.items())
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        is_size = len(value) > 2 and all(isinstance(n, int) for n in value)
+        return (" x " if is_size else ", ").join(str(_readable(item)) for item in value) or "none"
+    return {None: "none", True: "yes", False: "no"}[value] if value is None or isinstance(value, bool) else value
 
 
 def _region_decisions(plan: Plan) -> list[Decision]:
     """The regions in one line; empty without."""
     listed = ", ".join(f"{name} = {' + '.join(map(str, values))}" for name, values in plan.regions.items())
     return [Decision("regions", listed, "classes that overlap: the loss is taken of each union of values")] if listed else []
-
-
-def _by(size: Sequence[int]) -> str:
-    return " x ".join(map(str, size))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
@@ -22,8 +23,10 @@ from stseg3d.volumes import Case, Volume, network_view, open_volume, read_each, 
 from stseg3d.volumes.open import volume_suffix
 from stseg3d.volumes.pictures import PICTURE_SUFFIXES
 
-MAX_OBJECTS = 200  # listed for each value of a case
-MAX_SURFACE = 300  # voxels of an object's surface from which its distance to others is measured
+MAX_OBJECTS = 200  # about as many are listed for each value of a case
+MAX_SURFACE = 300  # about as many voxels of an object's surface, from which its distance to others is measured
+MAX_DENSE = 65_535  # a larger value is renumbered, as scipy keeps a list entry for each number up to the largest
+READABLE = "a case can be read"
 SAMPLE = 200_000  # voxels of a case from which percentiles are taken, by kind
 POOLED = 20_000  # of these, voxels that go into the percentiles of the data set
 
@@ -50,14 +53,16 @@ def examine(case: Case) -> Examined:
     try:
         return _examine(case)
     except (ValueError, OSError, MemoryError) as error:
-        return Examined(None, findings=(finding_of(case.id, str(error)),))
+        return Examined(None, findings=(finding_of(case.id, str(error) or type(error).__name__),))
 
 
 def finding_of(case: str, sentence: str) -> Finding:
-    """The finding in a sentence of the form ``file: rule, got value``."""
-    head, _, value = sentence.partition(", got ")
-    place, colon, rule = head.rpartition(": ")
-    return Finding("error", case, rule if colon else head, f"{value} ({Path(place).name})" if value and place else value or sentence)
+    """The finding in a sentence of the form ``file: rule, got value``; any other sentence is what keeps the case from being read."""
+    head, *rest = re.split(r", got:? ", sentence, maxsplit=1)
+    if not rest:
+        return Finding("error", case, READABLE, sentence)
+    place, _, rule = head.rpartition(": ")
+    return Finding("error", case, rule, f"{rest[0]} ({Path(place).name})" if place else rest[0])
 
 
 def _examine(case: Case) -> Examined:
@@ -82,7 +87,7 @@ def _examine(case: Case) -> Examined:
         classes=objects_of(values, view.grid.spacing_mm),
         ignored_share=significant(label.ignored_voxels / values.size, 3),
     )
-    constant = [c for c, channel in enumerate(whole) if np.ptp(channel) == 0]
+    constant = [c for c, channel in enumerate(whole) if channel.min() == channel.max()]
     findings = [Finding("warning", case.id, "an image has more than one value", f"{whole[c][0]:g} in channel {c}") for c in constant]
     if not facts.classes:
         findings.append(Finding("warning", case.id, "a label marks an object", "background alone"))
@@ -121,23 +126,29 @@ def objects_of(label: NDArray[Any], spacing_mm: Sequence[float]) -> dict[str, Cl
     spacing = np.array(spacing_mm)
     found = list(_components(label))
     gaps = _gaps_mm([surface for *_, surface in found], spacing)
-    out = {}
-    for value in dict.fromkeys(value for value, *_ in found):
-        listed = [(where, size, gap) for (v, where, size, _), gap in zip(found, gaps, strict=True) if v == value]
-        lows, highs = (np.array([[getattr(s, end) for s in where] for where, *_ in listed]) for end in ("start", "stop"))
-        sizes = np.array([size for _, size, _ in listed])
-        long = np.array(label.shape) > 1
-        kept = slice(None, None, max(len(listed) // MAX_OBJECTS, 1))
-        out[str(value)] = ClassObjects(
-            count=len(listed),
-            voxels=int(sizes.sum()),
-            volumes_mm3=tuple(significant(v) for v in (sizes * spacing.prod())[kept]),
-            extents_mm=tuple(tuple(significant(n) for n in row) for row in ((highs - lows) * spacing)[kept]),
-            centres=tuple(tuple(significant(n, 3) for n in row) for row in ((highs + lows) / 2 / label.shape)[kept]),
-            gaps_mm=tuple(significant(gap, 3) for *_, gap in listed[kept] if np.isfinite(gap)),
-            at_border=int((((lows == 0) | (highs == label.shape)) & long).any(axis=1).sum()),
-        )
-    return out
+    by_value: dict[int, list[tuple[tuple[slice, ...], int, float]]] = {}
+    for (value, where, size, _), gap in zip(found, gaps, strict=True):
+        by_value.setdefault(value, []).append((where, size, gap))
+    return {str(value): _class_objects(listed, label.shape, spacing) for value, listed in by_value.items()}
+
+
+def _class_objects(
+    listed: Sequence[tuple[tuple[slice, ...], int, float]], shape: Sequence[int], spacing: NDArray[np.float64]
+) -> ClassObjects:
+    """Objects of one value, from the place, the number of voxels and the gap of each."""
+    lows, highs = (np.array([[getattr(s, end) for s in where] for where, *_ in listed]) for end in ("start", "stop"))
+    sizes = np.array([size for _, size, _ in listed])
+    long = np.array(shape) > 1
+    kept = slice(None, None, max(len(listed) // MAX_OBJECTS, 1))
+    return ClassObjects(
+        count=len(listed),
+        voxels=int(sizes.sum()),
+        volumes_mm3=tuple(significant(v) for v in (sizes * spacing.prod())[kept]),
+        extents_mm=tuple(tuple(significant(n) for n in row) for row in ((highs - lows) * spacing)[kept]),
+        centres=tuple(tuple(significant(n, 3) for n in row) for row in ((highs + lows) / 2 / shape)[kept]),
+        gaps_mm=tuple(significant(gap, 3) for *_, gap in listed[kept] if np.isfinite(gap)),
+        at_border=int((((lows == 0) | (highs == shape)) & long).any(axis=1).sum()),
+    )
 
 
 def _components(label: NDArray[Any]) -> Iterator[tuple[int, tuple[slice, ...], int, NDArray[np.intp]]]:
@@ -145,7 +156,8 @@ def _components(label: NDArray[Any]) -> Iterator[tuple[int, tuple[slice, ...], i
     if not (mask := label > 0).any():
         return
     part = tight_slices(mask)
-    for value, place in enumerate(ndimage.find_objects(label[part].astype(np.int32, copy=False)), start=1):
+    dense, values = _renumbered(label[part])
+    for value, place in zip(values, ndimage.find_objects(dense), strict=True):
         if place is None:
             continue
         ids, count = ndimage.label(label[part][place] == value, structure(label.ndim, 26))
@@ -158,16 +170,20 @@ def _components(label: NDArray[Any]) -> Iterator[tuple[int, tuple[slice, ...], i
             yield value, where, int(sizes[n]), surface[:: max(len(surface) // MAX_SURFACE, 1)]
 
 
+def _renumbered(label: NDArray[Any]) -> tuple[NDArray[np.int32], Sequence[int]]:
+    """The label with values that have no large gaps, and the value of each number from 1."""
+    if (largest := int(label.max())) <= MAX_DENSE:
+        return label.astype(np.int32, copy=False), range(1, largest + 1)
+    values = np.unique(label[label > 0])
+    return np.where(label > 0, np.searchsorted(values, label) + 1, 0).astype(np.int32), [int(v) for v in values]
+
+
 def _gaps_mm(surfaces: Sequence[NDArray[np.intp]], spacing: NDArray[np.float64]) -> NDArray[np.float64]:
     """Distance of each object's surface voxels from those of the nearest other object; infinite for a single one."""
     if len(surfaces) < 2:
         return np.full(len(surfaces), np.inf)
-    points = np.concatenate(surfaces) * spacing
-    owner = np.repeat(np.arange(len(surfaces)), [len(s) for s in surfaces])
-    gaps = np.full(len(surfaces), np.inf)
+    points = [surface * spacing for surface in surfaces]
     middle = np.array([s.mean(axis=0) for s in surfaces]) * spacing
     _, near = cKDTree(middle).query(middle, k=min(9, len(surfaces)))  # the eight objects whose middles are nearest
-    trees: Mapping[int, cKDTree] = {n: cKDTree(points[owner == n]) for n in range(len(surfaces))}
-    for n, others in enumerate(near):
-        gaps[n] = min(trees[int(m)].query(points[owner == n])[0].min() for m in others if m != n)
-    return gaps
+    trees = [cKDTree(of_object) for of_object in points]
+    return np.array([min(trees[m].query(points[n])[0].min() for m in others if m != n) for n, others in enumerate(near)])

@@ -33,8 +33,8 @@ class Intensity:
         median: Percentile 50.
         p95: Percentile 95.
         high: Percentile 99.5.
-        mean: Mean, as of the next.
-        sd: Standard deviation of the values between ``low`` and ``high``.
+        mean: Mean of the values, clipped to ``low`` and ``high``.
+        sd: Standard deviation of the same.
     """
 
     low: float
@@ -59,7 +59,8 @@ class Intensity:
 class ClassObjects:
     """Objects of one value of a label: its connected components, 26 neighbours.
 
-    Lengths and places are along the axes of the canonical view. At most :data:`stseg3d.planning.examine.MAX_OBJECTS` are listed.
+    Lengths and places are along the axes of the canonical view. About
+    :data:`stseg3d.planning.examine.MAX_OBJECTS` are listed at most, evenly over all of them.
 
     Attributes:
         count: Number of objects.

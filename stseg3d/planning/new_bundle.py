@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,12 @@ from stseg3d.bundle import METADATA, select_device, write_plan
 from stseg3d.machine.files import atomic_write_text
 from stseg3d.machine.tables import Table
 from stseg3d.plan import Plan, json_text, set_entries, with_formats
-from stseg3d.planning.design import Decision, Design, design
-from stseg3d.planning.findings import Finding, has_errors
+from stseg3d.plan.entries import has_entry
+from stseg3d.planning.design import Decision, Design, decided, design
+from stseg3d.planning.findings import WIDTH, Finding, findings_table, has_errors
 from stseg3d.planning.fingerprint import FILE, Fingerprint
 from stseg3d.planning.layouts import DataFound, as_dataset_json, find_data, split
-from stseg3d.planning.survey import survey
+from stseg3d.planning.survey import Progress, survey
 from stseg3d.planning.trial import StepCost, fitted
 from stseg3d.volumes import load_dataset
 
@@ -29,6 +30,13 @@ DESCRIPTION = Path("docs", "README.md")
 SCHEMA = "https://project-monai.github.io/schema/meta_schema_20240725.json"
 PACKAGES = {"monai_version": "monai", "pytorch_version": "torch", "numpy_version": "numpy"}
 REQUIRED = ("stseg3d", "nibabel", "SimpleITK", "scipy", "pytorch-ignite", "fire")
+
+USE = """```bash
+stseg3d train . --budget 30min
+stseg3d segment SCANS --bundle . -o OUT
+```"""
+EDIT = """To change a decision, edit `configs/plan.json`, or plan again with `--set KEY=JSON`. `fingerprint.json` has the
+facts on which the decisions rest, and `data/dataset.json` the lists of cases."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +94,7 @@ def plan_bundle(
     labels: Path | None = None,
     channels: Sequence[str] = (),
     wishes: Wishes | None = None,
-    progress: Callable[[Iterable[Any]], Iterable[Any]] = iter,
+    progress: Progress | None = None,
 ) -> Planned:
     """Plan a bundle for labelled data, and write it, whole or not at all.
 
@@ -97,7 +105,7 @@ def plan_bundle(
         labels: Folder of their labels.
         channels: Channels to take, see :func:`stseg3d.planning.layouts.find_data`.
         wishes: What is decided already.
-        progress: Wrapper of the cases as they are examined, such as a progress bar.
+        progress: Wrapper of the cases as they are examined, such as a progress bar; it is told how many they are.
 
     Returns:
         The findings; without an error among them, the decisions and the folder as well.
@@ -108,6 +116,9 @@ def plan_bundle(
         ValueError: If the data are in no known layout, or a wish cannot be fulfilled.
     """
     wishes = wishes or Wishes()
+    if out.resolve() == Path.cwd():  # the shell would be left in a folder that is gone
+        msg = f"{out}: folder of the new bundle must be another than the current one, name a folder in it"
+        raise FileExistsError(msg)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         msg = f"{out}: folder of the new bundle must be empty or not exist, got one with files"
         raise FileExistsError(msg)
@@ -162,15 +173,18 @@ def _decisions(
     made: Design, plan: Plan, costs: Mapping[str, StepCost], memory: int, found: DataFound, wishes: Wishes
 ) -> tuple[Decision, ...]:
     """Decisions of the design, those that memory changed, and those about the data."""
-    lists = f"{len(found.training)} for training, {len(found.validation)} for validation, {len(found.test)} for a test"
+    lists = f"{len(found.training)} training, {len(found.validation)} validation" + (f", {len(found.test)} test" if found.test else "")
     out = [Decision("data", lists, found.layout)]
-    for decision in made.decisions:
-        given = next((key for key in wishes.entries if key == decision.entry), None)
-        out.append(replace(decision, value=plan.get(given), reason="given with --set") if given else decision)
+    given = [decided(plan, entry, "given with --set") for entry in wishes.entries if has_entry(plan, entry)]
+    told = {decision.entry: decision for decision in (*made.decisions, *given)}
+    if plan.fine.size != made.plan.fine.size and "fine#size" not in wishes.entries:
+        told["fine#size"] = decided(plan, "fine#size", "made smaller, so that a training step fits into memory")
+    out += told.values()
     for stage, cost in costs.items():
         batch = getattr(plan.training.cases_a_batch, stage)
-        value = f"{batch} cases" + (f", {plan.training.samples} crops each" if stage == "fine" else "")
-        reason = f"one step takes {cost.seconds:.2g} s and {cost.peak_bytes / 2**30:.1f} of {memory / 2**30:.1f} GiB here"
+        crops = f", {plan.training.samples} crop{'s' * (plan.training.samples > 1)} each" if stage == "fine" else ""
+        value = f"{batch} case{'s' * (batch > 1)}{crops}"
+        reason = f"a step takes {cost.seconds:.2g} s here, and {cost.peak_bytes / 2**30:.1f} of {memory / 2**30:.1f} GiB"
         out.append(Decision(f"training batch, {stage}", value, reason))
     return tuple(out)
 
@@ -206,14 +220,26 @@ def _metadata(plan: Plan, name: str, modality: str) -> dict[str, Any]:
 
 
 def _description(plan: Plan, planned: Planned, name: str) -> str:
-    """``docs/README.md`` of the bundle: what was decided, and why."""
-    stages = "two stages: a rough network finds the objects, a fine one looks at each" if plan.rough else "one stage"
-    head = f"# {name}\n\nA bundle of {stages}. `stseg3d plan` made it from labelled data; `configs/plan.json` is the file to edit.\n"
-    use = "\n```bash\nstseg3d train .\nstseg3d segment SCANS --bundle . -o OUT\n```\n"
-    return f"{head}{use}\n{planned.table().markdown()}"
-
-
-def planned_json(planned: Planned) -> str:
-    """The outcome as JSON."""
-    content = {"findings": [vars(f) for f in planned.findings], "decisions": [vars(d) for d in planned.decisions]}
-    return json.dumps(content | {"bundle": planned.bundle and str(planned.bundle)}, indent=2) + "\n"
+    """``docs/README.md`` of the bundle: how it is used, what was decided, and why."""
+    classes = ", ".join(plan.classes[1:])
+    stages = (
+        "a rough network finds the objects, and a fine one looks at each"
+        if plan.rough
+        else "one network sees the image, in tiles if it is large"
+    )
+    about = f"This bundle segments {classes}: {stages}. `stseg3d plan` made it from labelled data."
+    parts = [
+        f"# {name}",
+        "",
+        *textwrap.wrap(about, WIDTH),
+        "",
+        "Train it, and segment scans, from the bundle's folder:",
+        "",
+        USE,
+        "",
+        EDIT,
+        "",
+    ]
+    warnings = [finding for finding in planned.findings if finding.level == "warning"]
+    tables = [planned.table(), *([findings_table(warnings)] if warnings else [])]
+    return "\n".join(parts) + "\n" + "\n".join(table.markdown() for table in tables)

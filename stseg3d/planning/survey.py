@@ -11,15 +11,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stseg3d.machine.tables import abbreviated
 from stseg3d.machine.threads import cores
 from stseg3d.planning.examine import Examined, examine, is_picture
 from stseg3d.planning.findings import Finding
 from stseg3d.planning.fingerprint import CaseFingerprint, Fingerprint, Intensity
 from stseg3d.volumes import Case, Dataset
 
+Progress = Callable[[Iterable[Examined], int], Iterable[Examined]]
 MANY = 16  # cases from which on the start of further processes, which load numpy and scipy, pays
 FEW = 3  # cases of a class with which little can be learned; values that may be ids
 UNEVEN = 1.5  # ratio of the numbers of values in two cases
+MANY_CLASSES = "values without names are classes; if they are objects, name one class in a dataset.json"
 MOST_UNUSED = 32  # values between those of classes: a network has an output for each
 
 
@@ -41,7 +44,7 @@ def survey(
     channels: Sequence[str] = (),
     *,
     processes: int | None = None,
-    progress: Callable[[Iterable[Examined]], Iterable[Examined]] = iter,
+    progress: Progress | None = None,
 ) -> Survey:
     """Examine the training and validation cases of a data set; the fingerprint is that of the training cases.
 
@@ -49,21 +52,23 @@ def survey(
         dataset: The data set.
         channels: Names of the channels, if they have any.
         processes: Processes that read cases; by default one a core.
-        progress: Wrapper of the cases as they come, such as a progress bar.
+        progress: Wrapper of the cases as they come, such as a progress bar; it is told how many they are.
     """
     cases = [case for case in (*dataset.training, *dataset.validation) if case.label is not None]
-    found = list(progress(_examined(cases, processes)))
+    coming = _examined(cases, processes)
+    found = list(coming if progress is None else progress(coming, len(cases)))
     findings = [finding for one in found for finding in one.findings]
     usable = [one for case, one in zip(cases, found, strict=True) if one.facts and case in dataset.training]
     if not usable:
         return Survey(None, (*findings, Finding("error", "", "a training case can be used", f"none of {len(dataset.training)}")))
-    findings += _channel_findings([one for one in found if one.facts])
+    pictures = all(map(is_picture, cases))
+    findings += _channel_findings([one for one in found if one.facts], () if pictures else channels)
     if any(finding.level == "error" for finding in findings):
         return Survey(None, tuple(findings))
     fingerprint = Fingerprint(
         labels=_names(dataset, usable),
         channels=tuple(channels) or tuple(f"channel {n}" for n in range(len(usable[0].intensity))),
-        pictures=all(map(is_picture, cases)),
+        pictures=pictures,
         intensity=_pooled([one.intensity for one in usable]),
         foreground=_pooled([one.foreground for one in usable]),
         cases=tuple(one.facts for one in usable if one.facts),
@@ -95,33 +100,47 @@ def _names(dataset: Dataset, usable: Sequence[Examined]) -> dict[str, str]:
         return named
     cases = [one.facts for one in usable if one.facts]
     seen = sorted({int(value) for case in cases for value in case.classes})
-    if len(seen) == 1 or _are_ids(cases, len(seen)):
+    if len(seen) == 1 or _are_ids(cases, pictures=all(map(is_picture, dataset.training))):
         return {str(seen[0]): "object"}
     return {str(value): f"class {value}" for value in seen}
 
 
-def _are_ids(cases: Sequence[CaseFingerprint], values: int) -> bool:
-    """Whether values without names are ids: many, or each of one object, in pictures or not as many in each case."""
-    counts = [len(case.classes) for case in cases]
+def _are_ids(cases: Sequence[CaseFingerprint], *, pictures: bool) -> bool:
+    """Whether values without names are ids of objects.
+
+    They are where many of them are not all in one case, or run from 1 to another number in each; and where each marks one object, in
+    pictures or in cases that differ much in their number.
+    """
+    values_of = [{int(value) for value in case.classes} for case in cases]
+    seen, counts = set().union(*values_of), [len(values) for values in values_of]
+    counted = all(values == {*range(1, len(values) + 1)} for values in values_of)
+    if len(seen) > MANY and (max(counts) < len(seen) or (counted and len({*counts}) > 1)):
+        return True
     alone = all(found.count == 1 for case in cases for found in case.classes.values())
-    uneven = max(counts) > UNEVEN * max(min(counts), 1)
-    return values > MANY or (alone and values >= FEW and (uneven or all(case.shape[-1] == 1 for case in cases)))
+    return alone and len(seen) >= FEW and (pictures or max(counts) > UNEVEN * max(min(counts), 1))
 
 
-def _channel_findings(found: Sequence[Examined]) -> Iterator[Finding]:
+def _channel_findings(found: Sequence[Examined], names: Sequence[str]) -> Iterator[Finding]:
     counts = [len(one.facts.intensity) for one in found if one.facts]
     usual = max(set(counts), key=counts.count)
     for one, count in zip(found, counts, strict=True):
         if one.facts and count != usual:
             yield Finding("error", one.facts.id, "all images have as many channels", f"{count} where most have {usual}")
+    if names and len(names) != usual:
+        yield Finding("error", "", "an image has as many channels as are named", f"{usual} for {', '.join(names)}")
 
 
 def _class_findings(fingerprint: Fingerprint) -> Iterator[Finding]:
+    if not any(case.classes for case in fingerprint.cases):
+        yield Finding("error", "", "a training case has an object", f"none in {len(fingerprint.cases)}")
+        return
     if len(fingerprint.labels) < 2 or fingerprint.whole:
         return
+    if len(fingerprint.labels) > MANY and all(name == f"class {value}" for value, name in fingerprint.labels.items()):
+        yield Finding("warning", "", MANY_CLASSES, f"{len(fingerprint.labels)} values")
     unused = max(map(int, fingerprint.labels)) - len(fingerprint.labels)
     if unused > MOST_UNUSED:
-        values = ", ".join(fingerprint.labels)
+        values = abbreviated(fingerprint.labels, 6)
         yield Finding("error", "", f"values of classes leave out at most {MOST_UNUSED} numbers", f"{unused} left out by {values}")
     for value, name in fingerprint.labels.items():
         count = sum(value in case.classes for case in fingerprint.cases)

@@ -64,16 +64,16 @@ def kind_of(fingerprint: Fingerprint, *, modality: str | None = None) -> TaskKin
     instances = is_instance_map(fingerprint)
     if instances:
         classes = ("background", names[0] if names else "object")
-        reasons["classes"] = "the labels hold more values than names: each value is an object of its own"
+        reasons["classes"] = "more values than names: each value is an object of its own"
     elif direction := _numbered_from(fingerprint):
         instances, number_from = True, direction
         classes = ("background", _common_name(names))
-        reasons["classes"] = f"{names[0]} to {names[-1]} are alike and lie in a row: one class, its objects numbered from {direction}"
+        reasons["classes"] = f"{names[0]} to {names[-1]} are alike, in a row: one class, numbered from {direction}"
     else:
-        one = "all values are one region" if fingerprint.whole else "one, of dataset.json"
+        one = "all values are one region" if fingerprint.whole else "one value of the labels"
         unused = len(classes) - 1 - len(names)
         more = f"; {unused} of them unused" if unused > 0 else ""
-        reasons["classes"] = f"{len(classes) - 1} by the values of dataset.json{more}" if len(classes) > 2 else one
+        reasons["classes"] = f"{len(classes) - 1} by the values of the labels{more}" if len(classes) > 2 else one
     axes, reasons["mirror_axes"] = _mirror_axes(fingerprint, seen, [*names, *regions], number_from)
     return TaskKind(seen, classes, instances, number_from, axes, reasons, regions)
 
@@ -112,13 +112,13 @@ def _modality(fingerprint: Fingerprint) -> tuple[str, str]:
         return "microscopy", "the images are pictures"
     named = " ".join(fingerprint.channels).lower()
     if re.search(r"\bct\b", named):
-        return "CT", "dataset.json says so"
+        return "CT", "by the name of a channel"
     lows = [case.intensity[0].low for case in fingerprint.cases]
     highs = [case.intensity[0].high for case in fingerprint.cases]
     # A CT may be cropped to the body; then its lowest values are those of fat or lung.
     if len(fingerprint.channels) == 1 and np.median(lows) <= AIR_HU and max(highs) < LARGEST_HU:
         return "CT", f"values from {np.median(lows):g}, as air has in Hounsfield units"
-    return "MR", "dataset.json says so" if re.search(r"\bmri?\b|\bt1|\bt2|flair", named) else "values are not Hounsfield units"
+    return "MR", "by the name of a channel" if re.search(r"\bmri?\b|\bt1|\bt2|flair", named) else "values are not Hounsfield units"
 
 
 def _common_name(names: Sequence[str]) -> str:
@@ -177,8 +177,17 @@ def _mirror_axes(fingerprint: Fingerprint, modality: str, names: Sequence[str], 
         return (), "objects are numbered along this axis"
     if fingerprint.cases[0].shape[0] == 1:
         return (), "one voxel from left to right"
-    objects = [found for case in fingerprint.cases for found in case.classes.values()]
-    offset = float(np.mean([centre[0] - 0.5 for found in objects for centre in found.centres])) if objects else 0.0
-    if abs(offset) > MIRROR_TOLERANCE:
-        return (), f"objects lie to one side, by {abs(offset):.0%} of the width"
+    for value, offset in _offsets(fingerprint, apart=number_from is None and not is_instance_map(fingerprint)).items():
+        if abs(offset) > MIRROR_TOLERANCE:
+            what = fingerprint.labels.get(value, "objects") if len(fingerprint.labels) > 1 else "objects"
+            return (), f"{what}: to one side of the middle, by {100 * abs(offset):.0f} % of the width"
     return (0,), "objects lie as often left as right of the middle"
+
+
+def _offsets(fingerprint: Fingerprint, *, apart: bool) -> dict[str, float]:
+    """Mean place of the objects from left to right, from -0.5 to 0.5: of each value, or of all values together, whose key is empty."""
+    places: dict[str, list[float]] = {}
+    for case in fingerprint.cases:
+        for value, found in case.classes.items():
+            places.setdefault(value if apart else "", []).extend(centre[0] - 0.5 for centre in found.centres)
+    return {value: float(np.mean(of_value)) for value, of_value in places.items()}

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -18,11 +19,12 @@ from stseg3d.machine.memory import available_bytes, peak_memory_bytes, reset_pea
 from stseg3d.networks import check_same_size
 from stseg3d.plan import Plan, render
 from stseg3d.plan.json_values import Both
-from stseg3d.planning.architecture import rounded_size
 
 SHARE = 0.8  # of the free memory that training may take: images are cached beside it
 STEPS = 3  # timed ones, after one that warms up
 SHRINK = 0.8  # of each axis, where a batch of one crop does not fit
+MULTIPLES = (16, 8, 4, 2, 1)  # of voxels along an axis, of which the first that the network takes is chosen
+SMALLEST = 16  # voxels along the longest axis
 
 
 @dataclass(frozen=True)
@@ -93,12 +95,12 @@ def fitted(plan: Plan, device: torch.device, memory_bytes: int | None = None) ->
     for stage in plan.stages:
         cost = _try(plan, stage, device)
         while cost is None or cost.peak_bytes > budget:
-            smaller = _smaller(plan, stage)
-            if smaller is None:
+            less = smaller(plan, stage)
+            if less is None:
                 told = f"{cost.peak_bytes / 2**20:.0f} MiB" if cost else "more than the device has"
                 msg = f"memory must be enough for one training step of the {stage} network, {told}, got {budget / 2**20:.0f} MiB"
                 raise ValueError(msg)
-            plan = smaller
+            plan = less
             cost = _try(plan, stage, device)
         costs[stage] = cost
     return plan, costs, budget
@@ -111,7 +113,7 @@ def _try(plan: Plan, stage: str, device: torch.device) -> StepCost | None:
         return None
 
 
-def _smaller(plan: Plan, stage: str) -> Plan | None:
+def smaller(plan: Plan, stage: str) -> Plan | None:
     """The plan with a smaller batch, or a smaller input of the fine network; None if there is none."""
     training = plan.training
     batch: Both[int] = training.cases_a_batch
@@ -120,13 +122,12 @@ def _smaller(plan: Plan, stage: str) -> Plan | None:
     if getattr(batch, stage) > 1:
         return plan.set({f"training#cases_a_batch#{stage}": getattr(batch, stage) // 2})
     found = getattr(plan, stage)
-    size = rounded_size([n * SHRINK if n > 1 else 1 for n in found.size], [1.0] * len(found.size))
-    if size == tuple(found.size) or max(size) < 16 or found.spacing_mm:
-        return None
-    try:
-        return plan.set({f"{stage}#size": list(size)})
-    except ValueError:  # the network's strides do not divide it
-        return None
+    for multiple in () if found.spacing_mm else MULTIPLES:
+        size = [max(round(n * SHRINK / multiple), 1) * multiple if n > 1 else 1 for n in found.size]
+        if max(size) >= SMALLEST and prod(size) < prod(found.size):
+            with suppress(ValueError):  # the network's strides do not divide it
+                return plan.set({f"{stage}#size": size})
+    return None
 
 
 def _batch_shape(plan: Plan, stage: str) -> tuple[int, ...]:

@@ -18,7 +18,6 @@ logger = logging.getLogger(__name__)
 
 CASES = 20  # looked at, spread over the list: more would say little more
 USELESS, DOUBTFUL = 0.5, 0.95  # shares of the labelled voxels in boxes
-NOTHING = "boxes of its policy hold no labelled voxel of the cases that were looked at"
 
 
 @dataclass
@@ -52,8 +51,10 @@ class BoxCheck:
 
     def sentence(self, whose: str) -> str:
         """What the boxes hold, and why not more."""
-        rules = "; ".join(f"{count} objects are {why}" for why, count in self.dropped.most_common(3))
-        return f"{whose} hold {self.coverage:.0%} of the labelled voxels in {self.cases} cases" + (f": {rules}" if rules else "")
+        rules = "; ".join(f"{count} {'object is' if count == 1 else 'objects are'} {why}" for why, count in self.dropped.most_common(3))
+        return f"{whose} hold {self.coverage:.0%} of the labelled voxels in {self.cases} case{'s' * (self.cases != 1)}" + (
+            f": {rules}" if rules else ""
+        )
 
 
 def check_policy(task: TrainingTask) -> None:

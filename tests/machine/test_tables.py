@@ -38,3 +38,20 @@ def test_the_suffix_decides_and_others_are_refused() -> None:
     assert json.loads(records_text(".json", [], {"a": nan})) == {"a": None}
     with pytest.raises(ValueError, match=r"written as \.csv or \.json, got '\.txt'"):
         records_text(".txt", [], {})
+
+
+def test_a_width_wraps_words_below_each_other_and_leaves_numbers_whole() -> None:
+    table = Table(["what", "why", "n"], [["a", "one two three four five", "12"], ["b", "six", "3"]])
+    assert table.text(20).splitlines() == [
+        "what  why          n",
+        "a     one two     12",
+        "      three four",
+        "      five",
+        "b     six          3",
+    ]
+    assert table.text(10**3) == table.text()
+    assert "abcdefghij" in Table(["n"], [["abcdefghij"]], words=1).text(4)  # a word is not cut
+
+
+def test_a_bar_in_a_cell_ends_no_cell_of_markdown() -> None:
+    assert "| a&#124;b |" in Table(["x"], [["a|b"]]).markdown()

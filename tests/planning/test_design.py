@@ -133,10 +133,11 @@ def test_rare_classes_are_drawn_as_often_as_common_ones() -> None:
     assert plan.classes == ("background", "liver", "spleen", "kidney")
 
 
-def test_every_decision_has_a_reason_and_the_plan_renders() -> None:
+def test_every_decision_has_a_short_reason_and_the_plan_renders() -> None:
     for labels in ([row(n) for n in range(4)], [spheres((40, 48, 40), (20, 20, 20), radius=6)]):
         found = designed(labels)
-        assert all(d.reason for d in found.decisions)
+        assert all(0 < len(d.reason) <= 70 for d in found.decisions)
+        assert not any(sign in str(d.value) for d in found.decisions for sign in "[{(")
         assert "train_rough.json" in render(found.plan) or found.plan.rough is None
         assert Plan.from_json(found.plan.as_json()) == found.plan
 
@@ -173,7 +174,7 @@ def test_a_value_that_is_left_out_is_a_class_that_never_occurs() -> None:
     found = designed([gaps(n) for n in range(4)], {"1": "a", "2": "b", "4": "c"})
     assert found.plan.classes == ("background", "a", "b", "value 3 (unused)", "c")
     assert json.loads(render(found.plan)["train.json"])["fine_network_def"]["out_channels"] == 5
-    assert next(d for d in found.decisions if d.entry == "classes").reason == "4 by the values of dataset.json; 1 of them unused"
+    assert next(d for d in found.decisions if d.entry == "classes").reason == "4 by the values of the labels; 1 of them unused"
 
 
 def test_regions_reach_the_plan_with_a_reason() -> None:
@@ -204,3 +205,58 @@ def test_a_side_in_the_name_of_a_region_forbids_mirroring() -> None:
     fingerprint = fingerprint_of([spheres((64, 64, 64), (32, 20, 30), (32, 44, 30))], {"1": "value 1", "2": "b"})
     assert kind_of(replace(fingerprint, regions={"all": (1, 2), "b": (2,)})).mirror_axes == (0,)
     assert kind_of(replace(fingerprint, regions={"left lung": (1, 2), "b": (2,)})).mirror_axes == ()
+
+
+# --- edges ---------------------------------------------------------------------
+
+
+def test_a_class_on_one_side_forbids_mirroring_though_another_lies_on_the_other() -> None:
+    label = spheres((64, 64, 64), (16, 30, 30), (48, 30, 30))
+    kind = kind_of(fingerprint_of([label], {"1": "liver", "2": "spleen"}))
+    assert kind.mirror_axes == ()
+    assert kind.reasons["mirror_axes"] == "liver: to one side of the middle, by 24 % of the width"
+    assert kind_of(fingerprint_of([label], {"1": "cell"})).mirror_axes == (0,)  # two objects of one kind
+
+
+def test_objects_in_few_cases_are_allowed_one_box() -> None:
+    labels = [spheres((80, 80, 80), (40, 40, 40), radius=6), *[np.zeros((80, 80, 80), np.uint8)] * 30]
+    assert designed(labels).plan.policy.max_components == 1
+
+
+def test_objects_of_one_value_are_no_window() -> None:
+    fingerprint = fingerprint_of([one_large()], {"1": "ball"}, low=-1000)
+    assert [c.name for c in design(fingerprint).plan.normalization] == ["ScaleIntensityRange"]
+    flat = replace(fingerprint, foreground=(replace(fingerprint.foreground[0], low=50, high=50, sd=0),))
+    assert [c.name for c in design(flat).plan.normalization] == ["NormalizeIntensity"]
+
+
+@pytest.mark.parametrize("shape", [(120, 1, 1), (1, 160, 160), (160, 1, 160), (9, 9, 400)])
+def test_axes_of_one_voxel_take_two_stages_as_well(shape) -> None:
+    label = np.zeros(shape, np.uint8)
+    label[tuple(slice(n // 3, n // 3 + max(n // 12, 1)) for n in shape)] = 1
+    plan = design(fingerprint_of([label] * 2, {"1": "a"}), stages=2).plan
+    assert plan.rough
+    assert [n == 1 for n in plan.rough.size] == [n == 1 for n in plan.fine.size] == [n == 1 for n in shape]
+
+
+def test_many_objects_fill_a_volume_though_few_are_listed() -> None:
+    fingerprint = fingerprint_of([spheres((128, 128, 128), (64, 64, 64), radius=9)], {"1": "ball"})
+    assert design(fingerprint).plan.rough
+    (case,) = fingerprint.cases
+    assert case.together
+    many = replace(fingerprint, cases=(replace(case, together=replace(case.together, count=200)),))
+    assert design(many).plan.rough is None
+
+
+def test_a_kernel_that_spans_an_axis_spans_it_below_as_well() -> None:
+    for size, spacing in (((24, 32, 48), (1, 1, 1)), ((1, 160, 160), (1, 1, 1)), ((96, 96, 12), (1, 1, 2.5))):
+        kernels = network_for(size, spacing, 8).arguments["kernel_size"]
+        for axis in zip(*kernels, strict=True):
+            assert list(axis) == sorted(axis)
+    assert [kernel[2] for kernel in kernels] == [1, *[3] * (len(kernels) - 1)]  # the slices are thick at first
+
+
+def test_one_stage_is_told_its_own_epochs_alone() -> None:
+    told = {d.entry: d.value for d in designed([spheres((40, 48, 40), (20, 20, 20), radius=6)]).decisions}
+    assert told["training#epochs#fine"] == 3000
+    assert not any("rough" in entry or "rough" in str(value) for entry, value in told.items())

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from stseg3d.planning.examine import examine, finding_of, objects_of
+from stseg3d.planning.findings import Finding, findings_text
 from stseg3d.planning.fingerprint import Fingerprint, Intensity
 from stseg3d.planning.survey import survey
 from stseg3d.volumes import Case, Dataset
@@ -187,3 +188,72 @@ def test_values_without_names_are_ids_of_objects_where_cases_hold_different_numb
     found = survey(dataset_of(tmp_path / "alike", alike, {}))
     assert found.fingerprint
     assert list(found.fingerprint.labels.values()) == [f"class {value}" for value in range(1, 6)]
+
+
+@pytest.mark.parametrize(
+    ("sentence", "rule", "value"),
+    [
+        ("/x/a.nii.gz: file must be sound gzip data, got: it ends early", "file must be sound gzip data", "it ends early (a.nii.gz)"),
+        ("[Errno 5] Input/output error: '/x/a.nii'", "a case can be read", "[Errno 5] Input/output error: '/x/a.nii'"),
+        ("labels must be whole numbers, got 0.5", "labels must be whole numbers", "0.5"),
+    ],
+)
+def test_the_rule_of_a_finding_is_the_same_for_all_files(sentence: str, rule: str, value: str) -> None:
+    found = finding_of("a", sentence)
+    assert (found.rule, found.value) == (rule, value)
+
+
+def test_large_values_cost_no_more_than_small_ones() -> None:
+    label = np.zeros((8, 8, 8), np.int64)
+    label[1:3, 1:3, 1:3], label[5:7] = 2_000_000_000, 70_000
+    assert {value: (found.count, found.voxels) for value, found in objects_of(label, (1, 1, 1)).items()} == {
+        "70000": (1, 128),
+        "2000000000": (1, 8),
+    }
+
+
+def numbered(count: int) -> np.ndarray:
+    """A picture of dots with values from 1 to a number."""
+    label = np.zeros((16, 16, 1), np.uint8)
+    label[1:15:2, 1:15:2, 0].flat = [n if n <= count else 0 for n in range(1, 50)]
+    return label
+
+
+@pytest.mark.parametrize(
+    ("counts", "names"), [((20, 30, 25), {"1": "object"}), ((20, 20, 20), {str(n): f"class {n}" for n in range(1, 21)})]
+)
+def test_many_values_without_names_are_objects_where_each_case_counts_to_another_number(tmp_path: Path, counts, names) -> None:
+    found = survey(dataset_of(tmp_path, [numbered(n) for n in counts], {}))
+    assert found.fingerprint
+    assert found.fingerprint.labels == names
+    assert [f.value for f in found.findings if f.rule.startswith("values without names")] == ["20 values"] * (len(names) == 20)
+
+
+def test_labels_without_any_object_and_names_that_are_no_channels_are_errors(tmp_path: Path) -> None:
+    data = dataset_of(tmp_path, [np.zeros((8, 8, 8), np.uint8)] * 2, {0: "background", 1: "ball"})
+    found = survey(data)
+    assert [(f.level, f.rule) for f in found.findings if f.level == "error"] == [("error", "a training case has an object")]
+    rules = [(f.rule, f.value) for f in survey(data, ["t1", "t2"]).findings if f.level == "error"]
+    assert rules == [("an image has as many channels as are named", "1 for t1, t2")]
+
+
+def test_the_progress_of_a_survey_knows_how_many_cases_come(tmp_path: Path) -> None:
+    counts = []
+    survey(dataset_of(tmp_path, [spheres((8, 8, 8), (4, 4, 4))] * 3, {}), progress=lambda cases, count: counts.append(count) or cases)
+    assert counts == [3]
+
+
+def test_a_report_names_each_rule_once_with_the_first_cases_in_lines_of_110_columns() -> None:
+    grids = [Finding("error", f"patient_{n}", "label and image lie on one grid", f"{'voxels ' * 16}{n}") for n in range(5)]
+    empty = [Finding("warning", f"patient_{n}", "a label marks an object", "background alone") for n in range(40)]
+    lines = findings_text([*empty, *grids, Finding("warning", "", "a class is rare: kidney", "2")]).splitlines()
+    assert lines[:2] == ["5 errors, 41 warnings", "error: label and image lie on one grid"]
+    assert lines[8] == "    and 2 more"
+    assert lines[9:] == [
+        "warning: a label marks an object",
+        "    patient_0, patient_1, patient_2 and 37 more: background alone",
+        "warning: a class is rare: kidney",
+        "    got 2",
+    ]
+    assert max(map(len, lines)) <= 110
+    assert findings_text([]) == ""

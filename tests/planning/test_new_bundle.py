@@ -14,10 +14,12 @@ from monai.bundle import verify_metadata
 
 from stseg3d.bundle import open_bundle
 from stseg3d.cli import main
+from stseg3d.planning.design import design
 from stseg3d.planning.fingerprint import Fingerprint
 from stseg3d.planning.new_bundle import Wishes, plan_bundle
+from stseg3d.planning.trial import smaller
 from stseg3d.volumes import load_dataset
-from tests.planning.spheres import spheres, write_case, write_cases
+from tests.planning.spheres import fingerprint_of, spheres, write_case, write_cases
 
 SMALL = Wishes(stages=2, entries={"fine#size": [16, 16, 16], "fine#network#channels": [4, 8], "fine#network#strides": [2]})
 
@@ -90,6 +92,33 @@ def test_a_folder_that_holds_something_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(FileExistsError, match="must be empty"):
         plan_bundle(tmp_path / "out", write_cases(tmp_path / "data", 2, ball))
     assert (tmp_path / "out/notes.txt").read_text() == "mine"
+
+
+def test_the_current_folder_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileExistsError, match="another than the current one"):
+        plan_bundle(Path(), tmp_path / "data")
+
+
+def test_what_is_given_with_set_stands_in_the_table_though_no_rule_decides_it(tmp_path: Path) -> None:
+    wishes = replace(SMALL, entries=SMALL.entries | {"training#learning_rate": {"rough": 0.01, "fine": 0.02}})
+    planned = plan_bundle(tmp_path / "out", write_cases(tmp_path / "data", 2, ball), wishes=wishes)
+    told = {d.entry: (d.value, d.reason) for d in planned.decisions}
+    assert told["training#learning_rate"] == ("rough 0.01, fine 0.02", "given with --set")
+    assert told["fine#size"] == ("16 x 16 x 16", "given with --set")
+    lines = planned.table().text(110).splitlines()
+    assert max(map(len, lines)) <= 110
+    assert "## Findings" in (tmp_path / "out/docs/README.md").read_text()  # a validation list of one case
+
+
+def test_a_smaller_input_that_the_network_takes_is_found() -> None:
+    plan = design(fingerprint_of([spheres((160, 160, 160), (80, 80, 80), radius=12)], {"1": "ball"})).plan
+    plan = plan.set({"training#samples": 1, "training#cases_a_batch": {"rough": 1, "fine": 1}})
+    sizes = []
+    while plan is not None:
+        sizes.append(plan.fine.size)
+        plan = smaller(plan, "fine")
+    assert sizes == [(32, 32, 32), (24, 24, 24), (16, 16, 16)]
 
 
 def test_an_entry_that_contradicts_the_plan_is_refused_and_nothing_is_left(tmp_path: Path) -> None:

@@ -157,7 +157,7 @@ def test_findings_are_one_report() -> None:
         ["error", "files exist", "no 0, no 1, no 2 and 2 more", "c0, c1, c2 and 2 more", "5"],
         ["warning", "many cases", "3", "all", "1"],
     ]
-    assert findings_text(found).startswith("5 errors, 1 warning\nlevel    rule ")
+    assert findings_text(found).startswith("5 errors, 1 warning\nerror: ")
     assert findings_text([]) == ""
     assert has_errors(found)
     assert not has_errors(found[:1])
