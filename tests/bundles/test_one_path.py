@@ -16,6 +16,8 @@ from stseg3d.bundle import find_bundle, load_network
 from stseg3d.cli import main
 from stseg3d.volumes.monai_io import LoadImageVolumed
 
+pytestmark = pytest.mark.slow  # thorough; the nightly run has them
+
 CASES = ("vb3_10", "vb3_47")
 
 

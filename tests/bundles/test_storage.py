@@ -12,6 +12,8 @@ import SimpleITK as sitk  # noqa: N813 - its usual name
 
 from stseg3d.inference.segment import Segmenter
 
+pytestmark = pytest.mark.slow  # thorough; the nightly run has them
+
 CASE = "vb3_47"
 
 

@@ -28,6 +28,8 @@ from stseg3d.volumes import Case, load_dataset, open_volume, output_name, read_c
 from tests.compare.conftest import SHAPE, Compared
 from tests.compare.made_up import score
 
+pytestmark = pytest.mark.slow  # trains; the nightly run has them
+
 WAYS = ("rough_only", "two_stage", "sliding_window", "true_boxes")
 
 
@@ -288,6 +290,7 @@ def test_notes_say_what_a_reader_must_know(copied: Compared, measured_ways: list
 
 
 @pytest.mark.parametrize(("shape", "spacing", "are"), [((8, 8, 1), 1.0, True), ((8, 8, 1), 0.5, False), ((8, 8, 4), 1.0, False)])
+@pytest.mark.slow
 def test_mm_of_pictures_are_pixels(shape: tuple[int, ...], spacing: float, are: bool, tmp_path: Path) -> None:
     nib.save(nib.Nifti1Image(np.zeros(shape, np.uint8), np.diag([spacing] * 3 + [1])), tmp_path / "a.nii")
     assert are_pictures([Case("a", tmp_path / "a.nii")]) == are

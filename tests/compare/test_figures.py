@@ -15,6 +15,8 @@ from stseg3d.geometry import Box, Grid
 from stseg3d.volumes import ArrayVolume, CanonicalVolume
 from tests.compare.made_up import all_ways, made_up, score
 
+pytestmark = pytest.mark.slow  # thorough; the nightly run has them
+
 
 @pytest.fixture(autouse=True)
 def coarse(monkeypatch):

@@ -187,6 +187,7 @@ def painted(phantom, network=None, batch_size=8, **options):
     return canvas.labels
 
 
+@pytest.mark.slow
 def test_labels_of_a_bundle_agree(phantom):
     assert dice(painted(phantom), painted(phantom, on_device=True)) >= 0.999
 

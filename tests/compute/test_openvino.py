@@ -34,6 +34,8 @@ from stseg3d.volumes import ArrayVolume
 from tests.inference.fakes import dice, networks, pipeline, volume_of
 from tests.phantoms import image_of, near
 
+pytestmark = pytest.mark.slow  # thorough; the nightly run has them
+
 CPU = torch.device("cpu")
 needs_openvino = pytest.mark.skipif(find_spec("openvino") is None, reason="no openvino: pip install 'stseg3d[openvino]'")
 

@@ -27,6 +27,7 @@ def arguments(contract: Contract, out: Path) -> dict[str, str]:
     return {name: str(path) for name, path in paths.items()} | {"device": "$torch.device('cpu')", "workflow_type": "inference"}
 
 
+@pytest.mark.slow
 def test_the_phantoms_are_no_empty_cases(contract: Contract) -> None:
     assert contract.labels.any()
 
@@ -48,6 +49,7 @@ def test_a_workflow_writes_the_labels_of_the_command(contract: Contract, tmp_pat
     assert files(contract.bundle) == before
 
 
+@pytest.mark.slow
 def test_load_gives_the_network_with_its_weights(contract: Contract) -> None:
     try:
         network = load(contract.bundle.name, bundle_dir=str(contract.bundle.parent), workflow_type="inference", device="cpu").eval()

@@ -23,6 +23,8 @@ from stseg3d.plan import Output
 from stseg3d.synthesis import ct_phantom
 from stseg3d.volumes import ArrayVolume, CanonicalVolume, open_volume
 
+pytestmark = pytest.mark.slow  # thorough; the nightly run has them
+
 SHAPE = (80, 72, 64)
 Scan = tuple[NDArray[np.int16], Grid]
 

@@ -37,6 +37,7 @@ def count(picture, colour, tolerance=12):
     return int((np.abs(picture.astype(int) - np.rint(255 * np.array(colour))).max(axis=-1) <= tolerance).sum())
 
 
+@pytest.mark.slow
 def test_five_panels_with_contour_truth_and_boxes(tmp_path):
     volume, mask, box = tube()
     path = picture_of_case(volume, mask, [box], tmp_path / "case.png", truth=np.roll(mask, 3, axis=0))
@@ -57,6 +58,7 @@ def test_nothing_found_and_no_boxes(tmp_path):
     assert picture.max() > 200  # the image itself is there
 
 
+@pytest.mark.slow
 def test_each_label_has_its_colour(tmp_path):
     volume, mask, _ = tube()
     labels = mask * (1 + (np.arange(SHAPE[2]) >= SHAPE[2] // 2)).astype(np.uint16)

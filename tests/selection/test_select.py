@@ -23,6 +23,8 @@ from tests.planning.spheres import write_cases
 from tests.planning.test_new_bundle import SMALL, ball
 from tests.selection.conftest import Trainer
 
+pytestmark = pytest.mark.slow  # thorough; the nightly run has them
+
 
 @pytest.fixture
 def folds(bundle: Path, dataset: Path, trainer: Trainer) -> Path:

@@ -37,6 +37,7 @@ def components(mask):
     return label(mask, np.ones((3, 3, 3)))[1]
 
 
+@pytest.mark.slow
 def test_same_seed_same_phantom():
     first, second = phantom(3), ct_phantom(SMALL, seed=3)
     assert np.array_equal(first[0], second[0])
@@ -46,6 +47,7 @@ def test_same_seed_same_phantom():
 
 
 @pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.slow
 def test_aorta_is_one_piece_inside_the_body(seed):
     image, aorta, grid = phantom(seed)
     assert (image.dtype, aorta.dtype, image.shape, aorta.shape) == (np.int16, np.uint8, SMALL, SMALL)
@@ -85,6 +87,7 @@ def written(tmp_path_factory):
     return write_dataset(tmp_path_factory.mktemp("phantoms") / "new" / "phantoms", 1, 1, seed=1, shape=(32, 32, 24))
 
 
+@pytest.mark.slow
 def test_data_set_has_the_decathlon_layout(written):
     path, content = written, json.loads(written.read_text())
     assert [len(content[part]) for part in ("training", "validation")] == [1, 1]

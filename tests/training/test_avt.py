@@ -20,6 +20,8 @@ from stseg3d.volumes import Volume, load_dataset, open_volume
 from tests.systems import make_link
 from tests.test_readme import Block, blocks
 
+pytestmark = pytest.mark.slow  # thorough; the nightly run has them
+
 SOURCES = {"KiTS": "K", "Rider": "R", "Dongyang": "D"}
 SHAPE = (56, 56, 48)
 

@@ -92,6 +92,7 @@ def test_the_command_line_sets_entries(bundle: Path, dataset: Path, capsys: pyte
         assert "must be KEY=JSON, such as training#ema_decay=0.99" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_options_reach_the_training_and_are_written_beside_its_log(bundle: Path, dataset: Path) -> None:
     before = {path: path.read_bytes() for path in (bundle / "configs").iterdir()}
     plain = train_bundle(bundle, dataset, epochs=1, device="cpu", seed=1).read_bytes()
@@ -113,6 +114,7 @@ def test_what_one_stage_was_trained_to_see_holds_for_the_next_one(bundle: Path, 
     load_network(bundle)
 
 
+@pytest.mark.slow
 def test_a_stage_is_not_trained_beside_one_that_sees_other_images(trained: Path, dataset: Path) -> None:
     other = {"normalization": [{"name": "ScaleIntensity"}]}
     with pytest.raises(ValueError, match=r"plan\.json: normalization#0.* must be what the weights were trained with"):

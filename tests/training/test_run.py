@@ -32,6 +32,7 @@ def test_training_writes_one_composite_that_inference_loads(bundle: Path, datase
     assert not (bundle / "models/stages").exists()
 
 
+@pytest.mark.slow
 def test_one_seed_gives_one_result_and_another_gives_another(bundle: Path, dataset: Path) -> None:
     states = []
     for seed in (1, 1, 2):
@@ -82,6 +83,7 @@ def test_a_label_on_another_grid_is_refused_by_name(bundle: Path, dataset: Path)
         train_bundle(bundle, dataset, epochs=1, device="cpu")
 
 
+@pytest.mark.slow
 def test_a_time_budget_ends_training_early_and_whole(bundle: Path, dataset: Path) -> None:
     # Without the budget this would take a day, and the test would never end.
     train_bundle(bundle, dataset, epochs=100_000, budget_s=1, device="cpu")
