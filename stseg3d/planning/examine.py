@@ -74,6 +74,9 @@ def _examine(case: Case) -> Examined:
     if bad:
         msg = f"{image.name}: voxels must be finite, got {bad} NaN or infinite"
         raise ValueError(msg)
+    classes = objects_of(values, view.grid.spacing_mm)
+    # A single value need not be looked through twice.
+    together = classes if len(classes) < 2 else objects_of((values > 0).view(np.uint8), view.grid.spacing_mm)
     facts = CaseFingerprint(
         id=case.id,
         shape=tuple(view.grid.shape),
@@ -83,8 +86,8 @@ def _examine(case: Case) -> Examined:
         intensity=tuple(map(Intensity.of, whole)),
         foreground=tuple(map(Intensity.of, inside)),
         zero_share=significant(float((whole == 0).all(axis=0).mean()), 3),
-        together=objects_of((values > 0).view(np.uint8), view.grid.spacing_mm).get("1"),
-        classes=objects_of(values, view.grid.spacing_mm),
+        together=next(iter(together.values()), None),
+        classes=classes,
         ignored_share=significant(label.ignored_voxels / values.size, 3),
     )
     constant = [c for c, channel in enumerate(whole) if channel.min() == channel.max()]

@@ -90,7 +90,7 @@ def validate(
     out = []
     for case in progress(cases):
         image = open_volume(case.image, channels_last=True)
-        truth = read_label(case.label, image, case.label_values)
+        truth = read_label(case.label, image, case.label_values, meaning="foreground" if binary else "classes")  # as in training
         start = time.perf_counter()
         found = segmenter.inferer.segment(image, segmenter.network)
         seconds = time.perf_counter() - start
